@@ -1,0 +1,71 @@
+# Every target does its own set-up: a virtual environment in .venv, built from nothing but python3 >= 3.11 under
+# constraints.txt, and reused while pyproject.toml and constraints.txt stay as they are.
+#
+#   TORCH_INDEX_URL   where to take torch from. On Linux plain PyPI sends gigabytes of CUDA along; the CPU build is at
+#                     https://download.pytorch.org/whl/cpu   (make test TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu)
+#   PYTHON            the interpreter that .venv is made from (python3)
+
+PYTHON ?= python3
+TORCH_INDEX_URL ?=
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip --disable-pip-version-check
+SOURCES := pyproject.toml constraints.txt
+
+.PHONY: help demo test check bench golden test-peers clean
+
+help:
+	@echo "make demo        classify held-out digits and reconstruct masked ones, with every installed backend"
+	@echo "make test        run the tests"
+	@echo "make check       lint, types and layers"
+	@echo "make bench       run the benchmarks (ratios within one run)"
+	@echo "make golden      write the golden files anew (own environment, transformers 4.57.6)"
+	@echo "make test-peers  exchange checkpoints with transformers 4.57.6 and 5.23 (own environments)"
+
+$(VENV)/.pip: $(SOURCES)
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "vitriad needs Python 3.11 or newer")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install -q --upgrade "pip>=25.1"
+	touch $@
+
+$(VENV)/.torch: $(VENV)/.pip
+	$(PIP) install -q -c constraints.txt torch $(if $(TORCH_INDEX_URL),--index-url $(TORCH_INDEX_URL))
+	touch $@
+
+$(VENV)/.run: $(VENV)/.torch
+	$(PIP) install -q -c constraints.txt -e '.[torch,viz]'
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.run
+	$(PIP) install -q -c constraints.txt --group dev
+	touch $@
+
+demo: $(VENV)/.run
+	$(BIN)/vitriad demo
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
+
+check: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.dev
+	$(BIN)/python -m pytest tests/benchmarks --benchmark-only $(PYTEST_ARGS)
+
+.venv-hf%: tests/peers/requirements-hf%.txt
+	test -x $@/bin/python || $(PYTHON) -m venv $@
+	$@/bin/pip install -q --disable-pip-version-check -r $<
+	touch $@
+
+golden: .venv-hf4
+	.venv-hf4/bin/python tests/golden/make.py
+	.venv-hf4/bin/python tests/golden/make_images.py
+
+test-peers: $(VENV)/.dev .venv-hf4 .venv-hf5
+	$(BIN)/python -m pytest tests/peers -m peers $(PYTEST_ARGS)
+
+clean:
+	rm -rf $(VENV) .venv-hf4 .venv-hf5 demo-output

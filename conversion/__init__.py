@@ -1,0 +1,1 @@
+"""Checkpoint dialects to canonical names and back."""

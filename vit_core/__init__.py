@@ -1,0 +1,1 @@
+"""The framework-neutral core: configurations, image preprocessing, outputs, positions, masking, files."""

@@ -1,0 +1,1 @@
+"""ViT and ViTMAE in TensorFlow / Keras 3."""

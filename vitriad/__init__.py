@@ -1,0 +1,1 @@
+"""The front door: the command line, Auto classes, `load` and `convert`."""
