@@ -15,6 +15,8 @@ def test_every_package_is_shipped_and_typed():
 
 def test_every_dependency_is_pinned_in_the_tested_set():
     groups = [*PROJECT["dependency-groups"].values(), *PROJECT["project"]["optional-dependencies"].values()]
-    wanted = {name for group in [PROJECT["project"]["dependencies"], *groups] for name in group if isinstance(name, str)}
+    wanted = {
+        name for group in [PROJECT["project"]["dependencies"], *groups] for name in group if isinstance(name, str)
+    }
     pinned = {line.partition("==")[0] for line in (ROOT / "constraints.txt").read_text().splitlines()}
     assert {name.partition(">=")[0] for name in wanted if not name.startswith("vitriad[")} <= pinned

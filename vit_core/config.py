@@ -1,0 +1,735 @@
+"""Configurations: what a model is built from, checked once, written as transformers 4.57 writes them."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from copy import copy, deepcopy
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, Self
+
+import numpy as np
+
+from vit_core.errors import ConfigError
+from vit_core.jsonfile import json_text, read_json
+from vit_core.limits import LIMITS
+from vit_core.presets import PRESETS
+from vit_core.tensors import dtype_name
+
+CONFIG_NAME = "config.json"
+
+# The release whose files ours match; written into new files, a version that was read is kept.
+TRANSFORMERS_VERSION = "4.57.6"
+
+ACTIVATIONS = (
+    *("gelu", "gelu_10", "gelu_accurate", "gelu_fast", "gelu_new", "gelu_python", "gelu_python_tanh"),
+    *("gelu_pytorch_tanh", "glu", "laplace", "leaky_relu", "linear", "mish", "prelu", "quick_gelu", "relu", "relu2"),
+    *("relu6", "selu", "sigmoid", "silu", "swish", "tanh", "xielu"),
+)
+ATTENTION_IMPLEMENTATIONS = ("sdpa", "eager")
+PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
+
+Size = int | tuple[int, int]
+
+
+class _Rule(NamedTuple):
+    """What a field accepts, in words and as a predicate over plain Python values."""
+
+    expected: str
+    accepts: Callable[[Any], bool]
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return _is_int(value) and abs(value) <= 2**53  # type: ignore[arg-type]
+
+
+def _count(low: int, high: int) -> _Rule:
+    return _Rule(f"an int from {low} to {high}", lambda v: _is_int(v) and low <= v <= high)
+
+
+def _size(high: int) -> _Rule:
+    def accepts(value: Any) -> bool:
+        sides = value if isinstance(value, tuple) and len(value) == 2 else (value,)
+        return all(_is_int(side) and 1 <= side <= high for side in sides)
+
+    return _Rule(f"an int or a (height, width) pair of ints from 1 to {high}", accepts)
+
+
+def _optional(rule: _Rule) -> _Rule:
+    return _Rule(f"{rule.expected}, or None", lambda v: v is None or rule.accepts(v))
+
+
+def _one_of(*names: str) -> _Rule:
+    return _Rule(f"one of {', '.join(names)}", lambda v: isinstance(v, str) and v in names)
+
+
+_BOOL = _Rule("True or False", lambda v: isinstance(v, bool))
+_TEXT = _Rule("a string", lambda v: isinstance(v, str))
+_PROBABILITY = _Rule("a number in [0, 1]", lambda v: _is_number(v) and 0 <= v <= 1)
+_ACTIVATION = _Rule(
+    f"a callable or one of {', '.join(ACTIVATIONS)}",
+    lambda v: callable(v) or (isinstance(v, str) and v in ACTIVATIONS),
+)
+_WIDTH = _count(1, LIMITS.hidden_size)
+_HEADS = _count(1, LIMITS.heads)
+_LAYERS = _count(0, LIMITS.layers)
+
+_SHARED_RULES = {
+    "hidden_size": _WIDTH,
+    "num_hidden_layers": _LAYERS,
+    "num_attention_heads": _HEADS,
+    "intermediate_size": _WIDTH,
+    "hidden_act": _ACTIVATION,
+    "hidden_dropout_prob": _PROBABILITY,
+    "attention_probs_dropout_prob": _PROBABILITY,
+    "initializer_range": _Rule("a number of at least 0", lambda v: _is_number(v) and v >= 0),
+    "layer_norm_eps": _Rule("a number above 0", lambda v: _is_number(v) and v > 0),
+    "image_size": _size(LIMITS.image_side),
+    "patch_size": _size(LIMITS.image_side),
+    "num_channels": _WIDTH,
+    "qkv_bias": _BOOL,
+}
+
+# Fields that every config has beside its architecture. They are written to config.json only where they differ.
+_BASE_DEFAULTS: dict[str, Any] = {
+    "output_hidden_states": False,
+    "output_attentions": False,
+    "return_dict": True,
+    "dtype": None,
+    "pruned_heads": {},
+    "architectures": None,
+    "id2label": {0: "LABEL_0", 1: "LABEL_1"},
+    "label2id": {"LABEL_0": 0, "LABEL_1": 1},
+    "problem_type": None,
+    "transformers_version": None,
+    "name_or_path": "",
+    "attn_implementation": None,
+}
+_UNWRITTEN = ("name_or_path", "attn_implementation")
+
+_BASE_RULES = {
+    "output_hidden_states": _BOOL,
+    "output_attentions": _BOOL,
+    "return_dict": _BOOL,
+    "dtype": _optional(_one_of("float16", "bfloat16", "float32", "float64")),
+    "pruned_heads": _Rule(
+        "a dict of layer index to a list of head indices",
+        lambda v: (
+            isinstance(v, dict)
+            and all(_is_int(k) and isinstance(heads, list) and all(map(_is_int, heads)) for k, heads in v.items())
+        ),
+    ),
+    "architectures": _optional(
+        _Rule("a list of class names", lambda v: isinstance(v, list) and all(isinstance(name, str) for name in v))
+    ),
+    "id2label": _Rule(
+        f"a dict of class index to label, of at most {LIMITS.labels}",
+        lambda v: (
+            isinstance(v, dict)
+            and len(v) <= LIMITS.labels
+            and all(_is_int(k) and k >= 0 and isinstance(label, str) for k, label in v.items())
+        ),
+    ),
+    "label2id": _Rule(
+        "a dict of label to class index",
+        lambda v: isinstance(v, dict) and all(isinstance(k, str) and _is_int(i) for k, i in v.items()),
+    ),
+    "problem_type": _optional(_one_of(*PROBLEM_TYPES)),
+    "transformers_version": _optional(_TEXT),
+    "name_or_path": _TEXT,
+    "attn_implementation": _optional(_one_of(*ATTENTION_IMPLEMENTATIONS)),
+}
+_SPELLINGS = {"torch_dtype": "dtype", "_name_or_path": "name_or_path", "_attn_implementation": "attn_implementation"}
+
+
+class PretrainedConfig:
+    """What ViTConfig and ViTMAEConfig share; not built directly.
+
+    Known fields are attributes, checked alone when they are assigned; how they fit together is checked by the
+    constructor, by `validate()`, and by every model. Unknown keys are kept in `extra`, readable as attributes, and
+    written back: they are inert, and never stand in front of a field or a method.
+
+    Raises:
+        ConfigError: listing every violation; also for an unknown key one edit away from a field left at its default.
+
+    Differs: label2id, where not given, is the inverse of id2label (transformers writes null), and the other way round;
+    indices written as strings become ints in both; two numbers of labels that disagree are an error;
+    `pooler_output_size` follows `hidden_size` until it is set to something else.
+    """
+
+    model_type: ClassVar[str] = ""
+    _rules: ClassVar[Mapping[str, _Rule]] = _BASE_RULES
+    _defaults: ClassVar[Mapping[str, Any]] = _BASE_DEFAULTS
+    _by_length: ClassVar[Mapping[int, list[str]]] = {}  # names of fields, for `_near_miss`
+
+    def __init_subclass__(cls) -> None:
+        parameters = inspect.signature(cls.__init__).parameters.values()
+        own = {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
+        cls._defaults = {**cls._defaults, **own}
+        lengths = {len(name) for name in cls._defaults}
+        cls._by_length = {length: [name for name in cls._defaults if len(name) == length] for length in lengths}
+
+    def __init__(self, fields: Mapping[str, Any], others: Mapping[str, Any]) -> None:
+        given = {name: v for name, v in _canonical(others).items() if v is not None or name not in _BASE_RULES}
+        problems = _settle_labels(given)
+        vars(self)["extra"] = {}
+        wrong = self._assign({**deepcopy(_BASE_DEFAULTS), **fields, **given})
+        fits = [text for text in self._violations() if not {*re.findall(r"\w+", text)} & {*wrong}]
+        self._raise([*problems, *wrong.values(), *fits])
+
+    def _assign(self, values: Mapping[str, Any]) -> dict[str, str]:
+        """Assigns every key, those that are refused to their defaults; returns what is wrong with which."""
+        wrong = {}
+        for name, value in values.items():
+            try:
+                setattr(self, name, value)
+            except ConfigError as error:
+                wrong[name] = str(error).removeprefix(f"{type(self).__name__}.")
+                if name in self._rules and name not in vars(self):  # so that the others can be checked
+                    setattr(self, name, deepcopy(self._defaults[name]))
+        return wrong
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        name = _SPELLINGS.get(name, name)
+        if rule := self._rules.get(name):
+            value = _plain(name, value)
+            if not rule.accepts(value):
+                raise ConfigError(f"{type(self).__name__}.{name}: expected {rule.expected}, got {_short(value)}")
+            vars(self)[name] = value
+        elif getattr(getattr(type(self), name, None), "fset", None):
+            object.__setattr__(self, name, value)
+        elif (known := self._near_miss(name)) is not None:
+            raise ConfigError(f"{type(self).__name__}.{name}: no such field; did you mean {known!r}")
+        else:
+            self.extra[name] = value
+
+    def __getattr__(self, name: str) -> Any:
+        name = _SPELLINGS.get(name, name)
+        if name in vars(self):
+            return vars(self)[name]
+        if name in (extra := vars(self).get("extra", {})) and not name.startswith("_"):
+            return extra[name]
+        raise AttributeError(f"{type(self).__name__} has no field {name!r}")
+
+    @property
+    def num_labels(self) -> int:
+        """Number of classes: the length of `id2label`. Setting another number renames them LABEL_0, LABEL_1, …"""
+        return len(self.id2label)
+
+    @num_labels.setter
+    def num_labels(self, num_labels: int) -> None:
+        labels: dict[str, Any] = {"num_labels": num_labels}
+        if problems := _settle_labels(labels) or ["num_labels: expected an int, got None"] * (num_labels is None):
+            raise ConfigError(f"{type(self).__name__}.{problems[0]}")
+        if num_labels != self.num_labels:
+            self.id2label, self.label2id = labels["id2label"], labels["label2id"]
+
+    @property
+    def use_return_dict(self) -> bool:
+        """Whether calls return outputs with named fields rather than tuples."""
+        return bool(self.return_dict)
+
+    def validate(self) -> None:
+        """Checks every field, as it is by now, and how the fields fit together.
+
+        Raises:
+            ConfigError: listing every violation.
+        """
+        wrong = self._assign({name: vars(self)[name] for name in self._rules})
+        self._raise([*wrong.values()] or [*self._violations()])
+
+    @classmethod
+    def preset(cls, name: str, **overrides: Any) -> Self:
+        """The configuration of a published size, such as "vit-base-patch16-224" or "vit-mae-base".
+
+        Source: vit_core/presets.py, which cites the tables of the papers.
+        """
+        known = PRESETS[cls.model_type]
+        if name not in known:
+            raise ConfigError(f"{cls.__name__}.preset: no preset {name!r}.\nExpected one of {', '.join(known)}.")
+        return cls(**{**known[name], **overrides})
+
+    @classmethod
+    def from_pretrained(
+        cls, name_or_path: str | Path, *, return_unused_kwargs: bool = False, **kwargs: Any
+    ) -> Self | tuple[Self, dict[str, Any]]:
+        """The configuration stored in a folder, a JSON file or a hub repository.
+
+        Args:
+            name_or_path: folder holding config.json, path of a JSON file, or "owner/name" on the hub.
+            return_unused_kwargs: return (config, keywords that are no fields) instead of refusing such keywords.
+            **kwargs: hub options (`vit_core.hub.HUB_OPTIONS`), and fields that override those of the file.
+
+        Raises:
+            MissingFileError: no such file; a folder without config.json is never a default configuration.
+            ConfigError: the file, or an override, is invalid.
+        """
+        data, overrides = read_config(name_or_path, kwargs)
+        return cls.from_dict(
+            {**data, "name_or_path": str(name_or_path)}, return_unused_kwargs=return_unused_kwargs, **overrides
+        )
+
+    @classmethod
+    def from_dict(
+        cls, config_dict: Mapping[str, Any], *, return_unused_kwargs: bool = False, **kwargs: Any
+    ) -> Self | tuple[Self, dict[str, Any]]:
+        """The configuration in a plain dict, with overrides; between ViT and ViTMAE the other's own fields are dropped.
+
+        Raises:
+            ConfigError: the dict is invalid, or of another model type, or (unless `return_unused_kwargs`) a keyword
+                is neither a field nor a key of the dict.
+        """
+        data = cls._own(config_dict)
+        known = {*cls._rules, *_SPELLINGS, "num_labels", *data}
+        unused = {name: value for name, value in kwargs.items() if name not in known}
+        if unused and not return_unused_kwargs:
+            raise ConfigError(f"{cls.__name__}: no field called {', '.join(map(repr, unused))}.")
+        config = cls(**_merge(data, {name: value for name, value in kwargs.items() if name not in unused}))
+        return (config, unused) if return_unused_kwargs else config
+
+    @classmethod
+    def from_json_file(cls, json_file: str | Path) -> Self:
+        """The configuration in one JSON file."""
+        return cls(**cls._own(read_json(Path(json_file), limit=LIMITS.config_bytes, error=ConfigError)))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every field and every extra key, as a new dict."""
+        version = self.transformers_version or TRANSFORMERS_VERSION
+        return deepcopy({**self._content(), "transformers_version": version})
+
+    def to_diff_dict(self) -> dict[str, Any]:
+        """What config.json holds: every field of the architecture, the shared ones only where not at their default."""
+        at_default = [name for name, default in _BASE_DEFAULTS.items() if vars(self)[name] == default]
+        dropped = {*at_default, *_UNWRITTEN} - {"transformers_version"}
+        return {name: value for name, value in self.to_dict().items() if name not in dropped}
+
+    def to_json_string(self, use_diff: bool = True) -> str:
+        """The text of config.json.
+
+        Raises:
+            ConfigError: a field holds something that JSON cannot, such as a callable activation.
+        """
+        try:
+            return json_text(self.to_diff_dict() if use_diff else self.to_dict())
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ConfigError(
+                f"{type(self).__name__} cannot be written as JSON: {error}.\n"
+                "A callable activation lives in code only: use the name of a known one to save."
+            ) from None
+
+    def to_json_file(self, json_file_path: str | Path, use_diff: bool = True) -> None:
+        """Writes `to_json_string` to a file."""
+        Path(json_file_path).write_text(self.to_json_string(use_diff), encoding="utf-8")
+
+    def save_pretrained(self, save_directory: str | Path) -> None:
+        """Writes config.json into a folder, which is made where missing."""
+        text = self.to_json_string()
+        folder = Path(save_directory)
+        if folder.is_file():
+            raise ConfigError(f"{folder}: expected a folder to save into, got a file.")
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / CONFIG_NAME).write_text(text, encoding="utf-8")
+
+    def update(self, config_dict: Mapping[str, Any]) -> None:
+        """Assigns every key of a dict and checks the whole; nothing is changed if anything is wrong."""
+        changed = copy(self)
+        vars(changed)["extra"] = {**self.extra}
+        changed._raise([*changed._assign(config_dict).values()])
+        changed.validate()
+        vars(self).update(vars(changed))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, PretrainedConfig):
+            return NotImplemented
+        unlike = {"transformers_version": None, "name_or_path": None}
+        return {**self._content(), **unlike} == {**other._content(), **unlike}
+
+    __hash__ = None  # type: ignore[assignment]  # mutable
+
+    def __repr__(self) -> str:
+        try:
+            text = self.to_json_string()
+        except ConfigError:
+            text = repr(self.to_diff_dict())
+        return f"{type(self).__name__} {text}"
+
+    def _content(self) -> dict[str, Any]:
+        return {**self.extra, **{name: vars(self)[name] for name in self._rules}, "model_type": self.model_type}
+
+    @classmethod
+    def _own(cls, data: Mapping[str, Any]) -> dict[str, Any]:
+        """`data` without its model type and, where it is the sibling's, without the fields only the sibling has."""
+        found = data.get("model_type", cls.model_type)
+        if not (isinstance(found, str) and found in CONFIGS):
+            raise ConfigError(
+                f"{cls.__name__}: expected model_type {cls.model_type!r}, got {_short(found)}.\n"
+                f"Models read here: {', '.join(CONFIGS)}."
+            )
+        foreign = {"model_type"} if found == cls.model_type else {"model_type", *CONFIGS[found]._rules} - {*cls._rules}
+        return {name: value for name, value in data.items() if name not in foreign}
+
+    def _near_miss(self, name: str) -> str | None:
+        """The field left at its default whose name is one edit away from `name`."""
+        for length in (len(name) - 1, len(name), len(name) + 1):
+            for known in self._by_length.get(length, ()):
+                if _one_edit(name, known) and vars(self).get(known) == self._defaults[known]:
+                    return known
+        return None
+
+    def _violations(self) -> Iterator[str]:
+        """Cross-field checks; every field is valid on its own by now."""
+        yield from _indivisible(self, "hidden_size", "num_attention_heads")
+        for axis, image, patch in zip(("height", "width"), pair(self.image_size), pair(self.patch_size), strict=True):
+            if patch > image:
+                yield f"patch_size: expected a {axis} of at most image_size {image}, got {patch}"
+        for layer, heads in self.pruned_heads.items():
+            known = {*range(self.num_attention_heads)}
+            if not 0 <= layer < self.num_hidden_layers or not {*heads} < known:
+                yield (
+                    f"pruned_heads: expected layers below {self.num_hidden_layers}, heads below "
+                    f"{self.num_attention_heads} and one head left in each, got {layer}: {_short(heads)}"
+                )
+        if (weights := self._num_weights()) > LIMITS.parameters:
+            yield f"the sizes together: about {weights} parameters, the limit is {LIMITS.parameters}"
+
+    def _num_weights(self) -> int:
+        """About how many parameters the largest model of this configuration has."""
+        rows, columns = patch_grid(self)
+        pixels = math.prod(pair(self.patch_size)) * self.num_channels
+        layers = self.num_hidden_layers * (4 * self.hidden_size + 2 * self.intermediate_size)
+        total: int = self.hidden_size * (rows * columns + pixels + layers + self.num_labels)
+        return total
+
+    def _raise(self, problems: list[str]) -> None:
+        if problems:
+            of = f" of {self.name_or_path}" if self.name_or_path else ""
+            count = f"{len(problems)} invalid setting{'s' if len(problems) > 1 else ''}"
+            shown = [*problems[:20], *([f"and {len(problems) - 20} more"] if len(problems) > 20 else [])]
+            raise ConfigError(f"{type(self).__name__}{of}: {count}:\n{'; '.join(shown)}.")
+
+
+class ViTConfig(PretrainedConfig):
+    """Configuration of a Vision Transformer; the defaults are ViT-Base/16 at 224 pixels.
+
+    Args:
+        hidden_size: width of every token; divisible by `num_attention_heads`.
+        num_hidden_layers: encoder layers.
+        num_attention_heads: heads of each attention.
+        intermediate_size: width of the MLP.
+        hidden_act: activation of the MLP: a name in `ACTIVATIONS`, or a callable of the backend (cannot be saved).
+        hidden_dropout_prob: dropout after the embeddings, the attention output and the MLP output.
+        attention_probs_dropout_prob: dropout of the attention probabilities.
+        initializer_range: standard deviation of fresh weights.
+        layer_norm_eps: epsilon of every LayerNorm.
+        image_size: pixels, int for a square or (height, width).
+        patch_size: pixels, int for a square or (height, width).
+        num_channels: channels of the images.
+        qkv_bias: whether query, key and value have biases.
+        encoder_stride: pixels per patch side that the masked-image-modelling head paints.
+        pooler_output_size: width of the pooler; None or 0 means hidden_size.
+        pooler_act: activation of the pooler.
+        **kwargs: the shared fields: num_labels, id2label, label2id, problem_type, output_attentions,
+            output_hidden_states, return_dict, dtype (or torch_dtype), attn_implementation ("sdpa" | "eager"),
+            pruned_heads, architectures; anything else is kept in `extra`.
+
+    Raises:
+        ConfigError: listing every violation.
+    """
+
+    model_type = "vit"
+    _rules: ClassVar[Mapping[str, _Rule]] = {
+        **_BASE_RULES,
+        **_SHARED_RULES,
+        "encoder_stride": _count(1, LIMITS.image_side),
+        "pooler_output_size": _WIDTH,
+        "pooler_act": _ACTIVATION,
+    }
+
+    def __init__(
+        self,
+        /,
+        hidden_size: int = 768,
+        num_hidden_layers: int = 12,
+        num_attention_heads: int = 12,
+        intermediate_size: int = 3072,
+        hidden_act: str | Callable[..., Any] = "gelu",
+        hidden_dropout_prob: float = 0.0,
+        attention_probs_dropout_prob: float = 0.0,
+        initializer_range: float = 0.02,
+        layer_norm_eps: float = 1e-12,
+        image_size: Size = 224,
+        patch_size: Size = 16,
+        num_channels: int = 3,
+        qkv_bias: bool = True,
+        encoder_stride: int = 16,
+        pooler_output_size: int | None = None,
+        pooler_act: str | Callable[..., Any] = "tanh",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__({name: value for name, value in locals().items() if name in self._rules}, kwargs)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        hidden_size = vars(self).get("hidden_size")
+        if name == "pooler_output_size" and (value is None or (_is_int(value) and value == 0)):
+            value = hidden_size
+        super().__setattr__(name, value)
+        if name == "hidden_size" and vars(self).get("pooler_output_size", 0) == hidden_size:
+            super().__setattr__("pooler_output_size", value)
+
+    def _violations(self) -> Iterator[str]:
+        yield from super()._violations()
+        yield from _odd_glu(self, "hidden_act", "intermediate_size")
+        yield from _odd_glu(self, "pooler_act", "pooler_output_size")
+
+    def _num_weights(self) -> int:
+        heads: int = self.hidden_size * (self.pooler_output_size + self.encoder_stride**2 * self.num_channels)
+        return super()._num_weights() + heads
+
+
+class ViTMAEConfig(PretrainedConfig):
+    """Configuration of a Masked Autoencoder; the defaults are ViTMAE-Base at 224 pixels.
+
+    Args:
+        hidden_size … qkv_bias: as in `ViTConfig`; hidden_size is divisible by 4 as well (sin-cos positions).
+        decoder_num_attention_heads: heads of each decoder attention.
+        decoder_hidden_size: width of the decoder; divisible by its heads and by 4.
+        decoder_num_hidden_layers: decoder layers.
+        decoder_intermediate_size: width of the decoder's MLP.
+        mask_ratio: share of the patches hidden from the encoder, in [0, 1).
+        norm_pix_loss: whether the loss compares pixels normalised per patch.
+        **kwargs: as in `ViTConfig`.
+
+    Raises:
+        ConfigError: listing every violation.
+    """
+
+    model_type = "vit_mae"
+    _rules: ClassVar[Mapping[str, _Rule]] = {
+        **_BASE_RULES,
+        **_SHARED_RULES,
+        "decoder_num_attention_heads": _HEADS,
+        "decoder_hidden_size": _WIDTH,
+        "decoder_num_hidden_layers": _LAYERS,
+        "decoder_intermediate_size": _WIDTH,
+        "mask_ratio": _Rule("a number in [0, 1)", lambda v: _is_number(v) and 0 <= v < 1),
+        "norm_pix_loss": _BOOL,
+    }
+
+    def __init__(
+        self,
+        /,
+        hidden_size: int = 768,
+        num_hidden_layers: int = 12,
+        num_attention_heads: int = 12,
+        intermediate_size: int = 3072,
+        hidden_act: str | Callable[..., Any] = "gelu",
+        hidden_dropout_prob: float = 0.0,
+        attention_probs_dropout_prob: float = 0.0,
+        initializer_range: float = 0.02,
+        layer_norm_eps: float = 1e-12,
+        image_size: Size = 224,
+        patch_size: Size = 16,
+        num_channels: int = 3,
+        qkv_bias: bool = True,
+        decoder_num_attention_heads: int = 16,
+        decoder_hidden_size: int = 512,
+        decoder_num_hidden_layers: int = 8,
+        decoder_intermediate_size: int = 2048,
+        mask_ratio: float = 0.75,
+        norm_pix_loss: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__({name: value for name, value in locals().items() if name in self._rules}, kwargs)
+
+    def _violations(self) -> Iterator[str]:
+        yield from super()._violations()
+        yield from _indivisible(self, "decoder_hidden_size", "decoder_num_attention_heads")
+        for name in ("hidden_size", "decoder_hidden_size"):
+            if (width := getattr(self, name)) % 4:
+                yield f"{name}: expected a multiple of 4 for the sin-cos positions, got {width}"
+        yield from _odd_glu(self, "hidden_act", "intermediate_size")
+        yield from _odd_glu(self, "hidden_act", "decoder_intermediate_size")
+
+    def _num_weights(self) -> int:
+        rows, columns = patch_grid(self)
+        pixels = math.prod(pair(self.patch_size)) * self.num_channels
+        layers = self.decoder_num_hidden_layers * (4 * self.decoder_hidden_size + 2 * self.decoder_intermediate_size)
+        decoder: int = self.decoder_hidden_size * (rows * columns + pixels + layers + self.hidden_size)
+        return super()._num_weights() + decoder
+
+
+CONFIGS: dict[str, type[PretrainedConfig]] = {config.model_type: config for config in (ViTConfig, ViTMAEConfig)}
+
+
+class AutoConfig:
+    """Reads a configuration of whichever class its `model_type` names."""
+
+    @staticmethod
+    def from_pretrained(name_or_path: str | Path, **kwargs: Any) -> Any:
+        """As `ViTConfig.from_pretrained`, for the class that the file names.
+
+        Raises:
+            ConfigError: model_type is missing or not one of "vit", "vit_mae".
+        """
+        unused = kwargs.pop("return_unused_kwargs", False)
+        data, overrides = read_config(name_or_path, kwargs)
+        config_class = _class_of(data.get("model_type"), str(name_or_path))
+        data["name_or_path"] = str(name_or_path)
+        return config_class.from_dict(data, return_unused_kwargs=unused, **overrides)
+
+    @staticmethod
+    def for_model(model_type: str, **kwargs: Any) -> PretrainedConfig:
+        """A new configuration of the class for `model_type`."""
+        return _class_of(model_type, "AutoConfig.for_model")(**kwargs)
+
+
+def read_config(name_or_path: str | Path, kwargs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The JSON object of a stored configuration, and those of `kwargs` that are no hub options."""
+    from vit_core.hub import HUB_OPTIONS, resolve
+
+    options = {name: value for name, value in kwargs.items() if name in HUB_OPTIONS}
+    overrides = {name: value for name, value in kwargs.items() if name not in HUB_OPTIONS}
+    path = Path(name_or_path)
+    if path.suffix != ".json" and not os.path.isfile(path):
+        path = resolve(name_or_path, [CONFIG_NAME], **options) / CONFIG_NAME
+    return read_json(path, limit=LIMITS.config_bytes, error=ConfigError), overrides
+
+
+def pair(size: Size) -> tuple[int, int]:
+    """(height, width) of a size given as an int or as such a pair."""
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
+
+
+def patch_grid(config: PretrainedConfig, image_size: Size | None = None) -> tuple[int, int]:
+    """(rows, columns) of whole patches in an image.
+
+    Args:
+        config: gives the patch size and, without `image_size`, the image size.
+        image_size: pixels, int or (height, width).
+    """
+    height, width = pair(config.image_size if image_size is None else image_size)
+    patch_height, patch_width = pair(config.patch_size)
+    return height // patch_height, width // patch_width
+
+
+def _class_of(model_type: object, where: str) -> type[PretrainedConfig]:
+    if isinstance(model_type, str) and model_type in CONFIGS:
+        return CONFIGS[model_type]
+    raise ConfigError(f"{where}: expected model_type to be one of {', '.join(CONFIGS)}, got {_short(model_type)}.")
+
+
+def _canonical(given: Mapping[str, Any]) -> dict[str, Any]:
+    """`given` under our own names; of two spellings ours wins, and None counts as not given."""
+    ours = {name: value for name, value in given.items() if name not in _SPELLINGS}
+    for spelling, name in _SPELLINGS.items():
+        if given.get(spelling) is not None and ours.get(name) is None:
+            ours[name] = given[spelling]
+    return ours
+
+
+def _merge(data: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
+    """Overrides laid over a file's keys; derived values that nobody overrode are derived anew."""
+    data, overrides = _canonical(data), _canonical(overrides)
+    labels, stale = data.get("id2label"), set()
+    known = len(labels) if isinstance(labels, Mapping) else data.get("num_labels", 2)
+    if overrides.get("id2label") is not None or overrides.get("num_labels") not in (None, known):
+        stale |= {"id2label", "label2id", "num_labels"}
+    if "hidden_size" in overrides and data.get("pooler_output_size") == data.get("hidden_size"):
+        stale.add("pooler_output_size")
+    return {**{name: value for name, value in data.items() if name not in stale}, **overrides}
+
+
+def _settle_labels(given: dict[str, Any]) -> list[str]:
+    """Turns num_labels, id2label and label2id of `given` into the two maps; returns what is wrong with them."""
+    num_labels, id2label, label2id = (_plain(n, given.pop(n, None)) for n in ("num_labels", "id2label", "label2id"))
+    problems = [
+        f"{name}: expected a dict, got {_short(value)}"
+        for name, value in (("id2label", id2label), ("label2id", label2id))
+        if not isinstance(value, dict | None)
+    ]
+    if num_labels is not None and not (_is_int(num_labels) and 0 <= num_labels <= LIMITS.labels):
+        problems.append(f"num_labels: expected an int from 0 to {LIMITS.labels}, got {_short(num_labels)}")
+    if problems:
+        return problems
+    if id2label is None and label2id is not None and all(map(_is_int, label2id.values())):
+        id2label = {index: label for label, index in label2id.items()}
+    if id2label is None and num_labels is not None:
+        id2label = {index: f"LABEL_{index}" for index in range(num_labels)}
+    if label2id is None and id2label is not None:
+        label2id = {label: index for index, label in id2label.items() if isinstance(label, str) and _is_int(index)}
+    given.update({name: m for name, m in (("id2label", id2label), ("label2id", label2id)) if m is not None})
+    if num_labels is not None and id2label is not None and num_labels != len(id2label):
+        return [f"num_labels: expected the {len(id2label)} of id2label, got {num_labels}; give one of the two"]
+    return []
+
+
+def _plain(name: str, value: Any) -> Any:
+    """`value` in the form that is stored: NumPy scalars as Python numbers, pairs as tuples, JSON's keys as ints."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, list | tuple) and name in ("image_size", "patch_size"):
+        return tuple(_plain("", side) for side in value)
+    if isinstance(value, list | tuple) and name == "architectures":
+        return [*value]
+    if isinstance(value, Mapping) and name in ("id2label", "pruned_heads"):
+        of_item = _plain_heads if name == "pruned_heads" else _plain
+        items = {_index(key): of_item("", item) for key, item in value.items()}
+        return items if len(items) == len(value) else dict(value)
+    if isinstance(value, Mapping) and name == "label2id":
+        return {label: _index(index) for label, index in value.items()}
+    if name == "dtype" and value is not None:
+        try:
+            return dtype_name(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _plain_heads(name: str, heads: Any) -> Any:
+    if not isinstance(heads, list | tuple | set | frozenset):
+        return heads
+    plain = [_plain(name, head) for head in heads]
+    return sorted(plain) if isinstance(heads, set | frozenset) and all(map(_is_int, plain)) else plain
+
+
+def _index(value: Any) -> Any:
+    """`value` as an int where it is one, of NumPy or in JSON's decimal digits."""
+    is_digits = isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) < 10
+    return int(value) if is_digits else _plain("", value)
+
+
+def _short(value: object) -> str:
+    try:
+        text = repr(value).replace("\n", " ")
+    except ValueError:  # an int of thousands of digits
+        text = f"a very large {type(value).__name__}"
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _indivisible(config: PretrainedConfig, width: str, heads: str) -> Iterator[str]:
+    if getattr(config, width) % getattr(config, heads):
+        yield f"{width}: expected a multiple of {heads} {getattr(config, heads)}, got {getattr(config, width)}"
+
+
+def _odd_glu(config: PretrainedConfig, activation: str, width: str) -> Iterator[str]:
+    if getattr(config, activation) == "glu" and getattr(config, width) % 2:
+        yield f"{width}: expected an even number for {activation} 'glu', which halves it, got {getattr(config, width)}"
+
+
+def _one_edit(one: str, other: str) -> bool:
+    """Whether one insertion, deletion, substitution or swap of neighbours makes `one` into `other`."""
+    if one == other or (one[:1] != other[:1] and one[-1:] != other[-1:]):
+        return False
+    start = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+    one, other = one[start:], other[start:]
+    swapped = one[1::-1] + one[2:]
+    return one[1:] == other[1:] or one[1:] == other or one == other[1:] or (len(one) > 1 and swapped == other)

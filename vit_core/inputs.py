@@ -1,0 +1,227 @@
+"""The model's door: what a call may bring, checked once, with one verdict and one text in every backend.
+
+Checks of shapes and dtypes look at static facts only, so they hold under jit and cost nothing there; a side that is not
+known while tracing is None and passes. Checks of values look at host arrays.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from vit_core.config import PretrainedConfig, pair
+from vit_core.errors import InputError
+
+logger = logging.getLogger("vitriad")
+
+Side = int | None
+Array = np.ndarray[Any, np.dtype[Any]]
+
+IGNORED_LABEL = -100
+
+_checked: ContextVar[bool] = ContextVar("checked", default=False)
+
+
+@contextmanager
+def checked() -> Iterator[None]:
+    """Inside this block the values of every call are checked, wherever its tensors live.
+
+    NumPy arrays and eager tensors on the CPU are always checked; tensors on an accelerator only here, since that waits
+    for the device. Compiled code cannot raise: there an out-of-range label makes the loss NaN.
+    """
+    token = _checked.set(True)
+    try:
+        yield
+    finally:
+        _checked.reset(token)
+
+
+def is_checked() -> bool:
+    """Whether the caller is inside `checked()`."""
+    return _checked.get()
+
+
+def check_pixel_values(
+    model: str, config: PretrainedConfig, shape: Sequence[Side], *, is_float: bool, interpolate: bool
+) -> bool:
+    """Whether the images are channels-last.
+
+    Args:
+        model: name of the model class, for the messages.
+        config: of the model.
+        shape: (batch, channels, height, width) or (batch, height, width, channels). Axis 1 is compared with
+            `num_channels` first, then the last axis.
+        is_float: whether the dtype is a floating one.
+        interpolate: whether position embeddings are resized to the images.
+
+    Raises:
+        InputError: wrong rank, channels, dtype or size.
+    """
+    channels, dims = config.num_channels, tuple(shape)
+    if len(dims) != 4 or channels not in (dims[1], dims[3]):
+        raise InputError(
+            f"{model}: pixel_values: expected (batch, {channels}, height, width) or "
+            f"(batch, height, width, {channels}), got {_dims(dims)}."
+        )
+    if not is_float:
+        raise InputError(
+            f"{model}: pixel_values: expected floating point numbers, got integers.\n"
+            "Run the image processor first: it rescales and normalises."
+        )
+    channels_last: bool = dims[1] != channels
+    height, width = dims[1:3] if channels_last else dims[2:]
+    _check_size(model, config, height, width, interpolate)
+    return channels_last
+
+
+def _check_size(model: str, config: PretrainedConfig, height: Side, width: Side, interpolate: bool) -> None:
+    sides = tuple(zip((height, width), pair(config.image_size), pair(config.patch_size), strict=True))
+    got = f"{height}x{width}"
+    if interpolate and any(side is not None and side < patch for side, _, patch in sides):
+        rows, columns = pair(config.patch_size)
+        raise InputError(f"{model}: pixel_values: expected at least one patch of {rows}x{columns} pixels, got {got}.")
+    if not interpolate and any(side is not None and side != size for side, size, _ in sides):
+        rows, columns = pair(config.image_size)
+        raise InputError(
+            f"{model}: pixel_values: expected images of {rows}x{columns} pixels (height x width), got {got}.\n"
+            "Resize them with the image processor, or pass interpolate_pos_encoding=True."
+        )
+
+
+@lru_cache(maxsize=256)
+def warn_unseen(size: tuple[int, int], patch: tuple[int, int]) -> None:
+    """Says once per size which pixels no patch covers.
+
+    Args:
+        size: (height, width) of the images.
+        patch: (height, width) of a patch.
+    """
+    rows, columns = (side % step for side, step in zip(size, patch, strict=True))
+    if rows or columns:
+        logger.warning(
+            "images of %dx%d pixels in patches of %dx%d: the bottom %d rows and the right %d columns are never seen",
+            *(*size, *patch, rows, columns),
+        )
+
+
+def check_per_patch(model: str, name: str, shape: Sequence[Side], batch: Side, patches: Side) -> None:
+    """Checks an argument that has one value per patch: bool_masked_pos, noise.
+
+    Raises:
+        InputError: the shape is not (batch, patches).
+    """
+    dims = tuple(shape)
+    if not _fits(dims, (batch, patches)):
+        raise InputError(f"{model}: {name}: expected (batch, patches) = {_dims((batch, patches))}, got {_dims(dims)}.")
+
+
+def check_head_mask(model: str, config: PretrainedConfig, shape: Sequence[Side]) -> None:
+    """Checks head_mask: (heads,), (layers, heads), or (layers, 1 | batch, 1 | heads, 1 | tokens, 1 | tokens).
+
+    Heads are counted as in the configuration, pruned ones included.
+
+    Raises:
+        InputError: another shape.
+    """
+    heads, layers, dims = config.num_attention_heads, config.num_hidden_layers, tuple(shape)
+    full = [(layers, None, count, None, None) for count in (1, heads)]
+    if not any(_fits(dims, wanted) for wanted in ((heads,), (layers, heads), *full)):
+        raise InputError(
+            f"{model}: head_mask: expected (heads,) = ({heads},), (layers, heads) = ({layers}, {heads}) or "
+            f"(layers, batch, heads, tokens, tokens), got {_dims(dims)}."
+        )
+
+
+def check_labels(model: str, config: PretrainedConfig, shape: Sequence[Side], batch: Side, *, is_float: bool) -> str:
+    """The problem type of a call with labels: the config's, or the one that the labels imply.
+
+    One class means regression; a whole number per image means single-label classification; anything else means
+    multi-label classification.
+
+    Args:
+        model: name of the model class, for the messages.
+        config: of the model.
+        shape: (batch,) class indices or regression targets; (batch, classes) multi-label or regression targets.
+        batch: images of the call.
+        is_float: whether the labels' dtype is a floating one.
+
+    Returns:
+        "regression", "single_label_classification" or "multi_label_classification".
+
+    Raises:
+        InputError: no classifier, or labels of another shape or dtype.
+
+    Differs: the type is inferred per call and never written into the config; integers of every width are class indices.
+    """
+    classes, dims = config.num_labels, tuple(shape)
+    if classes == 0:
+        raise InputError(f"{model}: labels: this model has no classifier (num_labels is 0), so there is no loss.")
+    implied = "multi_label_classification" if is_float or len(dims) != 1 else "single_label_classification"
+    problem: str = config.problem_type or ("regression" if classes == 1 else implied)
+    if problem == "single_label_classification":
+        expected: tuple[tuple[Side, ...], ...] = ((batch,), (batch, 1))
+        if is_float:
+            raise InputError(f"{model}: labels: expected class indices (integers) for {problem}, got floats.")
+    elif problem == "regression" and classes == 1:
+        expected = ((batch,), (batch, 1))
+    else:
+        expected = ((batch, classes),)
+    if not any(_fits(dims, want) for want in expected):
+        wanted = " or ".join(map(_dims, expected))
+        raise InputError(f"{model}: labels: expected {wanted} for {problem} of {classes} classes, got {_dims(dims)}.")
+    return problem
+
+
+def check_values(model: str, **arrays: Array | None) -> None:
+    """Checks the values of host arrays by the documented argument name; None is an argument that was not given.
+
+    Raises:
+        InputError: NaN or infinity, or a bool_masked_pos outside [0, 1].
+    """
+    for name, array in arrays.items():
+        if array is None:
+            continue
+        if array.dtype.kind not in "biu" and not _all_finite(array):
+            bad = int((~np.isfinite(array.astype(np.float64))).sum())
+            raise InputError(f"{model}: {name}: expected finite numbers, got {bad} of {array.size} NaN or infinite.")
+        if name == "bool_masked_pos" and array.size and not (array.min() >= 0 and array.max() <= 1):
+            raise InputError(f"{model}: {name}: expected values from 0 to 1, got {array.min()} to {array.max()}.")
+
+
+def check_class_indices(model: str, labels: Array, classes: int) -> None:
+    """Checks the values of single-label targets.
+
+    Raises:
+        InputError: an index outside 0 … classes - 1 that is not -100, or nothing but -100.
+    """
+    kept = labels[labels != IGNORED_LABEL]
+    if kept.size == 0:
+        raise InputError(f"{model}: labels: every label is {IGNORED_LABEL} (ignored), so there is no loss to compute.")
+    if kept.min() < 0 or kept.max() >= classes:
+        raise InputError(
+            f"{model}: labels: expected class indices from 0 to {classes - 1} (or {IGNORED_LABEL} to ignore one), "
+            f"got {kept.min()} to {kept.max()}."
+        )
+
+
+def _all_finite(array: Array) -> bool:
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = array.sum(dtype=np.float64)  # one fast pass; only a sum that is not finite needs a second look
+    return bool(np.isfinite(total)) or bool(np.isfinite(array.astype(np.float64)).all())
+
+
+def _fits(shape: Sequence[Side], wanted: Sequence[Side]) -> bool:
+    """Whether two shapes are the same, as far as their sides are known."""
+    return len(shape) == len(wanted) and all(
+        got is None or side is None or got == side for got, side in zip(shape, wanted, strict=True)
+    )
+
+
+def _dims(shape: Sequence[Side]) -> str:
+    return f"({', '.join('?' if side is None else str(side) for side in shape)}{',' if len(shape) == 1 else ''})"

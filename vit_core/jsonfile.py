@@ -1,0 +1,87 @@
+"""JSON files people hand us: read with limits, written the way transformers writes them."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from vit_core.errors import MissingFileError, VitError
+from vit_core.limits import LIMITS
+
+
+def read_json(path: Path, *, limit: int, error: type[VitError], depth: int = LIMITS.json_depth) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Args:
+        path: a regular file; pipes and devices are refused before they can block.
+        limit: largest accepted size in bytes.
+        error: class of the error for a file that is there but unusable.
+        depth: deepest accepted nesting of objects and arrays.
+
+    Raises:
+        MissingFileError: no such file.
+        error: not a regular file, too large, not UTF-8, not JSON, duplicate keys, too deep, or not an object.
+    """
+    text = _read_text(Path(path), limit, error)
+
+    def unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+        keys: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in keys:
+                raise error(f"{path}: the key {key[:80]!r} stands there twice; which one is meant? Remove one.")
+            keys[key] = value
+        return keys
+
+    too_deep = error(f"{path}: expected JSON nested at most {depth} deep, got more.")
+    try:
+        value = json.loads(text, object_pairs_hook=unique)
+        if _depth(value) > depth:
+            raise too_deep
+    except RecursionError:
+        raise too_deep from None
+    except error:
+        raise
+    except ValueError as problem:  # JSONDecodeError, or an int of thousands of digits
+        raise error(f"{path}: not valid JSON: {problem}.") from None
+    if not isinstance(value, dict):
+        raise error(f"{path}: expected a JSON object, got {type(value).__name__}.")
+    return value
+
+
+def json_text(value: object) -> str:
+    """`value` as JSON text: indented by two, keys sorted, a newline at the end (the layout of transformers)."""
+    return json.dumps(value, indent=2, sort_keys=True) + "\n"
+
+
+def _read_text(path: Path, limit: int, error: type[VitError]) -> str:
+    try:
+        file = open(path, "rb", opener=_open_at_once)  # noqa: SIM115  # closed below
+    except FileNotFoundError:
+        raise MissingFileError(f"{path}: no such file.") from None
+    except (OSError, ValueError) as problem:
+        raise error(f"{path}: cannot be opened: {getattr(problem, 'strerror', problem)}.") from None
+    with file:
+        found = os.fstat(file.fileno())
+        if not stat.S_ISREG(found.st_mode):
+            raise error(f"{path}: expected a regular file.")
+        if found.st_size > limit:
+            raise error(f"{path}: {found.st_size} bytes, more than the limit of {limit} for this kind of file.")
+        content = file.read(limit + 1)
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as problem:
+        raise error(f"{path}: expected UTF-8 text, got other bytes at position {problem.start}.") from None
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # a pipe without a writer does not block
+
+
+def _depth(value: object) -> int:
+    """Levels of objects and arrays in a parsed value; the parser has bounded the recursion already."""
+    children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return 0 if children is None else 1 + max(map(_depth, children), default=0)

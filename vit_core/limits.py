@@ -1,0 +1,36 @@
+"""Upper bounds on what files and configurations may ask for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds checked before anything is allocated.
+
+    Overridable in code (`replace(LIMITS, layers=2000)` handed to the function that takes `limits=`), never from data.
+
+    Units: bytes for `*_bytes`, pixels for `image_*`, counts otherwise.
+    """
+
+    config_bytes: int = 4_000_000  # ImageNet-21k's labels, both ways, are 2 MB
+    json_depth: int = 32
+    index_bytes: int = 16_000_000
+    shards: int = 1_024
+    header_bytes: int = 16_000_000
+    tensors: int = 100_000
+    rank: int = 8
+    hidden_size: int = 65_536
+    layers: int = 1_024
+    heads: int = 1_024
+    image_side: int = 16_384
+    labels: int = 1_000_000
+    parameters: int = 50_000_000_000
+    image_file_bytes: int = 100_000_000
+    image_pixels: int = 100_000_000
+    image_file_side: int = 65_535
+    batch_images: int = 4_096
+
+
+LIMITS = Limits()
