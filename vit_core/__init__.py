@@ -1,1 +1,45 @@
-"""The framework-neutral core: configurations, image preprocessing, outputs, positions, masking, files."""
+"""The framework-neutral core: configurations, image preprocessing, outputs, positions, masking, files.
+
+Imports NumPy and Pillow, and no framework.
+"""
+
+from vit_core.batch_feature import BatchFeature
+from vit_core.config import AutoConfig, ViTConfig, ViTMAEConfig
+from vit_core.errors import (
+    BackendError,
+    CheckpointError,
+    ConfigError,
+    ImageError,
+    InputError,
+    MissingFileError,
+    MissingImageError,
+    UnsafeFileError,
+    VitError,
+)
+from vit_core.image_files import open_image
+from vit_core.image_processing import AutoImageProcessor, ViTFeatureExtractor, ViTImageProcessor
+from vit_core.inputs import checked
+from vit_core.limits import LIMITS, Limits
+
+__all__ = [
+    "LIMITS",
+    "AutoConfig",
+    "AutoImageProcessor",
+    "BackendError",
+    "BatchFeature",
+    "CheckpointError",
+    "ConfigError",
+    "ImageError",
+    "InputError",
+    "Limits",
+    "MissingFileError",
+    "MissingImageError",
+    "UnsafeFileError",
+    "ViTConfig",
+    "ViTFeatureExtractor",
+    "ViTImageProcessor",
+    "ViTMAEConfig",
+    "VitError",
+    "checked",
+    "open_image",
+]

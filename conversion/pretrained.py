@@ -1,0 +1,357 @@
+"""From a checkpoint to what a model class needs, and back: the one loader and the one saver of all backends."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from conversion.detect import Source, open_source
+from conversion.engine import Fitted, Grid, Stored, Wanted, fit, listed
+from vit_core.checkpoint import save_folder
+from vit_core.config import CONFIG_NAME, PretrainedConfig, patch_grid, read_config
+from vit_core.errors import CheckpointError, ConfigError, InputError, MissingFileError, UnsafeFileError
+from vit_core.hub import HUB_OPTIONS
+from vit_core.parameters import BASE_PREFIX, MODEL_CLASSES, check_tensors, parameter_table
+from vit_core.parameters import class_name as canonical_class
+from vit_core.positions import KERNELS
+from vit_core.tensors import FLOAT_DTYPES, dtype_name
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+logger = logging.getLogger("vitriad")
+
+# Keywords of from_pretrained, by who takes them; every other one is a field of the configuration.
+_OPENING = (*HUB_OPTIONS, "variant", "mmap", "verify", "limits")
+_FITTING = ("strict", "ignore_mismatched_sizes", "position_kernel", "allow_nonfinite")
+_OWN = ("config", "dtype", "torch_dtype", "use_safetensors", "trust_remote_code")
+_ASSERTIONS = {"from_pt": "hf", "from_tf": "hf_tf", "from_flax": "hf_flax"}  # keyword -> the dialect it asserts
+_MODEL_OPTIONS: dict[str, dict[str, bool]] = {"ViTModel": {"add_pooling_layer": True, "use_mask_token": False}}
+
+# Keywords of transformers that mean nothing here -> what to do, or why nothing needs to be done.
+_REFUSED = {
+    **dict.fromkeys(("device_map", "max_memory"), "load the model, then move it to its device"),
+    **dict.fromkeys(("tp_plan", "tp_size", "device_mesh", "distributed_config"), "load the model, then distribute it"),
+    **dict.fromkeys(("offload_folder", "offload_state_dict", "offload_buffers"), "files are mapped, not read"),
+    **dict.fromkeys(("low_cpu_mem_usage", "_fast_init"), "nothing is initialised before loading"),
+    **dict.fromkeys(("quantization_config", "load_in_8bit", "load_in_4bit"), "quantise the model after loading it"),
+    **dict.fromkeys(("state_dict", "gguf_file"), "from_tensors(config, tensors) of the class takes tensors"),
+    **dict.fromkeys(("adapter_name", "adapter_kwargs", "use_kernels"), "no code is loaded from elsewhere"),
+    "key_mapping": "rename the tensors, and hand them to from_tensors(config, tensors) of the class",
+    "weights_only": "nothing is ever unpickled",
+    "use_auth_token": "write token=",
+    "proxies": "set the environment variable HTTPS_PROXY",
+    "mirror": "set the environment variable HF_ENDPOINT",
+    "resume_download": "downloads are always resumed",
+    "use_flash_attention_2": 'write attn_implementation="sdpa"',
+    "generation_config": "these models do not generate",
+}
+
+
+@dataclass(frozen=True)
+class Report:
+    """What loading did, to read: `print(report)`.
+
+    Attributes:
+        source: what was loaded.
+        dialect: whose names and layout it has.
+        model: the class it was loaded for.
+        commit: of a hub repository; None for local files.
+        notes: one line for everything that is not plain copying.
+    """
+
+    source: str
+    dialect: str
+    model: str
+    commit: str | None
+    notes: tuple[str, ...]
+
+    def __str__(self) -> str:
+        at = f" at {self.commit}" if self.commit else ""
+        return "\n".join([f"{self.source}{at} (dialect {self.dialect}) as {self.model}", *self.notes])
+
+
+class Loaded(NamedTuple):
+    """What a backend builds a model from.
+
+    Attributes:
+        config: of the class, with overrides, `name_or_path` and `dtype` set.
+        tensors: canonical name -> array in the wanted dtype, a view of the mapped file where nothing had to change.
+        missing: parameters to initialise, in table order.
+        options: constructor options of the class.
+        info: what output_loading_info=True returns.
+        report: what was done.
+    """
+
+    config: Any
+    tensors: dict[str, Array]
+    missing: list[str]
+    options: dict[str, bool]
+    info: dict[str, list[str]]
+    report: Report
+
+
+def load_pretrained(name_or_path: str | Path, cls: str | type, kwargs: Mapping[str, Any]) -> Loaded:
+    """Everything that `from_pretrained` of a model class needs.
+
+    Args:
+        name_or_path: folder, "owner/name" on the hub, or a safetensors file (with `config`).
+        cls: a model class of any backend, or its name.
+        kwargs: keywords of `from_pretrained`, without those that the backend takes itself (output_loading_info):
+
+            config: configuration object or path, in place of the checkpoint's;
+            dtype (torch_dtype): float32 unless given; "auto" is what the configuration says, else what is stored;
+            add_pooling_layer, use_mask_token: of a ViTModel;
+            strict: False also loads what fits badly: parameters that are missing or of another shape are initialised,
+                tensors that mean nothing are left out;
+            ignore_mismatched_sizes: parameters of another shape are initialised;
+            position_kernel: resampler for position tables of another grid, see `vit_core.positions.resize_matrix`;
+            allow_nonfinite: load NaN and infinity;
+            variant, mmap, verify, limits: see `vit_core.checkpoint.open_weights`;
+            revision, subfolder, cache_dir, token, local_files_only, force_download: see `vit_core.hub.resolve`;
+            any field of the configuration.
+
+    Raises:
+        CheckpointError: the weights are missing, damaged or do not fit.
+        ConfigError: the configuration, with its overrides, is invalid.
+        InputError: a keyword that means nothing here.
+    """
+    model = canonical_class(cls)
+    given = _checked(model, kwargs)
+    source = open_source(name_or_path, **{name: given[name] for name in _OPENING if name in given})
+    _check_dialect(source, given)
+    config = _config(source, model, given)
+    options = {name: given.get(name, default) for name, default in _MODEL_OPTIONS.get(model, {}).items()}
+    config.dtype = _dtype(source, config, given)
+    fitting = {name: given[name] for name in _FITTING if name in given}
+    fitted = _fit(source, config, model, options, dtype=config.dtype, **fitting)
+    report = _report(source, config, model, fitted)
+    _log(report, fitted)
+    info = {
+        "missing_keys": fitted.missing,
+        "unexpected_keys": [*fitted.dropped, *fitted.unexplained],
+        "mismatched_keys": fitted.mismatched,
+        "error_msgs": [],
+    }
+    anew = {*fitted.missing, *fitted.mismatched}
+    missing = [name for name in parameter_table(config, model, **options) if name in anew]
+    return Loaded(config, fitted.tensors, missing, options, info, report)
+
+
+def load(src: str | Path, *, config: Any = None, **options: Any) -> tuple[Any, dict[str, Array], Report]:
+    """A checkpoint as it is: for the class whose weights it holds, in the dtypes it is stored in.
+
+    Args:
+        src: folder, "owner/name" on the hub, or a safetensors file (with `config`).
+        config: configuration object or path, in place of the checkpoint's.
+        **options: variant, mmap, verify, limits, allow_nonfinite and hub options, as for `load_pretrained`.
+
+    Returns:
+        its configuration, canonical name -> array, and a report that names the class.
+
+    Raises:
+        CheckpointError, ConfigError, InputError: as `load_pretrained`; also for every parameter that is missing.
+    """
+    if wrong := sorted(options.keys() - {*_OPENING, "allow_nonfinite"}):
+        raise InputError(f"conversion.load: no option {wrong[0]!r}.")
+    source = open_source(src, **{name: value for name, value in options.items() if name in _OPENING})
+    data = _config_data(source, config)
+    model, model_options = _stored_class(data, source)
+    found = _config(source, model, {"config": config})
+    fitted = _fit(source, found, model, model_options, allow_nonfinite=options.get("allow_nonfinite", False))
+    if fitted.missing:
+        raise CheckpointError(f"{src}: as {model}, it lacks {listed(fitted.missing)}.")
+    return found, fitted.tensors, _report(source, found, model, fitted)
+
+
+def save_pretrained(
+    folder: str | Path,
+    config: PretrainedConfig,
+    tensors: Mapping[str, Array],
+    *,
+    class_name: str,
+    max_shard_size: int | str = "5GB",
+    variant: str | None = None,
+    source: str | None = None,
+) -> None:
+    """Writes config.json and weights that every backend and transformers load, in place of what was there.
+
+    Args:
+        folder: see `vit_core.checkpoint.save_folder`, also for `max_shard_size`, `variant` and `source`.
+        config: of the model; the file also says the class and the dtype.
+        tensors: canonical name -> array, all that the class has.
+        class_name: name of the model class, in any backend.
+
+    Raises:
+        ConfigError: the configuration cannot be written (a callable activation); nothing is written then.
+        CheckpointError: the tensors are not those of the class, or the folder cannot be written.
+    """
+    model = canonical_class(class_name)
+    options = {
+        "add_pooling_layer": "pooler.dense.weight" in tensors,
+        "use_mask_token": "embeddings.mask_token" in tensors,
+    }
+    table = parameter_table(config, model, **options)
+    check_tensors(model, table, {name: array.shape for name, array in tensors.items()})
+    written = deepcopy(config)
+    written.architectures = [model]
+    written.dtype = next(iter(tensors.values())).dtype.name
+    ordered = {name: tensors[name] for name in table}
+    text = written.to_json_string()
+    save_folder(
+        folder,
+        files={CONFIG_NAME: text},
+        tensors=ordered,
+        max_shard_size=max_shard_size,
+        variant=variant,
+        source=source,
+    )
+
+
+# --- keywords and configuration --------------------------------------------------------------------------------------
+
+
+def _checked(model: str, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """The keywords that were given, None meaning not given; those that mean nothing here are refused."""
+    known = {*_OPENING, *_FITTING, *_OWN, *_ASSERTIONS, *_REFUSED, *_MODEL_OPTIONS.get(model, {})}
+    given = {name: value for name, value in kwargs.items() if value is not None or name not in known}
+    for name in given.keys() & _REFUSED.keys():
+        raise InputError(f"{model}.from_pretrained: delete {name}=: {_REFUSED[name]}.")
+    if given.get("trust_remote_code"):
+        raise UnsafeFileError(f"{model}.from_pretrained: delete trust_remote_code=: code of a checkpoint is never run.")
+    if given.get("use_safetensors") is False:
+        raise InputError(f"{model}.from_pretrained: delete use_safetensors=False: only safetensors files are read.")
+    if (kernel := given.get("position_kernel", "hf")) not in KERNELS:
+        raise InputError(f"position_kernel: expected one of {', '.join(KERNELS)}, got {kernel!r}.")
+    return given
+
+
+def _check_dialect(source: Source, given: Mapping[str, Any]) -> None:
+    for keyword, dialect in _ASSERTIONS.items():
+        if given.get(keyword) and source.dialect.name != dialect:
+            raise InputError(
+                f"{source.where}: {keyword}=True, but its weights are of the dialect {source.dialect.name!r}.\n"
+                f"Delete {keyword}=; the dialect is recognised."
+            )
+
+
+def _config_data(source: Source, chosen: object) -> dict[str, Any]:
+    """The keys of the configuration to use: the caller's, else the checkpoint's."""
+    if isinstance(chosen, PretrainedConfig):
+        return chosen.to_dict()
+    if isinstance(chosen, str | os.PathLike):
+        return read_config(Path(chosen), {})[0]
+    if chosen is not None:
+        raise InputError(f"config: expected a configuration or the path of one, got {type(chosen).__name__}.")
+    if source.config is None:
+        raise MissingFileError(f"{source.where}: no {CONFIG_NAME} beside the weights; pass config=.")
+    return source.config
+
+
+def _config(source: Source, model: str, given: Mapping[str, Any]) -> Any:
+    """The configuration of the class: chosen keys, overridden by every keyword that nobody else takes."""
+    taken = {*_OPENING, *_FITTING, *_OWN, *_ASSERTIONS, *_MODEL_OPTIONS.get(model, {})}
+    overrides = {name: value for name, value in given.items() if name not in taken}
+    data = {**_config_data(source, given.get("config")), "name_or_path": source.where}
+    made: Any = MODEL_CLASSES[model].from_dict(data, return_unused_kwargs=True, **overrides)
+    config, unknown = made
+    for name in unknown:
+        near = get_close_matches(name, [*taken, *vars(config), "num_labels"], n=1)
+        raise InputError(
+            f"{model}.from_pretrained: no keyword {name!r}{f'; did you mean {near[0]!r}?' if near else ''}\n"
+            "Expected an option of loading or a field of the configuration."
+        )
+    return config
+
+
+def _dtype(source: Source, config: PretrainedConfig, given: Mapping[str, Any]) -> str:
+    """The name of the dtype to load in."""
+    asked = {
+        "auto" if value == "auto" else dtype_name(value)
+        for name, value in given.items()
+        if name in ("dtype", "torch_dtype")
+    }
+    if len(asked) > 1:
+        raise InputError(f"dtype and torch_dtype: expected one of them, got both, {' and '.join(sorted(asked))}.")
+    name = asked.pop() if asked else "float32"
+    if name != "auto":
+        return name
+    stored = (info.dtype.name for info in source.weights.infos.values())
+    return config.dtype or next((name for name in stored if name in FLOAT_DTYPES), "float32")
+
+
+# --- weights ---------------------------------------------------------------------------------------------------------
+
+
+def _stored_class(data: Mapping[str, Any], source: Source) -> tuple[str, dict[str, bool]]:
+    """The class whose parameters a file holds, and its options."""
+    names = {name.removeprefix(BASE_PREFIX) for name in source.names}
+    if data.get("model_type") == "vit_mae":
+        return "ViTMAEForPreTraining" if any(name.startswith("decoder.") for name in names) else "ViTMAEModel", {}
+    if "classifier.weight" in names:
+        return "ViTForImageClassification", {}
+    if "decoder.0.weight" in names:
+        return "ViTForMaskedImageModeling", {}
+    return "ViTModel", {
+        "add_pooling_layer": "pooler.dense.weight" in names,
+        "use_mask_token": "embeddings.mask_token" in names,
+    }
+
+
+def _fit(source: Source, config: Any, model: str, options: Mapping[str, bool], **wanted: Any) -> Fitted:
+    stored = Stored(
+        source.where,
+        {canonical: source.weights[name] for canonical, name in source.names.items()},
+        source.unexplained,
+        _stored_grid(source, model),
+        source.dialect.convention,
+    )
+    return fit(stored, Wanted(model, parameter_table(config, model, **options), patch_grid(config), **wanted))
+
+
+def _stored_grid(source: Source, model: str) -> Grid | None:
+    """The patch grid that the checkpoint's own configuration gives, where it has a sound one."""
+    if source.config is None:
+        return None
+    try:
+        config: Any = MODEL_CLASSES[model].from_dict(source.config)
+    except ConfigError:  # the caller chose another one
+        return None
+    return patch_grid(config)
+
+
+# --- report ----------------------------------------------------------------------------------------------------------
+
+
+def _report(source: Source, config: PretrainedConfig, model: str, fitted: Fitted) -> Report:
+    notes = []
+    renamed = [f"{stored} for {name}" for name, stored in source.names.items() if stored != name]
+    if renamed:
+        notes.append(f"{len(renamed)} names spelled otherwise, such as {renamed[0]}")
+    found = (source.config or {}).get("model_type", config.model_type)
+    if found != config.model_type:
+        notes.append(f"configuration: of model_type {found}, read as {config.model_type}")
+    rows = {
+        "resized to {} x {} patches".format(*patch_grid(config)): fitted.resized,
+        "left out, the class has no such part": fitted.dropped,
+        "left out, not known here": fitted.unexplained,
+        "not in the file, initialised": fitted.missing,
+        "of another shape, initialised": fitted.mismatched,
+    }
+    notes += [f"{what}: {listed(names)}" for what, names in rows.items() if names]
+    return Report(source.where, source.dialect.name, model, source.commit, tuple(notes))
+
+
+def _log(report: Report, fitted: Fitted) -> None:
+    """One line: a warning if the model is not all from the file."""
+    if anew := [*fitted.missing, *fitted.mismatched]:
+        logger.warning("%s from %s: initialised anew, so train it: %s", report.model, report.source, listed(anew))
+    if left := [*fitted.dropped, *fitted.unexplained]:
+        logger.info("%s from %s: left out: %s", report.model, report.source, listed(left))

@@ -1,0 +1,60 @@
+"""Dialect "hf": the PyTorch names of transformers. Those of 4.x are the canonical ones; 5.x has other spellings.
+
+Source: transformers 4.57.6 and 5.23.0, names of saved files. What 5.x saves by default has the 4.x names again, but for
+the decoder of ViTMAE, whose `layers` its renaming takes for the encoder's, and for activations with parameters.
+"""
+
+from __future__ import annotations
+
+# Canonical spelling first, then the others. A template stands for whole names: {i} is the number of a layer.
+_LAYERS = (
+    ("encoder.layer.{i}", "layers.{i}"),
+    ("decoder.decoder_layers.{i}", "decoder.decoder_encoder.layer.{i}"),
+)
+_MODULES = (
+    ("layernorm_before",),
+    ("attention.attention.query", "attention.q_proj"),
+    ("attention.attention.key", "attention.k_proj"),
+    ("attention.attention.value", "attention.v_proj"),
+    ("attention.output.dense", "attention.o_proj"),
+    ("layernorm_after",),
+    ("intermediate.dense", "mlp.fc1"),
+    ("output.dense", "mlp.fc2"),
+)
+_ACTIVATION = ("intermediate.intermediate_act_fn", "mlp.activation_fn")
+_ACTIVATION_TENSORS = ("weight", "alpha_p", "alpha_n", "beta", "eps")
+_INNER = (
+    *((module, tensor) for module in _MODULES for tensor in ("weight", "bias")),
+    *((_ACTIVATION, tensor) for tensor in _ACTIVATION_TENSORS),
+)
+_OUTER = (
+    "embeddings.cls_token",
+    "embeddings.mask_token",
+    "embeddings.position_embeddings",
+    "embeddings.patch_embeddings.projection.weight",
+    "embeddings.patch_embeddings.projection.bias",
+    "layernorm.weight",
+    "layernorm.bias",
+    "pooler.dense.weight",
+    "pooler.dense.bias",
+    *(f"pooler.activation.{tensor}" for tensor in _ACTIVATION_TENSORS),
+    "classifier.weight",
+    "classifier.bias",
+    "decoder.0.weight",
+    "decoder.0.bias",
+    "decoder.mask_token",
+    "decoder.decoder_pos_embed",
+    "decoder.decoder_embed.weight",
+    "decoder.decoder_embed.bias",
+    "decoder.decoder_norm.weight",
+    "decoder.decoder_norm.bias",
+    "decoder.decoder_pred.weight",
+    "decoder.decoder_pred.bias",
+)
+
+# Template of a canonical name -> every template this dialect has for it, without the prefix of models with a head.
+ROWS: dict[str, tuple[str, ...]] = {name: (name,) for name in _OUTER} | {
+    f"{layer[0]}.{module[0]}.{tensor}": tuple(f"{outer}.{inner}.{tensor}" for outer in layer for inner in module)
+    for layer in _LAYERS
+    for module, tensor in _INNER
+}

@@ -1,0 +1,554 @@
+"""Weight files: the one place that reads and writes safetensors files, their index and their manifest.
+
+Reading trusts nothing. A file is opened once and read from that descriptor; its header is checked in full before any
+tensor is handed out; names that come from data (an index) never lead out of their folder. Tensors are NumPy views of a
+copy-on-write map of the file: nothing is copied, and writing to one does not touch the file. Someone who truncates a
+mapped file in place takes the ground away from under the views; saves made here replace files, and `mmap=False` copies.
+
+Writing replaces the folder as a whole (`vit_core.atomic_folder`): a save interrupted anywhere leaves the old checkpoint
+or the new one, complete.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import stat
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+from mmap import ACCESS_COPY
+from mmap import mmap as map_file
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import ml_dtypes
+import numpy as np
+
+from vit_core.atomic_folder import replacing
+from vit_core.errors import CheckpointError, InputError, MissingFileError, UnsafeFileError
+from vit_core.jsonfile import json_text, read_json
+from vit_core.limits import LIMITS, Limits
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+MANIFEST_NAME = "manifest.json"
+SUFFIX = ".safetensors"
+
+# The format's name of every dtype read here, in the order in which the safetensors library lays tensors out.
+DTYPES: dict[str, np.dtype[Any]] = {
+    "U64": np.dtype(np.uint64),
+    "I64": np.dtype(np.int64),
+    "F64": np.dtype(np.float64),
+    "F32": np.dtype(np.float32),
+    "U32": np.dtype(np.uint32),
+    "I32": np.dtype(np.int32),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+    "F16": np.dtype(np.float16),
+    "U16": np.dtype(np.uint16),
+    "I16": np.dtype(np.int16),
+    "I8": np.dtype(np.int8),
+    "U8": np.dtype(np.uint8),
+    "BOOL": np.dtype(np.bool_),
+}
+_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+
+_LFS_POINTER = b"version https://git-lfs"
+_CHUNK = 16_000_000  # bytes written, and digested, at a time
+_PROGRESS_FROM = 500_000_000  # bytes; smaller saves are over before a bar is of use
+_UNITS = {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
+
+
+# --- reading one file ------------------------------------------------------------------------------------------------
+
+
+class TensorInfo(NamedTuple):
+    """What a header says about a tensor.
+
+    Units: `start` in bytes from the beginning of the file.
+    """
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    start: int
+
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+class WeightFile(NamedTuple):
+    """One opened safetensors file: its header read and checked, its data not touched.
+
+    Attributes:
+        path: the file.
+        metadata: the strings of the header, often {"format": "pt"}.
+        tensors: name -> dtype, shape and place.
+        content: the bytes of the whole file.
+    """
+
+    path: Path
+    metadata: dict[str, str]
+    tensors: dict[str, TensorInfo]
+    content: Any
+
+    def read(self, name: str) -> Array:
+        """A tensor as a view of the file's content (a copy only where the file misaligns it)."""
+        info = self.tensors[name]
+        array: Array = np.ndarray(info.shape, info.dtype, self.content, info.start)
+        return array if array.flags.aligned else array.copy()
+
+
+def open_file(path: Path, *, mmap: bool = True, limits: Limits = LIMITS) -> WeightFile:
+    """Opens one safetensors file and checks its header.
+
+    Raises:
+        MissingFileError: no such file.
+        UnsafeFileError: a symbolic link out of its folder.
+        CheckpointError: not a regular file, or not a sound safetensors file.
+    """
+    content = _content(path, mmap)
+    size = len(content)
+    length = int.from_bytes(bytes(content[:8]), "little")
+    if bytes(content[: len(_LFS_POINTER)]) == _LFS_POINTER:
+        raise CheckpointError(f"{path}: a Git LFS pointer, not weights.\nFetch the file itself: git lfs pull")
+    if size < 8 + length:
+        raise CheckpointError(f"{path}: not a whole safetensors file: a header of {length} bytes in {size} bytes.")
+    if length > limits.header_bytes:
+        raise CheckpointError(f"{path}: header of {length} bytes, above {_limit('header_bytes', limits)}.")
+    header = _header(path, bytes(content[8 : 8 + length]), limits)
+    metadata = header.pop("__metadata__", {})
+    if not (isinstance(metadata, dict) and all(isinstance(text, str) for text in metadata.values())):
+        raise CheckpointError(f"{path}: __metadata__: expected strings by name, got {_short(metadata)}.")
+    if len(header) > limits.tensors:
+        raise CheckpointError(f"{path}: {len(header)} tensors, above {_limit('tensors', limits)}.")
+    tensors = {name: _entry(f"{path}: {_short(name)}", value, 8 + length, limits) for name, value in header.items()}
+    _check_tiling(path, tensors, 8 + length, size)
+    return WeightFile(path, metadata, tensors, content)
+
+
+def _content(path: Path, mmap: bool) -> Any:
+    """The bytes of a whole file, mapped or copied; both can be written to without changing the file."""
+    with _open(path) as file:
+        found = os.fstat(file.fileno())
+        if not stat.S_ISREG(found.st_mode):
+            raise CheckpointError(f"{path}: expected a regular file.")
+        if not found.st_size:
+            raise CheckpointError(f"{path}: an empty file.")
+        if mmap:
+            return map_file(file.fileno(), 0, access=ACCESS_COPY)
+        content = np.empty(found.st_size, np.uint8)
+        if (got := file.readinto(content)) != found.st_size:  # type: ignore[attr-defined]  # of every buffered reader
+            raise CheckpointError(f"{path}: cut from {found.st_size} to {got} bytes while it was read.")
+        return content
+
+
+def _target(path: Path) -> Path:
+    """Where a file of a checkpoint really is.
+
+    Links are followed within their folder, and from a snapshot of the hub's cache to its blobs; nowhere else.
+    """
+    if not path.is_symlink():
+        return path
+    target, folder = Path(os.path.realpath(path)), Path(os.path.realpath(path.parent))
+    in_hub_cache = target.parent.name == "blobs" and target.parent.parent / "snapshots" in folder.parents
+    if target.parent == folder or in_hub_cache:
+        return target
+    raise UnsafeFileError(f"{path}: a symbolic link out of its folder.\nPut the file itself there.")
+
+
+def _open(path: Path) -> BinaryIO:
+    # A pipe without a writer must not block, and a link put there meanwhile is not followed.
+    careful = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0)
+    try:
+        return open(_target(path), "rb", opener=lambda name, flags: os.open(name, flags | careful))
+    except FileNotFoundError:
+        raise MissingFileError(f"{path}: no such file.") from None
+    except OSError as problem:
+        raise CheckpointError(f"{path}: cannot be opened: {problem.strerror}.") from None
+
+
+def _header(path: Path, text: bytes, limits: Limits) -> dict[str, Any]:
+    """The object in a header, in which no name stands twice at any level."""
+
+    def unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for name, value in pairs:
+            if name in found:
+                raise CheckpointError(f"{path}: header: the name {_short(name)} stands there twice.")
+            found[name] = value
+        return found
+
+    if not text.startswith(b"{"):
+        raise CheckpointError(f"{path}: not a safetensors file: expected a header that starts with '{{'.")
+    # Objects take memory by the number of marks, of which an honest tensor has a few and one comma per axis.
+    if sum(map(text.count, (b"{", b"[", b","))) > (8 + limits.rank) * limits.tensors:
+        raise CheckpointError(f"{path}: header: more entries than {_limit('tensors', limits)} would need.")
+    try:
+        header = json.loads(text.decode("utf-8"), object_pairs_hook=unique)
+    except CheckpointError:
+        raise
+    except (ValueError, RecursionError) as problem:  # not UTF-8, not JSON, digits or levels by the thousand
+        raise CheckpointError(f"{path}: header: not valid JSON: {problem}.") from None
+    return dict(header)
+
+
+def _entry(where: str, value: Any, data_start: int, limits: Limits) -> TensorInfo:
+    """One tensor of a header, checked on its own."""
+    if not (isinstance(value, dict) and value.keys() == {"dtype", "shape", "data_offsets"}):
+        raise CheckpointError(f"{where}: expected dtype, shape and data_offsets, got {_short(value)}.")
+    dtype, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
+    if not (isinstance(dtype, str) and dtype in DTYPES):
+        raise CheckpointError(f"{where}: dtype: expected one of {', '.join(DTYPES)}, got {_short(dtype)}.")
+    if not _are_counts(shape):
+        raise CheckpointError(f"{where}: shape: expected counts, got {_short(shape)}.")
+    if len(shape) > limits.rank:
+        raise CheckpointError(f"{where}: {len(shape)} axes, above {_limit('rank', limits)}.")
+    if math.prod(max(side, 1) for side in shape) > limits.parameters:
+        raise CheckpointError(f"{where}: shape {shape}, above {_limit('parameters', limits)}.")
+    if not (_are_counts(offsets) and len(offsets) == 2):
+        raise CheckpointError(f"{where}: data_offsets: expected two counts, got {_short(offsets)}.")
+    info = TensorInfo(DTYPES[dtype], tuple(shape), data_start + offsets[0])
+    if offsets[1] - offsets[0] != info.nbytes:
+        raise CheckpointError(f"{where}: {dtype} {shape} takes {info.nbytes} bytes, data_offsets are {offsets}.")
+    return info
+
+
+def _are_counts(value: object) -> bool:
+    return isinstance(value, list) and all(type(item) is int and 0 <= item < 2**63 for item in value)
+
+
+def _check_tiling(path: Path, tensors: Mapping[str, TensorInfo], start: int, size: int) -> None:
+    """Checks that tensors follow one another from the header to the end: no hole, no overlap, nothing behind."""
+    place = start
+    for name, info in sorted(tensors.items(), key=lambda item: (item[1].start, item[1].nbytes)):
+        if info.start != place:
+            raise CheckpointError(
+                f"{path}: {_short(name)}: starts at byte {info.start}, expected {place}: a hole or an overlap."
+            )
+        place += info.nbytes
+    if place != size:
+        raise CheckpointError(
+            f"{path}: {size} bytes, expected {place} by its header: the file was cut, or something was added."
+        )
+
+
+def _limit(name: str, limits: Limits) -> str:
+    return f"the limit of {getattr(limits, name)}; to raise it: limits=replace(LIMITS, {name}=...)"
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+# --- reading a folder ------------------------------------------------------------------------------------------------
+
+
+class Weights(Mapping[str, Array]):
+    """The tensors of a checkpoint by their stored names; data is read when a tensor is asked for.
+
+    Attributes:
+        files: the opened files.
+        infos: name -> dtype, shape and place, known without touching data.
+    """
+
+    def __init__(self, files: Sequence[WeightFile]) -> None:
+        self.files = files
+        self.infos = {name: info for file in files for name, info in file.tensors.items()}
+        self._owners = {name: file for file in files for name in file.tensors}
+
+    def __getitem__(self, name: str) -> Array:
+        return self._owners[name].read(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._owners)
+
+    def __len__(self) -> int:
+        return len(self._owners)
+
+
+def weight_names(variant: str | None = None) -> tuple[str, str, str]:
+    """The name of a single weight file, the name of an index, and the pattern of shard names.
+
+    Raises:
+        InputError: the variant cannot be part of a file name.
+    """
+    if variant is not None and not variant.replace("-", "").replace("_", "").isalnum():
+        raise InputError(f"variant: expected letters, digits, '-' and '_', got {variant!r}.")
+    infix, number = f".{variant}" if variant else "", 5 * "[0-9]"
+    shards = f"model{infix}-{number}-of-{number}{SUFFIX}"
+    return f"model{infix}{SUFFIX}", f"model{SUFFIX}.index{infix}.json", shards
+
+
+def open_weights(
+    path: Path, *, variant: str | None = None, mmap: bool = True, verify: bool | str = "auto", limits: Limits = LIMITS
+) -> Weights:
+    """Opens the weights of a folder (one file, or shards and their index), or one file.
+
+    Args:
+        path: folder or file.
+        variant: infix of the file names, as in model.fp16.safetensors.
+        mmap: map the files; False copies them into memory.
+        verify: compare sizes and digests with manifest.json: "auto" where there is one, True always, False never.
+        limits: bounds on headers, index and shards.
+
+    Raises:
+        MissingFileError: no weights there, or a shard is missing.
+        UnsafeFileError: a name or a link leads out of the folder.
+        CheckpointError: anything else that is wrong with the files.
+    """
+    if verify not in (True, False, "auto"):
+        raise InputError(f'verify: expected "auto", True or False, got {verify!r}.')
+    single, index, _ = weight_names(variant)
+    extra: dict[Path, Any] = {}  # what a manifest covers beside the weights
+    if not path.is_dir():
+        path = Path(os.path.realpath(path))  # the user named this very link
+        files = [open_file(path, mmap=mmap, limits=limits)]
+    elif os.path.lexists(path / single):
+        files = [open_file(path / single, mmap=mmap, limits=limits)]
+    elif os.path.lexists(path / index):
+        files = _open_shards(path / index, mmap, limits)
+        extra = {path / index: _content(path / index, mmap=False)}
+    else:
+        raise MissingFileError(f"{path}: no weights here: neither {single} nor {index}.")
+    if verify:
+        contents = {file.path: file.content for file in files} | extra
+        _verify(contents, files[0].path.parent / MANIFEST_NAME, required=verify is True, limits=limits)
+    return Weights(files)
+
+
+def _open_shards(index: Path, mmap: bool, limits: Limits) -> list[WeightFile]:
+    files = []
+    for shard, promised in sorted(_promised(index, limits).items()):
+        file = open_file(index.parent / shard, mmap=mmap, limits=limits)
+        if absent := sorted(promised - file.tensors.keys()):
+            raise CheckpointError(f"{index}: {shard} does not hold {_short(absent[0])} ({len(absent)} such names).")
+        if extra := sorted(file.tensors.keys() - promised):
+            raise CheckpointError(f"{index}: {shard} also holds {_short(extra[0])} ({len(extra)} such names).")
+        files.append(file)
+    return files
+
+
+def _promised(index: Path, limits: Limits) -> dict[str, set[str]]:
+    """What an index places where: shard -> names of its tensors."""
+    weight_map = read_json(_target(index), limit=limits.index_bytes, error=CheckpointError).get("weight_map")
+    if not (
+        isinstance(weight_map, dict) and weight_map and all(isinstance(shard, str) for shard in weight_map.values())
+    ):
+        raise CheckpointError(f"{index}: weight_map: expected file names by tensor name, got {_short(weight_map)}.")
+    promised: dict[str, set[str]] = {}
+    for name, shard in weight_map.items():
+        promised.setdefault(shard, set()).add(name)
+    for shard in promised:
+        if shard.startswith(".") or not shard.endswith(SUFFIX) or {*shard} & {*"/\\:\0"}:
+            raise UnsafeFileError(f"{index}: expected the plain name of a {SUFFIX} file, got {_short(shard)}.")
+    if len(promised) > limits.shards:
+        raise CheckpointError(f"{index}: {len(promised)} shards, above {_limit('shards', limits)}.")
+    return promised
+
+
+def _verify(contents: Mapping[Path, Any], manifest: Path, *, required: bool, limits: Limits) -> None:
+    """Compares weight files and index with the manifest that was saved beside them."""
+    known = _read_manifest(manifest, limits)
+    if known is None and required:
+        raise MissingFileError(f"{manifest}: verify=True needs the one that vitriad saves, and there is none.")
+    for path, content in contents.items() if known is not None else ():
+        if known.get(path.name) != _record(len(content), hashlib.sha256(content)):  # type: ignore[union-attr]
+            raise CheckpointError(
+                f"{path}: not as {manifest.name} records it: the file is damaged, or another program wrote it.\n"
+                f"Damaged: fetch or save it again. Another program: delete {manifest.name}, or pass verify=False."
+            )
+
+
+def _read_manifest(manifest: Path, limits: Limits) -> dict[str, Any] | None:
+    """The records of a manifest by file name; None where there is no manifest, or it is another program's."""
+    if not os.path.lexists(manifest):
+        return None
+    found = read_json(_target(manifest), limit=limits.index_bytes, error=CheckpointError)
+    if "vitriad" not in found:
+        return None
+    if not isinstance(files := found.get("files"), dict):
+        raise CheckpointError(f"{manifest}: files: expected records by file name, got {_short(files)}.")
+    return files
+
+
+def _record(size: int, digest: Any) -> dict[str, Any]:
+    return {"sha256": digest.hexdigest(), "size": size}
+
+
+def check_finite(where: str, name: str, array: Array) -> None:
+    """Checks that a tensor holds no NaN and no infinity.
+
+    Raises:
+        CheckpointError: it does.
+    """
+    if bad := array.size - int(np.count_nonzero(np.isfinite(array))):
+        raise CheckpointError(
+            f"{where}: {name}: {bad} of {array.size} values are NaN or infinite.\n"
+            "The weights are damaged, or their training diverged; allow_nonfinite=True loads them as they are."
+        )
+
+
+# --- writing a folder ------------------------------------------------------------------------------------------------
+
+
+def save_folder(
+    folder: str | Path,
+    *,
+    files: Mapping[str, str],
+    tensors: Mapping[str, Array],
+    max_shard_size: int | str = "5GB",
+    variant: str | None = None,
+    source: str | None = None,
+) -> None:
+    """Writes a checkpoint, in place of the one that was there.
+
+    Other files of the folder are kept (as hard links); shards and index of an older save are not. The folder itself is
+    replaced, so it can be neither a mount point nor the folder that this process runs in.
+
+    Args:
+        folder: made where missing, with its parents.
+        files: texts by name, such as {"config.json": ...}.
+        tensors: arrays by name, in the order in which they fill shards.
+        max_shard_size: largest weight file, in bytes or as text like "5GB"; a larger tensor has a file of its own.
+        variant: infix of the file names, as in model.fp16.safetensors.
+        source: what the weights were made from; recorded in the manifest.
+
+    Raises:
+        InputError: a size or variant that means nothing.
+        CheckpointError: the folder cannot be written, has too little space, or is being saved by another process.
+    """
+    shards = _plan(tensors, max_shard_size, variant)
+    ours = [*weight_names(variant), *files, MANIFEST_NAME]
+    size = sum(array.nbytes for array in tensors.values()) + sum(map(len, files.values()))
+    with replacing(folder, size=size, is_replaced=lambda name: any(fnmatchcase(name, mine) for mine in ours)) as new:
+        records = _write_weights(new, tensors, shards, variant, size)
+        _write_manifest(new, Path(folder), records, source)
+        for name, text in files.items():
+            _write(new / name, [text.encode("utf-8")])
+
+
+def _plan(tensors: Mapping[str, Array], size: int | str, variant: str | None) -> dict[str, list[str]]:
+    """Which file gets which tensors: file name -> tensor names."""
+    single, _, _ = weight_names(variant)
+    limit, room = _bytes(size), 0
+    shards: list[list[str]] = []
+    for name, array in tensors.items():
+        if array.dtype not in _NAMES:
+            raise CheckpointError(
+                f"{name}: dtype {array.dtype} cannot be written; expected one of {', '.join(DTYPES)}."
+            )
+        if not shards or array.nbytes > room:
+            shards.append([])
+            room = limit
+        shards[-1].append(name)
+        room -= array.nbytes
+    if len(shards) <= 1:
+        return {single: list(tensors)}
+    if len(shards) > LIMITS.shards:
+        raise InputError(f"max_shard_size: {size!r} makes {len(shards)} files, above {_limit('shards', LIMITS)}.")
+    stem = single.removesuffix(SUFFIX)
+    return {f"{stem}-{i:05d}-of-{len(shards):05d}{SUFFIX}": names for i, names in enumerate(shards, 1)}
+
+
+def _bytes(size: int | str) -> int:
+    """A size in bytes, given as a number or as text like "5GB"."""
+    text = str(size).upper().replace(" ", "")
+    unit = next((unit for unit in _UNITS if text.endswith(unit)), "")
+    digits = text.removesuffix(unit)
+    if not (digits.isascii() and digits.isdecimal()) or not int(digits):
+        raise InputError(f'max_shard_size: expected bytes, or text like "5GB" or "200MiB", got {size!r}.')
+    return int(digits) * _UNITS.get(unit, 1)
+
+
+def _write_weights(
+    folder: Path, tensors: Mapping[str, Array], shards: Mapping[str, list[str]], variant: str | None, size: int
+) -> dict[str, Any]:
+    """Writes weight files and, for more than one, their index; returns the manifest's record of each."""
+    records = {}
+    with _progress(size) as advance:
+        for file, names in shards.items():
+            records[file] = _write(folder / file, _serialised({name: tensors[name] for name in names}, advance))
+    if len(shards) > 1:
+        totals = {
+            "total_parameters": sum(array.size for array in tensors.values()),
+            "total_size": sum(array.nbytes for array in tensors.values()),
+        }
+        weight_map = {name: file for file, names in shards.items() for name in names}
+        text = json_text({"metadata": totals, "weight_map": weight_map})
+        _, index, _ = weight_names(variant)
+        records[index] = _write(folder / index, [text.encode("utf-8")])
+    return records
+
+
+def _serialised(tensors: Mapping[str, Array], advance: Callable[[int], Any]) -> Iterator[Any]:
+    """The bytes of a safetensors file, piece by piece and as the safetensors library writes them."""
+    ranks = {name: rank for rank, name in enumerate(DTYPES)}
+    order = sorted(tensors, key=lambda name: (ranks[_NAMES[tensors[name].dtype]], name))
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name in order:
+        start, end = end, end + tensors[name].nbytes
+        header[name] = {
+            "dtype": _NAMES[tensors[name].dtype],
+            "shape": list(tensors[name].shape),
+            "data_offsets": [start, end],
+        }
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
+    text += b" " * (-len(text) % 8)  # so that the data are aligned
+    yield len(text).to_bytes(8, "little") + text
+    for name in order:
+        yield np.ascontiguousarray(tensors[name]).reshape(-1).view(np.uint8).data
+        advance(tensors[name].nbytes)
+
+
+def _write(path: Path, pieces: Iterable[Any]) -> dict[str, Any]:
+    """Writes a new file through to the disk; returns its record."""
+    digest, size = hashlib.sha256(), 0
+    with open(path, "xb") as file:
+        for piece in pieces:
+            for start in range(0, len(piece), _CHUNK):
+                chunk = piece[start : start + _CHUNK]
+                file.write(chunk)
+                digest.update(chunk)
+                size += len(chunk)
+        file.flush()
+        os.fsync(file.fileno())
+    return _record(size, digest)
+
+
+@contextmanager
+def _progress(size: int) -> Iterator[Callable[[int], Any]]:
+    """What to call with every number of bytes written: a bar for a big save at a terminal."""
+    if size < _PROGRESS_FROM or not (sys.stderr and sys.stderr.isatty()):
+        yield lambda size: None
+        return
+    from tqdm import tqdm  # type: ignore[import-untyped]
+
+    with tqdm(total=size, unit="B", unit_scale=True, desc="saving", file=sys.stderr) as bar:
+        yield bar.update
+
+
+def _write_manifest(new: Path, old: Path, records: dict[str, Any], source: str | None) -> None:
+    """Records what was saved, and of the old manifest what was kept (files of other variants)."""
+    try:
+        known = _read_manifest(old / MANIFEST_NAME, LIMITS) or {}
+    except CheckpointError:  # damaged; what it said is lost with it
+        known = {}
+    kept = {name: record for name, record in known.items() if (new / name).exists() and name not in records}
+    manifest = {"vitriad": _version(), "source": source, "files": {**kept, **records}}
+    _write(new / MANIFEST_NAME, [json_text(manifest).encode("utf-8")])
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("vitriad")
+    except PackageNotFoundError:  # run from a source tree
+        return "unknown"

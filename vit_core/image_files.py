@@ -1,0 +1,59 @@
+"""Image files, opened with care: known formats only, sizes checked before a pixel is decoded."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from PIL import Image
+
+from vit_core.errors import ImageError, MissingImageError
+from vit_core.limits import LIMITS, Limits
+
+FILE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+
+
+def open_image(path: str | os.PathLike[str], *, limits: Limits = LIMITS) -> Image.Image:
+    """The first frame of an image file, fully decoded; any mode Pillow has (`do_convert_rgb=True` makes it RGB).
+
+    Args:
+        path: a regular file in one of `FILE_FORMATS`; URLs are never opened.
+        limits: bounds on bytes, sides and pixels, checked before decoding. Pillow's own Image.MAX_IMAGE_PIXELS stays.
+
+    Raises:
+        MissingImageError: no such file.
+        ImageError: not a regular file, too large, another format, damaged or cut short.
+    """
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        raise MissingImageError(f"{path}: no such file.") from None
+    except (OSError, ValueError) as error:
+        raise ImageError(f"{path}: cannot be opened: {error}.") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise ImageError(f"{path}: expected a regular file.")
+    if status.st_size > limits.image_file_bytes:
+        raise ImageError(
+            f"{path}: {status.st_size} bytes, more than the limit of {limits.image_file_bytes}.\n"
+            "Raise it with limits=replace(LIMITS, image_file_bytes=...)."
+        )
+    try:
+        with Image.open(path, formats=FILE_FORMATS) as image:
+            _check_picture_size(path, image.size, limits)
+            image.load()
+            return image
+    except ImageError:
+        raise
+    except Exception as error:  # decoders fed with damaged bytes raise nearly anything
+        raise ImageError(
+            f"{path}: cannot be decoded: {error}.\nExpected an undamaged {', '.join(FILE_FORMATS)} file."
+        ) from error
+
+
+def _check_picture_size(path: str | os.PathLike[str], size: tuple[int, int], limits: Limits) -> None:
+    width, height = size
+    if max(size) > limits.image_file_side or width * height > limits.image_pixels:
+        raise ImageError(
+            f"{path}: height {height} and width {width} are more than the limits of {limits.image_file_side} pixels a "
+            f"side and {limits.image_pixels} in all.\nRaise them with limits=replace(LIMITS, image_pixels=...)."
+        )
