@@ -1,0 +1,9 @@
+"""What the tests of this backend share."""
+
+import pytest
+from torch_models import FIELDS
+
+
+@pytest.fixture(params=FIELDS)
+def name(request) -> str:
+    return request.param

@@ -1,0 +1,401 @@
+"""What every model of this backend shares: its door, loading, saving, initialisation, pruning and checkpointing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, Self, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import conversion
+from vit_core.config import PretrainedConfig, pair
+from vit_core.errors import CheckpointError, InputError
+from vit_core.inputs import (
+    check_head_mask,
+    check_per_patch,
+    check_pixel_values,
+    check_values,
+    is_checked,
+    warn_unseen,
+)
+from vit_core.parameters import BASE_CLASSES, Parameter, check_tensors, class_name, parameter_table, sincos_of
+from vit_core.positions import cubic_matrix, resize_matrix
+from vit_core.tensors import to_numpy
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Model = TypeVar("Model", bound="ViTPreTrainedModel")
+
+
+class Flags(NamedTuple):
+    """The three output switches of a call, settled."""
+
+    attentions: bool
+    hidden_states: bool
+    return_dict: bool
+
+
+def wide(dtype: torch.dtype) -> torch.dtype:
+    """float32, or float64 for float64: the dtype of softmax, losses and position resizing."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+def resize_matrices(old: tuple[int, int], new: tuple[int, int], like: Tensor) -> tuple[Tensor, Tensor]:
+    """The matrices that resize rows and columns of a position grid, in `wide(like.dtype)` on the device of `like`."""
+    if torch.compiler.is_compiling():  # the same formula as tensor operations: sizes may be symbols here
+        rows, columns = (cubic_matrix(o, n, xp=torch) for o, n in zip(old, new, strict=True))
+    else:
+        rows, columns = (torch.tensor(resize_matrix(o, n)) for o, n in zip(old, new, strict=True))
+    where = {"dtype": wide(like.dtype), "device": like.device}
+    return rows.to(**where), columns.to(**where)
+
+
+class ViTPreTrainedModel(nn.Module):
+    """Base of the five models. Subclasses build their modules inside `building()`, then call `initialise()`."""
+
+    config_class: ClassVar[type[PretrainedConfig]]
+    base_model_prefix: ClassVar[str] = "vit"
+    main_input_name: ClassVar[str] = "pixel_values"
+    framework: ClassVar[str] = "pt"
+
+    def __init__(self, config: PretrainedConfig, **options: bool) -> None:
+        super().__init__()
+        if not isinstance(config, self.config_class):
+            raise InputError(
+                f"{type(self).__name__}: expected a {self.config_class.__name__}, got {type(config).__name__}.\n"
+                f"To load a checkpoint, use {type(self).__name__}.from_pretrained(...)."
+            )
+        config.validate()
+        warn_unseen(pair(config.image_size), pair(config.patch_size))
+        self.config: Any = deepcopy(config)
+        self.options = options  # add_pooling_layer and use_mask_token, where the class has them
+
+    # --- construction ------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def building(self) -> Iterator[None]:
+        """Modules made in here get neither storage nor values: `initialise` or `from_pretrained` gives them, once."""
+        with torch.device("meta"):
+            yield
+
+    def inner(self, cls: type[Model], **options: bool) -> Model:
+        """The base model of a class with a head; the two share one configuration."""
+        model = cls(self.config, **options)
+        model.config = self.config
+        return model
+
+    def initialise(self) -> None:
+        """Storage and fresh values for every parameter, unless the caller builds on the meta device."""
+        if self.config.extra.get("gradient_checkpointing"):
+            self.gradient_checkpointing_enable()
+        device = torch.get_default_device()
+        if device.type != "meta":
+            self.to_empty(device=device)
+            self.fill(self.parameter_table().values())
+
+    def parameter_table(self) -> dict[str, Parameter]:
+        """Every parameter of this model: canonical name -> shape, kind, initialiser, trainability."""
+        return parameter_table(self.config, type(self), **self.options)
+
+    @torch.no_grad()
+    def fill(self, rows: Sequence[Parameter]) -> None:
+        """Draws fresh values for some parameters from torch's generator, in table order."""
+        tensors = self.state_dict(keep_vars=True)
+        for row in rows:
+            _fill(tensors[row.name], row, self.config)
+
+    # --- loading and saving ------------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_tensors(cls, config: PretrainedConfig, tensors: Mapping[str, Array | Tensor], **options: bool) -> Self:
+        """A model with exactly these weights, in eval mode.
+
+        Args:
+            config: a configuration of this class.
+            tensors: canonical name -> array, all of one floating dtype, which becomes the model's.
+            **options: constructor options (add_pooling_layer, use_mask_token).
+
+        Raises:
+            CheckpointError: a name is missing or unknown, or a shape is wrong.
+        """
+        with torch.device("meta"):
+            model = cls(config, **options)
+        shapes = {name: array.shape for name, array in tensors.items()}
+        check_tensors(cls.__name__, model.parameter_table(), shapes)
+        model.assign({name: _tensor(array) for name, array in tensors.items()})
+        return model.eval()
+
+    def assign(self, tensors: Mapping[str, Tensor]) -> None:
+        """Makes these tensors the parameters themselves, without a copy."""
+        self.load_state_dict(dict(tensors), strict=False, assign=True)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> Any:
+        """A model with the weights of a checkpoint, in eval mode.
+
+        Args:
+            pretrained_model_name_or_path: folder, or "owner/name" on the hub.
+            **kwargs: see `conversion.load_pretrained`: config, dtype, ignore_mismatched_sizes, strict,
+                attn_implementation, hub options, configuration overrides … With output_loading_info=True the result
+                is (model, info).
+
+        Raises:
+            CheckpointError: the weights are missing, damaged or do not fit.
+            ConfigError: the configuration, with its overrides, is invalid.
+            InputError: a keyword that means nothing here.
+        """
+        wants_info = kwargs.pop("output_loading_info", False)
+        loaded = conversion.load_pretrained(pretrained_model_name_or_path, cls.__name__, kwargs)
+        with torch.device("meta"):
+            model = cls(loaded.config, **loaded.options)
+        model.assign({name: _tensor(array) for name, array in loaded.tensors.items()})
+        model.fill_missing(loaded.missing)
+        model.eval()
+        return (model, loaded.info) if wants_info else model
+
+    def fill_missing(self, names: Sequence[str]) -> None:
+        """Storage and fresh values for the parameters that a checkpoint did not have."""
+        table = self.parameter_table()
+        dtype = getattr(torch, self.config.dtype or "float32")
+        device = torch.get_default_device()
+        self.assign({name: torch.empty(table[name].shape, dtype=dtype, device=device) for name in names})
+        self.fill([table[name] for name in names])
+
+    def save_pretrained(
+        self,
+        save_directory: str | Path,
+        *,
+        max_shard_size: int | str = "5GB",
+        variant: str | None = None,
+        safe_serialization: bool = True,
+    ) -> None:
+        """Writes config.json and model.safetensors, which every backend and transformers load.
+
+        Args:
+            save_directory: folder, made where missing; an older checkpoint in it is replaced as a whole.
+            max_shard_size: largest weight file, as bytes or as text like "5GB".
+            variant: infix of the file names, as in model.fp16.safetensors.
+            safe_serialization: must be True; nothing here writes pickles.
+
+        Raises:
+            ConfigError: a callable activation cannot be saved.
+            CheckpointError: the folder cannot be written.
+        """
+        if not safe_serialization:
+            raise CheckpointError("save_pretrained: safe_serialization=False writes a pickle; delete the argument.")
+        config = deepcopy(self.config)
+        config.dtype = self.dtype
+        tensors = {name: to_numpy(tensor) for name, tensor in self.state_dict().items()}
+        conversion.save_pretrained(
+            save_directory,
+            config,
+            tensors,
+            class_name=class_name(type(self)),
+            max_shard_size=max_shard_size,
+            variant=variant,
+        )
+
+    # --- the door of forward -----------------------------------------------------------------------------------------
+
+    def flags(
+        self, output_attentions: bool | None, output_hidden_states: bool | None, return_dict: bool | None
+    ) -> Flags:
+        """The output switches of a call, None meaning the configuration's value."""
+        config = self.config
+        return Flags(
+            config.output_attentions if output_attentions is None else output_attentions,
+            config.output_hidden_states if output_hidden_states is None else output_hidden_states,
+            config.use_return_dict if return_dict is None else return_dict,
+        )
+
+    def door(self, pixel_values: Tensor | None, interpolate: bool | None) -> tuple[Tensor, tuple[int, int]]:
+        """The images as (batch, channels, height, width) in the model's dtype, and their patch grid (rows, columns).
+
+        Raises:
+            InputError: no images, or they do not fit the model.
+        """
+        model = type(self).__name__
+        if pixel_values is None:
+            raise InputError(f"{model}: pixel_values: expected images, got None.")
+        pixel_values = torch.as_tensor(pixel_values)
+        channels_last = check_pixel_values(
+            model,
+            self.config,
+            pixel_values.shape,
+            is_float=pixel_values.is_floating_point(),
+            interpolate=bool(interpolate),
+        )
+        if channels_last:
+            pixel_values = pixel_values.permute(0, 3, 1, 2)
+        height, width = pixel_values.shape[2:]
+        patch_height, patch_width = pair(self.config.patch_size)
+        if not torch.compiler.is_compiling():
+            warn_unseen((height, width), (patch_height, patch_width))
+            check_values(model, pixel_values=self.host(pixel_values))
+        return pixel_values.to(self.dtype), (height // patch_height, width // patch_width)
+
+    def masked_door(self, bool_masked_pos: Tensor | None, batch: int, grid: tuple[int, int]) -> Tensor | None:
+        """bool_masked_pos as a tensor (batch, patches).
+
+        Raises:
+            InputError: another shape or other values, or the model has no mask token.
+        """
+        if bool_masked_pos is None:
+            return None
+        model = type(self).__name__
+        bool_masked_pos = torch.as_tensor(bool_masked_pos, device=self.device)
+        if self.base_model.embeddings.mask_token is None:
+            raise InputError(
+                f"{model}: bool_masked_pos: this model has no mask token; build it with use_mask_token=True."
+            )
+        check_per_patch(model, "bool_masked_pos", bool_masked_pos.shape, batch, grid[0] * grid[1])
+        check_values(model, bool_masked_pos=self.host(bool_masked_pos))
+        return bool_masked_pos
+
+    def head_mask_door(self, head_mask: Tensor | None) -> Tensor | None:
+        """head_mask as (layers, batch or 1, heads, tokens or 1, tokens or 1) in the model's dtype.
+
+        Raises:
+            InputError: another shape or other values.
+        """
+        if head_mask is None:
+            return None
+        head_mask = torch.as_tensor(head_mask, device=self.device)
+        check_head_mask(type(self).__name__, self.config, head_mask.shape)
+        check_values(type(self).__name__, head_mask=self.host(head_mask))
+        heads, layers = self.config.num_attention_heads, self.config.num_hidden_layers
+        if head_mask.ndim < 5:
+            head_mask = head_mask.expand(layers, heads)[:, None, :, None, None]
+        return head_mask.to(self.dtype).expand(-1, -1, heads, -1, -1)
+
+    def host(self, tensor: Tensor) -> Array | None:
+        """The values of a tensor where they can be looked at: eager, and on the CPU or inside `vit_core.checked()`."""
+        if torch.compiler.is_compiling() or torch.jit.is_tracing() or type(tensor) not in (Tensor, nn.Parameter):
+            return None
+        if torch._C._functorch.is_functorch_wrapped_tensor(tensor):  # inside torch.func.vmap, grad …
+            return None
+        return to_numpy(tensor) if tensor.device.type == "cpu" or is_checked() else None
+
+    # --- properties and switches -------------------------------------------------------------------------------------
+
+    @property
+    def base_model(self) -> Any:
+        """The encoder: this model itself, or the one inside a model with a head."""
+        return self if class_name(type(self)) in BASE_CLASSES else self.vit
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Dtype of the weights."""
+        return self.get_input_embeddings().projection.weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the weights."""
+        return self.get_input_embeddings().projection.weight.device
+
+    def get_input_embeddings(self) -> Any:
+        """The module that turns pixels into patch embeddings."""
+        return self.base_model.embeddings.patch_embeddings
+
+    def num_parameters(self, only_trainable: bool = False) -> int:
+        """How many numbers the parameters hold."""
+        return sum(p.numel() for p in self.parameters() if p.requires_grad or not only_trainable)
+
+    def set_attn_implementation(self, attn_implementation: str) -> None:
+        """Chooses "sdpa" or "eager" attention for every layer.
+
+        Raises:
+            ConfigError: another name.
+        """
+        self.config.attn_implementation = attn_implementation
+        for module in self.modules():
+            if hasattr(module, "implementation"):
+                module.implementation = attn_implementation
+
+    def prune_heads(self, heads_to_prune: Mapping[int, Sequence[int]]) -> None:
+        """Removes attention heads from the encoder.
+
+        Args:
+            heads_to_prune: layer -> heads, numbered as in the unpruned model. Heads that are gone are passed over.
+
+        Raises:
+            ConfigError: no such layer or head, or none would be left in a layer. Nothing is pruned then.
+        """
+        config = deepcopy(self.config)
+        old = config.pruned_heads
+        new = {layer: sorted({*old.get(layer, ()), *heads}) for layer, heads in heads_to_prune.items()}
+        config.update({"pruned_heads": {**old, **new}})
+        for layer, heads in new.items():
+            _prune(self.base_model.encoder.layer[layer].attention, heads)
+        self.config.pruned_heads = config.pruned_heads
+
+    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: Mapping[str, Any] | None = None) -> None:
+        """Recomputes each layer in the backward pass instead of keeping its activations (in training mode).
+
+        Args:
+            gradient_checkpointing_kwargs: keywords of `torch.utils.checkpoint.checkpoint`; use_reentrant is False
+                unless given.
+        """
+        self._set_checkpointing({"use_reentrant": False, **(gradient_checkpointing_kwargs or {})})
+
+    def gradient_checkpointing_disable(self) -> None:
+        """Keeps activations for the backward pass again."""
+        self._set_checkpointing(None)
+
+    @property
+    def is_gradient_checkpointing(self) -> bool:
+        """Whether gradient checkpointing is on."""
+        return any(getattr(module, "checkpointing", None) is not None for module in self.modules())
+
+    def _set_checkpointing(self, keywords: dict[str, Any] | None) -> None:
+        for module in self.modules():
+            if hasattr(module, "checkpointing"):
+                module.checkpointing = keywords
+
+
+@torch.no_grad()
+def _prune(attention: Any, heads: Sequence[int]) -> None:
+    """Cuts heads out of one attention: rows of query, key and value, columns of the output."""
+    kept = [place for place, head in enumerate(attention.heads) if head not in heads]
+    dense = attention.output["dense"]
+    places = torch.arange(dense.in_features, device=dense.weight.device)
+    rows = places.unflatten(0, (-1, attention.head_dim))[kept].flatten()
+    for projection in attention.attention.values():
+        projection.weight = _replaced(projection.weight, projection.weight[rows])
+        if projection.bias is not None:
+            projection.bias = _replaced(projection.bias, projection.bias[rows])
+        projection.out_features = len(rows)
+    dense.weight = _replaced(dense.weight, dense.weight[:, rows])
+    dense.in_features = len(rows)
+    attention.heads = [attention.heads[place] for place in kept]
+
+
+def _replaced(parameter: nn.Parameter, values: Tensor) -> nn.Parameter:
+    return nn.Parameter(values.contiguous(), requires_grad=parameter.requires_grad)
+
+
+def _tensor(array: Array | Tensor) -> Tensor:
+    if isinstance(array, Tensor):
+        return array
+    array = np.asarray(array)  # a scalar parameter may come as a NumPy scalar
+    if array.dtype.name == "bfloat16":  # torch does not know NumPy's bfloat16: pass the bits
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(array)
+
+
+def _fill(tensor: Tensor, row: Parameter, config: PretrainedConfig) -> None:
+    kind, value = row.init
+    if kind == "trunc_normal":
+        nn.init.trunc_normal_(tensor, mean=0.0, std=value, a=-2.0, b=2.0)
+    elif kind == "normal":
+        nn.init.normal_(tensor, mean=0.0, std=value)
+    elif kind == "uniform":
+        nn.init.uniform_(tensor, a=-value, b=value)
+    elif kind == "sincos":
+        tensor.copy_(torch.from_numpy(sincos_of(row, config)))
+    else:
+        nn.init.constant_(tensor, value)

@@ -1,0 +1,428 @@
+"""Vision Transformer in PyTorch, in data-flow order: patches, embeddings, layers, encoder, model, heads.
+
+Shapes at line ends use: batch, channels, height, width, patches, tokens (= 1 + patches), hidden, heads, head_dim, mlp,
+classes. Modules carry the canonical parameter names, so transformers' state dicts load as they are.
+
+Source: Dosovitskiy et al., An Image is Worth 16x16 Words (2020); numerics of transformers 4.57.6 (PyTorch, eager).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from vit_core.config import PretrainedConfig, ViTConfig, pair, patch_grid
+from vit_core.errors import InputError
+from vit_core.inputs import IGNORED_LABEL, check_class_indices, check_labels
+from vit_core.outputs import BaseModelOutputWithPooling, ImageClassifierOutput, MaskedImageModelingOutput
+from vit_torch.activations import activation
+from vit_torch.pretrained import ViTPreTrainedModel, resize_matrices, wide
+
+
+class ViTPatchEmbeddings(nn.Module):
+    """Cuts images into patches and projects each to the hidden width, row by row."""
+
+    def __init__(self, config: PretrainedConfig) -> None:
+        super().__init__()
+        patch = pair(config.patch_size)
+        self.projection = nn.Conv2d(config.num_channels, config.hidden_size, kernel_size=patch, stride=patch)
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        """(batch, channels, height, width) -> (batch, patches, hidden); a rest that fills no patch is unseen."""
+        return self.projection(pixel_values).flatten(2).transpose(1, 2)  # (batch, patches, hidden)
+
+
+def resized_positions(positions: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
+    """A position table (1, tokens, hidden) for another patch grid; the class token's row stays.
+
+    Differs: the kernel is written out (bicubic, a = -0.75, no antialias) as two matrices, in float32 or wider;
+    F.interpolate would do the same here, the other frameworks' resizes would not.
+    """
+    if old == new:
+        return positions
+    rows, columns = resize_matrices(old, new, positions)
+    grid = positions[0, 1:].to(rows.dtype).unflatten(0, old)  # (rows, columns, hidden)
+    patches = torch.einsum("ri,cj,ijh->rch", rows, columns, grid).flatten(0, 1).to(positions.dtype)
+    return torch.cat((positions[:, :1], patches[None]), dim=1)  # (1, tokens, hidden)
+
+
+class ViTEmbeddings(nn.Module):
+    """Patches, mask token, class token and positions."""
+
+    def __init__(self, config: PretrainedConfig, use_mask_token: bool = False) -> None:
+        super().__init__()
+        rows, columns = self.grid = patch_grid(config)
+        self.patch_size = pair(config.patch_size)
+        self.cls_token = nn.Parameter(torch.empty(1, 1, config.hidden_size))
+        self.mask_token = nn.Parameter(torch.empty(1, 1, config.hidden_size)) if use_mask_token else None
+        self.position_embeddings = nn.Parameter(torch.empty(1, 1 + rows * columns, config.hidden_size))
+        self.patch_embeddings = ViTPatchEmbeddings(config)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, pixel_values: Tensor, bool_masked_pos: Tensor | None = None) -> Tensor:
+        """(batch, channels, height, width) -> (batch, tokens, hidden)."""
+        embeddings = self.patch_embeddings(pixel_values)  # (batch, patches, hidden)
+        if bool_masked_pos is not None:
+            masked = bool_masked_pos[..., None].to(embeddings.dtype)  # (batch, patches, 1)
+            embeddings = embeddings * (1 - masked) + self.mask_token * masked
+        cls_token = self.cls_token.expand(embeddings.shape[0], -1, -1)  # (batch, 1, hidden)
+        embeddings = torch.cat((cls_token, embeddings), dim=1)  # (batch, tokens, hidden)
+        grid = (pixel_values.shape[2] // self.patch_size[0], pixel_values.shape[3] // self.patch_size[1])
+        return self.dropout(embeddings + resized_positions(self.position_embeddings, self.grid, grid))
+
+
+class ViTAttention(nn.Module):
+    """Multi-head self-attention over the heads that are left after pruning."""
+
+    def __init__(self, config: PretrainedConfig, hidden_size: int, num_heads: int, pruned: Sequence[int] = ()) -> None:
+        super().__init__()
+        self.head_dim = hidden_size // num_heads
+        self.heads = [head for head in range(num_heads) if head not in pruned]
+        width = len(self.heads) * self.head_dim
+        self.attention = nn.ModuleDict(
+            {name: nn.Linear(hidden_size, width, bias=config.qkv_bias) for name in ("query", "key", "value")}
+        )
+        self.output = nn.ModuleDict({"dense": nn.Linear(width, hidden_size)})
+        self.dropout_prob = config.attention_probs_dropout_prob
+        self.implementation = config.attn_implementation or "sdpa"
+
+    def forward(
+        self, hidden_states: Tensor, head_mask: Tensor | None = None, output_attentions: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """(batch, tokens, hidden) -> the same, and the probabilities (batch, heads, tokens, tokens) where asked for."""
+        query, key, value = (
+            self.attention[name](hidden_states).unflatten(2, (-1, self.head_dim)).transpose(1, 2)
+            for name in ("query", "key", "value")
+        )  # (batch, heads, tokens, head_dim) each
+        dropout_prob = self.dropout_prob if self.training else 0.0
+        probabilities = None
+        if self.implementation == "sdpa" and head_mask is None and not output_attentions:
+            context = F.scaled_dot_product_attention(
+                query, key, value, attn_mask=None, dropout_p=dropout_prob, is_causal=False, scale=self.head_dim**-0.5
+            )
+        else:
+            scores = (query @ key.transpose(2, 3)) * self.head_dim**-0.5  # (batch, heads, tokens, tokens)
+            probabilities = F.softmax(scores, dim=-1, dtype=wide(scores.dtype)).to(query.dtype)
+            probabilities = F.dropout(probabilities, p=dropout_prob)
+            if head_mask is not None:
+                probabilities = probabilities * head_mask[:, self.heads]
+            context = probabilities @ value
+        context = context.transpose(1, 2).flatten(2)  # (batch, tokens, heads * head_dim)
+        return self.output["dense"](context), probabilities if output_attentions else None
+
+
+class ViTLayer(nn.Module):
+    """Norm, attention, residual; norm, MLP, residual."""
+
+    def __init__(
+        self,
+        config: PretrainedConfig,
+        hidden_size: int,
+        num_heads: int,
+        intermediate_size: int,
+        pruned: Sequence[int] = (),
+    ) -> None:
+        super().__init__()
+        mlp_output = intermediate_size // 2 if config.hidden_act == "glu" else intermediate_size
+        self.layernorm_before = nn.LayerNorm(hidden_size, eps=config.layer_norm_eps)
+        self.attention = ViTAttention(config, hidden_size, num_heads, pruned)
+        self.layernorm_after = nn.LayerNorm(hidden_size, eps=config.layer_norm_eps)
+        self.intermediate = nn.ModuleDict(
+            {
+                "dense": nn.Linear(hidden_size, intermediate_size),
+                "intermediate_act_fn": activation(config.hidden_act),
+            }
+        )
+        self.output = nn.ModuleDict({"dense": nn.Linear(mlp_output, hidden_size)})
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(
+        self, hidden_states: Tensor, head_mask: Tensor | None = None, output_attentions: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """(batch, tokens, hidden) -> the same, and the attention probabilities where asked for."""
+        attention_output, probabilities = self.attention(
+            self.layernorm_before(hidden_states), head_mask, output_attentions
+        )
+        hidden_states = hidden_states + self.dropout(attention_output)
+        mlp = self.intermediate["dense"](self.layernorm_after(hidden_states))  # (batch, tokens, mlp)
+        mlp_output = self.output["dense"](self.intermediate["intermediate_act_fn"](mlp))
+        return hidden_states + self.dropout(mlp_output), probabilities
+
+
+class ViTEncoder(nn.Module):
+    """The stack of layers."""
+
+    def __init__(self, config: PretrainedConfig) -> None:
+        super().__init__()
+        sizes = config.hidden_size, config.num_attention_heads, config.intermediate_size
+        self.layer = nn.ModuleList(
+            ViTLayer(config, *sizes, config.pruned_heads.get(i, ())) for i in range(config.num_hidden_layers)
+        )
+        self.checkpointing: dict[str, Any] | None = None  # keywords of torch.utils.checkpoint while it is on
+
+    def forward(
+        self, hidden_states: Tensor, head_mask: Tensor | None, output_attentions: bool, output_hidden_states: bool
+    ) -> tuple[Tensor, tuple[Tensor, ...] | None, tuple[Tensor, ...] | None]:
+        """(batch, tokens, hidden) -> the same, every hidden state, every attention; the last two None unless asked for.
+
+        head_mask: (layers, batch or 1, heads, tokens or 1, tokens or 1).
+        """
+        all_hidden_states, attentions = [hidden_states], []
+        for i, layer in enumerate(self.layer):
+            arguments = hidden_states, None if head_mask is None else head_mask[i], output_attentions
+            if self.checkpointing is not None and self.training:
+                hidden_states, probabilities = checkpoint(layer, *arguments, **self.checkpointing)
+            else:
+                hidden_states, probabilities = layer(*arguments)
+            all_hidden_states.append(hidden_states)
+            attentions.append(probabilities)
+        return (
+            hidden_states,
+            tuple(all_hidden_states) if output_hidden_states else None,
+            tuple(attentions) if output_attentions else None,
+        )
+
+
+class ViTPooler(nn.Module):
+    """A dense layer and an activation over the class token."""
+
+    def __init__(self, config: ViTConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.pooler_output_size)
+        self.activation = activation(config.pooler_act)
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """(batch, tokens, hidden) -> (batch, pooler_output_size)."""
+        return self.activation(self.dense(hidden_states[:, 0]))
+
+
+class ViTModel(ViTPreTrainedModel):
+    """The encoder, with an optional pooler.
+
+    Args:
+        config: a ViTConfig; the model keeps a copy.
+        add_pooling_layer: whether to add the pooler.
+        use_mask_token: whether to add the mask token that `bool_masked_pos` needs.
+    """
+
+    config_class = ViTConfig
+
+    def __init__(self, config: ViTConfig, add_pooling_layer: bool = True, use_mask_token: bool = False) -> None:
+        super().__init__(config, add_pooling_layer=add_pooling_layer, use_mask_token=use_mask_token)
+        with self.building():
+            self.embeddings = ViTEmbeddings(self.config, use_mask_token)
+            self.encoder = ViTEncoder(self.config)
+            self.layernorm = nn.LayerNorm(self.config.hidden_size, eps=self.config.layer_norm_eps)
+            self.pooler = ViTPooler(self.config) if add_pooling_layer else None
+        self.initialise()
+
+    def forward(
+        self,
+        pixel_values: Tensor | None = None,
+        bool_masked_pos: Tensor | None = None,
+        head_mask: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        interpolate_pos_encoding: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> BaseModelOutputWithPooling | tuple[Any, ...]:
+        """Encodes images.
+
+        Args:
+            pixel_values: (batch, channels, height, width), floating; channels-last is accepted as well.
+            bool_masked_pos: (batch, patches), 1 = replaced by the mask token, 0 = kept.
+            head_mask: (heads,) or (layers, heads), 1 = kept, 0 = silenced.
+            output_attentions: return the attention probabilities; None takes the config's value, as below.
+            output_hidden_states: return the hidden state after the embeddings and after each layer.
+            interpolate_pos_encoding: resize the positions to images of another size than the config's.
+            return_dict: return an output with named fields rather than a tuple of those present.
+
+        Returns:
+            BaseModelOutputWithPooling: last_hidden_state (batch, tokens, hidden) and what was asked for.
+
+        Raises:
+            InputError: an argument does not fit the model.
+        """
+        flags = self.flags(output_attentions, output_hidden_states, return_dict)
+        pixel_values, grid = self.door(pixel_values, interpolate_pos_encoding)
+        bool_masked_pos = self.masked_door(bool_masked_pos, pixel_values.shape[0], grid)
+        hidden_states = self.embeddings(pixel_values, bool_masked_pos)
+        hidden_states, all_hidden_states, attentions = self.encoder(
+            hidden_states, self.head_mask_door(head_mask), flags.attentions, flags.hidden_states
+        )
+        last_hidden_state = self.layernorm(hidden_states)
+        output = BaseModelOutputWithPooling(
+            last_hidden_state=last_hidden_state,
+            pooler_output=None if self.pooler is None else self.pooler(last_hidden_state),
+            hidden_states=all_hidden_states,
+            attentions=attentions,
+        )
+        return output if flags.return_dict else output.to_tuple()
+
+
+class ViTForMaskedImageModeling(ViTPreTrainedModel):
+    """The encoder with a head that paints the masked patches (SimMIM).
+
+    Source: Xie et al., SimMIM: a Simple Framework for Masked Image Modeling (2021), section 3.
+    """
+
+    config_class = ViTConfig
+
+    def __init__(self, config: ViTConfig) -> None:
+        super().__init__(config)
+        with self.building():
+            self.vit = self.inner(ViTModel, add_pooling_layer=False, use_mask_token=True)
+            pixels = self.config.encoder_stride**2 * self.config.num_channels
+            self.decoder = nn.Sequential(
+                nn.Conv2d(self.config.hidden_size, pixels, kernel_size=1), nn.PixelShuffle(self.config.encoder_stride)
+            )
+        self.initialise()
+
+    def forward(
+        self,
+        pixel_values: Tensor | None = None,
+        bool_masked_pos: Tensor | None = None,
+        head_mask: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        interpolate_pos_encoding: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> MaskedImageModelingOutput | tuple[Any, ...]:
+        """Reconstructs images; with `bool_masked_pos` also the loss. Arguments as for ViTModel.
+
+        Returns:
+            MaskedImageModelingOutput: reconstruction (batch, channels, height, width), loss () and what was asked for.
+
+        Raises:
+            InputError: an argument does not fit the model, or a mask is given and encoder_stride is not the patch size.
+
+        Differs: non-square images work, and masks at other sizes than the config's.
+        """
+        flags = self.flags(output_attentions, output_hidden_states, return_dict)
+        stride = self.config.encoder_stride
+        if bool_masked_pos is not None and pair(self.config.patch_size) != (stride, stride):
+            raise InputError(
+                f"{type(self).__name__}: bool_masked_pos: expected encoder_stride to equal patch_size for the loss, "
+                f"got {stride} and {self.config.patch_size}."
+            )
+        pixel_values, (rows, columns) = self.door(pixel_values, interpolate_pos_encoding)
+        encoded = self.vit(
+            pixel_values,
+            bool_masked_pos=bool_masked_pos,
+            head_mask=head_mask,
+            output_attentions=flags.attentions,
+            output_hidden_states=flags.hidden_states,
+            interpolate_pos_encoding=interpolate_pos_encoding,
+            return_dict=True,
+        )
+        patches = encoded.last_hidden_state[:, 1:].transpose(1, 2)  # (batch, hidden, patches)
+        reconstruction = self.decoder(patches.unflatten(2, (rows, columns)))  # (batch, channels, height, width)
+        output = MaskedImageModelingOutput(
+            loss=None if bool_masked_pos is None else self.loss(pixel_values, reconstruction, bool_masked_pos),
+            reconstruction=reconstruction,
+            hidden_states=encoded.hidden_states,
+            attentions=encoded.attentions,
+        )
+        return output if flags.return_dict else output.to_tuple()
+
+    def loss(self, pixel_values: Tensor, reconstruction: Tensor, bool_masked_pos: Tensor) -> Tensor:
+        """Mean absolute error over the masked pixels, in float32 or wider: ()."""
+        stride = self.config.encoder_stride
+        height, width = reconstruction.shape[2:]
+        mask = torch.as_tensor(bool_masked_pos, device=reconstruction.device).to(wide(reconstruction.dtype))
+        mask = mask.unflatten(1, (height // stride, width // stride))  # (batch, rows, columns)
+        mask = mask.repeat_interleave(stride, 1).repeat_interleave(stride, 2)[:, None]  # (batch, 1, height, width)
+        error = (pixel_values[:, :, :height, :width].to(mask.dtype) - reconstruction.to(mask.dtype)).abs()
+        return (error * mask).sum() / (mask.sum() + 1e-5) / self.config.num_channels
+
+
+class ViTForImageClassification(ViTPreTrainedModel):
+    """The encoder with a linear classifier on the class token."""
+
+    config_class = ViTConfig
+
+    def __init__(self, config: ViTConfig) -> None:
+        super().__init__(config)
+        hidden, classes = self.config.hidden_size, self.config.num_labels
+        with self.building():
+            self.vit = self.inner(ViTModel, add_pooling_layer=False)
+            self.classifier = nn.Linear(hidden, classes) if classes > 0 else nn.Identity()
+        self.initialise()
+
+    def forward(
+        self,
+        pixel_values: Tensor | None = None,
+        head_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        interpolate_pos_encoding: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> ImageClassifierOutput | tuple[Any, ...]:
+        """Classifies images; with `labels` also the loss. Other arguments as for ViTModel.
+
+        Args:
+            labels: (batch,) class indices, -100 = ignored; or targets of multi-label classification or regression
+                (see `vit_core.inputs.check_labels`).
+
+        Returns:
+            ImageClassifierOutput: logits (batch, classes), loss () and what was asked for. With num_labels=0 the
+            logits are the class token's features (batch, hidden).
+
+        Raises:
+            InputError: an argument does not fit the model.
+        """
+        flags = self.flags(output_attentions, output_hidden_states, return_dict)
+        encoded = self.vit(
+            pixel_values,
+            head_mask=head_mask,
+            output_attentions=flags.attentions,
+            output_hidden_states=flags.hidden_states,
+            interpolate_pos_encoding=interpolate_pos_encoding,
+            return_dict=True,
+        )
+        logits = self.classifier(encoded.last_hidden_state[:, 0])  # (batch, classes)
+        output = ImageClassifierOutput(
+            loss=None if labels is None else self.loss(logits, labels),
+            logits=logits,
+            hidden_states=encoded.hidden_states,
+            attentions=encoded.attentions,
+        )
+        return output if flags.return_dict else output.to_tuple()
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The loss of the problem type that the config or the labels say, in float32 or wider: ()."""
+        model, labels = type(self).__name__, torch.as_tensor(labels, device=logits.device)
+        batch, is_float = logits.shape[0], labels.is_floating_point()
+        problem = check_labels(model, self.config, labels.shape, batch, is_float=is_float)
+        logits = logits.to(wide(logits.dtype))
+        if problem == "single_label_classification":
+            if (host := self.host(labels)) is not None:
+                check_class_indices(model, host, self.config.num_labels)
+            return cross_entropy(logits, labels.flatten())
+        targets = labels.to(logits.dtype).view_as(logits)
+        if problem == "regression":
+            return F.mse_loss(logits, targets, reduction="mean")
+        return F.binary_cross_entropy_with_logits(logits, targets, reduction="mean")
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean negative log-likelihood over the labels that are not -100: ().
+
+    Args:
+        logits: (batch, classes).
+        labels: (batch,), integers of any width.
+
+    Differs: a label outside the classes makes the loss NaN on every device, compiled or not.
+    """
+    labels = labels.long()
+    kept = labels != IGNORED_LABEL
+    known = (labels >= 0) & (labels < logits.shape[1])
+    picked = logits.log_softmax(-1).gather(1, torch.where(known, labels, 0)[:, None])[:, 0]  # (batch,)
+    losses = torch.where(known, -picked, torch.where(kept, torch.nan, 0.0))
+    return losses.sum() / kept.sum()

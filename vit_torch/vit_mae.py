@@ -1,0 +1,324 @@
+"""Masked Autoencoder in PyTorch, in data-flow order: masking, encoder, decoder, pixels and loss.
+
+Axis words as in vit.py, and kept = patches that the encoder sees, pixels = patch height * patch width * channels.
+Masks: 1 = removed, 0 = kept.
+
+Source: He et al., Masked Autoencoders Are Scalable Vision Learners (2021); numerics of transformers 4.57.6.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from vit_core.config import Size, ViTMAEConfig, pair, patch_grid
+from vit_core.errors import InputError
+from vit_core.inputs import check_per_patch, check_values
+from vit_core.masking import num_kept
+from vit_core.outputs import ViTMAEForPreTrainingOutput, ViTMAEModelOutput
+from vit_torch.pretrained import ViTPreTrainedModel, wide
+from vit_torch.vit import ViTEncoder, ViTLayer, ViTPatchEmbeddings, resized_positions
+
+
+def random_masking(noise: Tensor, kept: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Which patches are kept: those with the least noise.
+
+    Args:
+        noise: (batch, patches).
+        kept: number of patches to keep; all of them are kept in image order.
+
+    Returns:
+        ids_keep (batch, kept), by rising noise; mask (batch, patches), float32; ids_restore (batch, patches).
+    """
+    patches = noise.shape[1]
+    if kept == patches:
+        ids_shuffle = torch.arange(patches, device=noise.device).expand(noise.shape)
+    else:
+        ids_shuffle = noise.float().argsort(dim=1, stable=True)
+    ids_restore = ids_shuffle.argsort(dim=1, stable=True)
+    return ids_shuffle[:, :kept], (ids_restore >= kept).float(), ids_restore
+
+
+def take(tokens: Tensor, ids: Tensor) -> Tensor:
+    """Tokens (batch, tokens, hidden) at the places `ids` (batch, n), as (batch, n, hidden)."""
+    return tokens.gather(1, ids[..., None].expand(-1, -1, tokens.shape[2]))
+
+
+class ViTMAEEmbeddings(nn.Module):
+    """Patches with fixed positions, the kept ones behind the class token."""
+
+    def __init__(self, config: ViTMAEConfig) -> None:
+        super().__init__()
+        rows, columns = self.grid = patch_grid(config)
+        self.patch_size = pair(config.patch_size)
+        tokens = 1 + rows * columns
+        self.cls_token = nn.Parameter(torch.empty(1, 1, config.hidden_size))
+        self.position_embeddings = nn.Parameter(torch.empty(1, tokens, config.hidden_size), requires_grad=False)
+        self.patch_embeddings = ViTPatchEmbeddings(config)
+
+    def forward(self, pixel_values: Tensor, noise: Tensor, kept: int) -> tuple[Tensor, Tensor, Tensor]:
+        """(batch, channels, height, width) -> (batch, 1 + kept, hidden), mask and ids_restore (batch, patches)."""
+        grid = (pixel_values.shape[2] // self.patch_size[0], pixel_values.shape[3] // self.patch_size[1])
+        positions = resized_positions(self.position_embeddings, self.grid, grid)  # (1, tokens, hidden)
+        embeddings = self.patch_embeddings(pixel_values) + positions[:, 1:]  # (batch, patches, hidden)
+        ids_keep, mask, ids_restore = random_masking(noise, kept)
+        embeddings = take(embeddings, ids_keep)  # (batch, kept, hidden)
+        cls_token = (self.cls_token + positions[:, :1]).expand(embeddings.shape[0], -1, -1)  # (batch, 1, hidden)
+        return torch.cat((cls_token, embeddings), dim=1), mask, ids_restore
+
+
+class ViTMAEModel(ViTPreTrainedModel):
+    """The encoder of the Masked Autoencoder, which sees the kept patches only.
+
+    Args:
+        config: a ViTMAEConfig; the model keeps a copy.
+    """
+
+    config_class = ViTMAEConfig
+
+    def __init__(self, config: ViTMAEConfig) -> None:
+        super().__init__(config)
+        with self.building():
+            self.embeddings = ViTMAEEmbeddings(self.config)
+            self.encoder = ViTEncoder(self.config)
+            self.layernorm = nn.LayerNorm(self.config.hidden_size, eps=self.config.layer_norm_eps)
+        self.initialise()
+
+    def forward(
+        self,
+        pixel_values: Tensor | None = None,
+        noise: Tensor | None = None,
+        head_mask: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        interpolate_pos_encoding: bool = False,
+        mask_ratio: float | None = None,
+    ) -> ViTMAEModelOutput | tuple[Any, ...]:
+        """Encodes the kept patches of images.
+
+        Args:
+            pixel_values: (batch, channels, height, width), floating; channels-last is accepted as well.
+            noise: (batch, patches), floating; the patches with the least noise are kept. Without it noise is drawn
+                from torch's generator; `vit_core.masking.noise` gives the same mask in every framework.
+            head_mask: (heads,) or (layers, heads), 1 = kept, 0 = silenced.
+            output_attentions: return the attention probabilities; None takes the config's value, as below.
+            output_hidden_states: return the hidden state after the embeddings and after each layer.
+            return_dict: return an output with named fields rather than a tuple of those present.
+            interpolate_pos_encoding: resize the positions to images of another size than the config's.
+            mask_ratio: share of the patches to remove, instead of the config's; 0 encodes all, in image order.
+
+        Returns:
+            ViTMAEModelOutput: last_hidden_state (batch, 1 + kept, hidden), mask and ids_restore (batch, patches), and
+            what was asked for.
+
+        Raises:
+            InputError: an argument does not fit the model, or the ratio keeps no patch.
+        """
+        flags = self.flags(output_attentions, output_hidden_states, return_dict)
+        pixel_values, (rows, columns) = self.door(pixel_values, interpolate_pos_encoding)
+        noise = self.noise_door(noise, pixel_values.shape[0], rows * columns)
+        kept = num_kept(rows * columns, self.config.mask_ratio if mask_ratio is None else mask_ratio)
+        hidden_states, mask, ids_restore = self.embeddings(pixel_values, noise, kept)
+        hidden_states, all_hidden_states, attentions = self.encoder(
+            hidden_states, self.head_mask_door(head_mask), flags.attentions, flags.hidden_states
+        )
+        output = ViTMAEModelOutput(
+            last_hidden_state=self.layernorm(hidden_states),
+            mask=mask,
+            ids_restore=ids_restore,
+            hidden_states=all_hidden_states,
+            attentions=attentions,
+        )
+        return output if flags.return_dict else output.to_tuple()
+
+    def noise_door(self, noise: Tensor | None, batch: int, patches: int) -> Tensor:
+        """The noise of a call, or fresh noise: (batch, patches).
+
+        Raises:
+            InputError: another shape, or not finite.
+        """
+        if noise is None:
+            return torch.rand(batch, patches, device=self.device)
+        noise = torch.as_tensor(noise, device=self.device)
+        check_per_patch(type(self).__name__, "noise", noise.shape, batch, patches)
+        check_values(type(self).__name__, noise=self.host(noise))
+        return noise
+
+
+class ViTMAEDecoder(nn.Module):
+    """Puts mask tokens where patches were removed, and predicts the pixels of every patch."""
+
+    def __init__(self, config: ViTMAEConfig) -> None:
+        super().__init__()
+        rows, columns = patch_grid(config)
+        hidden, tokens = config.decoder_hidden_size, 1 + rows * columns
+        sizes = hidden, config.decoder_num_attention_heads, config.decoder_intermediate_size
+        self.decoder_embed = nn.Linear(config.hidden_size, hidden)
+        self.mask_token = nn.Parameter(torch.empty(1, 1, hidden))
+        self.decoder_pos_embed = nn.Parameter(torch.empty(1, tokens, hidden), requires_grad=False)
+        self.decoder_layers = nn.ModuleList(ViTLayer(config, *sizes) for _ in range(config.decoder_num_hidden_layers))
+        self.decoder_norm = nn.LayerNorm(hidden, eps=config.layer_norm_eps)
+        self.decoder_pred = nn.Linear(hidden, math.prod(pair(config.patch_size)) * config.num_channels)
+        self.checkpointing: dict[str, Any] | None = None  # keywords of torch.utils.checkpoint while it is on
+
+    def forward(self, hidden_states: Tensor, ids_restore: Tensor) -> Tensor:
+        """(batch, 1 + kept, hidden) and (batch, patches) -> (batch, patches, pixels)."""
+        hidden_states = self.decoder_embed(hidden_states)  # (batch, 1 + kept, decoder hidden)
+        batch, patches = ids_restore.shape
+        removed = patches + 1 - hidden_states.shape[1]
+        mask_tokens = self.mask_token.expand(batch, removed, -1)  # (batch, removed, decoder hidden)
+        shuffled = torch.cat((hidden_states[:, 1:], mask_tokens), dim=1)  # (batch, patches, decoder hidden)
+        hidden_states = torch.cat((hidden_states[:, :1], take(shuffled, ids_restore)), dim=1)
+        hidden_states = hidden_states + self.positions(patches)  # (batch, tokens, decoder hidden)
+        for layer in self.decoder_layers:
+            if self.checkpointing is not None and self.training:
+                hidden_states, _ = checkpoint(layer, hidden_states, **self.checkpointing)
+            else:
+                hidden_states, _ = layer(hidden_states)
+        return self.decoder_pred(self.decoder_norm(hidden_states))[:, 1:]
+
+    def positions(self, patches: int) -> Tensor:
+        """The decoder's positions for that many patches: (1, tokens, decoder hidden).
+
+        Differs: another count is met by resizing the flattened table as one line, which is what the reference does at
+        run time (and not what the encoder does).
+        """
+        table = self.decoder_pos_embed
+        stored = table.shape[1] - 1
+        return resized_positions(table, (1, stored), (1, patches))
+
+
+class ViTMAEForPreTraining(ViTPreTrainedModel):
+    """The Masked Autoencoder: encoder, decoder, and the loss over the removed patches."""
+
+    config_class = ViTMAEConfig
+
+    def __init__(self, config: ViTMAEConfig) -> None:
+        super().__init__(config)
+        with self.building():
+            self.vit = self.inner(ViTMAEModel)
+            self.decoder = ViTMAEDecoder(self.config)
+        self.initialise()
+
+    def forward(
+        self,
+        pixel_values: Tensor | None = None,
+        noise: Tensor | None = None,
+        head_mask: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        interpolate_pos_encoding: bool = False,
+        mask_ratio: float | None = None,
+    ) -> ViTMAEForPreTrainingOutput | tuple[Any, ...]:
+        """Reconstructs the removed patches of images. Arguments as for ViTMAEModel; head_mask is the encoder's.
+
+        Returns:
+            ViTMAEForPreTrainingOutput: loss (), logits (batch, patches, pixels), mask and ids_restore (batch, patches),
+            and what was asked for.
+
+        Raises:
+            InputError: an argument does not fit the model, or the ratio keeps or removes no patch.
+        """
+        flags = self.flags(output_attentions, output_hidden_states, return_dict)
+        pixel_values, (rows, columns) = self.door(pixel_values, interpolate_pos_encoding)
+        ratio = self.config.mask_ratio if mask_ratio is None else mask_ratio
+        if num_kept(rows * columns, ratio) == rows * columns:
+            raise InputError(
+                f"{type(self).__name__}: mask_ratio: {ratio} removes none of {rows * columns} patches, so there is no "
+                "loss.\nUse ViTMAEModel to encode whole images."
+            )
+        encoded = self.vit(
+            pixel_values,
+            noise=noise,
+            head_mask=head_mask,
+            output_attentions=flags.attentions,
+            output_hidden_states=flags.hidden_states,
+            return_dict=True,
+            interpolate_pos_encoding=interpolate_pos_encoding,
+            mask_ratio=ratio,
+        )
+        logits = self.decoder(encoded.last_hidden_state, encoded.ids_restore)  # (batch, patches, pixels)
+        output = ViTMAEForPreTrainingOutput(
+            loss=self.forward_loss(pixel_values, logits, encoded.mask, interpolate_pos_encoding),
+            logits=logits,
+            mask=encoded.mask,
+            ids_restore=encoded.ids_restore,
+            hidden_states=encoded.hidden_states,
+            attentions=encoded.attentions,
+        )
+        return output if flags.return_dict else output.to_tuple()
+
+    def patchify(self, pixel_values: Tensor, interpolate_pos_encoding: bool = False) -> Tensor:
+        """Cuts images into patches, pixels in (row, column, channel) order.
+
+        Args:
+            pixel_values: (batch, channels, height, width), or channels-last.
+            interpolate_pos_encoding: accept images of another size than the config's.
+
+        Returns:
+            (batch, patches, pixels); pixels beyond the last whole patch are left out.
+
+        Raises:
+            InputError: the images do not fit the model.
+        """
+        pixel_values, (rows, columns) = self.door(pixel_values, interpolate_pos_encoding)
+        height, width = pair(self.config.patch_size)
+        pixel_values = pixel_values[:, :, : rows * height, : columns * width]
+        patches = pixel_values.unflatten(3, (columns, width)).unflatten(2, (rows, height))
+        return patches.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)  # (batch, patches, pixels)
+
+    def unpatchify(self, patchified_pixel_values: Tensor, original_image_size: Size | None = None) -> Tensor:
+        """The inverse of `patchify`.
+
+        Args:
+            patchified_pixel_values: (batch, patches, pixels).
+            original_image_size: int or (height, width); None means the config's.
+
+        Returns:
+            (batch, channels, rows * patch height, columns * patch width).
+
+        Raises:
+            InputError: another number of patches or pixels.
+        """
+        rows, columns = patch_grid(self.config, original_image_size)
+        height, width = pair(self.config.patch_size)
+        expected = rows * columns, height * width * self.config.num_channels
+        if tuple(patchified_pixel_values.shape[1:]) != expected:
+            raise InputError(
+                f"{type(self).__name__}: unpatchify: expected (batch, patches, pixels) = (?, {expected[0]}, "
+                f"{expected[1]}), got {tuple(patchified_pixel_values.shape)}."
+            )
+        patches = patchified_pixel_values.unflatten(2, (height, width, -1)).unflatten(1, (rows, columns))
+        return patches.permute(0, 5, 1, 3, 2, 4).flatten(4).flatten(2, 3)  # (batch, channels, height, width)
+
+    def forward_loss(
+        self, pixel_values: Tensor, pred: Tensor, mask: Tensor, interpolate_pos_encoding: bool = False
+    ) -> Tensor:
+        """Mean squared error over the removed patches, in float32 or wider: ().
+
+        Args:
+            pixel_values: (batch, channels, height, width), or channels-last.
+            pred: (batch, patches, pixels).
+            mask: (batch, patches), 1 = removed.
+            interpolate_pos_encoding: accept images of another size than the config's.
+
+        Raises:
+            InputError: the images do not fit the model, or nothing is masked.
+
+        Differs: with norm_pix_loss the variance is the unbiased one, as in the reference.
+        """
+        target = self.patchify(pixel_values, interpolate_pos_encoding).to(wide(pred.dtype))
+        if (host := self.host(mask)) is not None and not host.any():
+            raise InputError(f"{type(self).__name__}: forward_loss: mask removes no patch, so there is no loss.")
+        if self.config.norm_pix_loss:
+            variance, mean = torch.var_mean(target, dim=-1, correction=1, keepdim=True)
+            target = (target - mean) / (variance + 1e-6).sqrt()
+        error = (pred.to(target.dtype) - target).square().mean(dim=-1)  # (batch, patches)
+        mask = mask.to(target.dtype)
+        return (error * mask).sum() / mask.sum()
