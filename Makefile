@@ -12,13 +12,14 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 SOURCES := pyproject.toml constraints.txt
 
-.PHONY: help demo test check bench golden test-peers clean
+.PHONY: help demo test check bench mutate golden test-peers clean
 
 help:
 	@echo "make demo        classify held-out digits and reconstruct masked ones, with every installed backend"
 	@echo "make test        run the tests"
 	@echo "make check       lint, types and layers"
 	@echo "make bench       run the benchmarks (ratios within one run)"
+	@echo "make mutate      plant faults one at a time and show that the tests catch each"
 	@echo "make golden      write the golden files anew (own environment, transformers 4.57.6)"
 	@echo "make test-peers  exchange checkpoints with transformers 4.57.6 and 5.23 (own environments)"
 
@@ -52,6 +53,9 @@ check: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+mutate: $(VENV)/.dev
+	$(BIN)/python tests/mutate.py
+
 bench: $(VENV)/.dev
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-only $(PYTEST_ARGS)
 
@@ -62,6 +66,7 @@ bench: $(VENV)/.dev
 
 golden: .venv-hf4
 	.venv-hf4/bin/python tests/golden/make.py
+	.venv-hf4/bin/python tests/golden/make_configs.py
 	.venv-hf4/bin/python tests/golden/make_images.py
 
 test-peers: $(VENV)/.dev .venv-hf4 .venv-hf5

@@ -427,10 +427,11 @@ def _pixel_values(images: Any, options: Mapping[str, Any], wanted: str | None, g
     if not flat:
         raise ImageError("preprocess: expected at least one image, got none.")
     layout = given
+    is_gray = np.size(options["image_mean"]) == np.size(options["image_std"]) == 1
     pixel_values = []
     for index, image in enumerate(flat):
         try:
-            picture, found = _picture(image, layout, options["do_convert_rgb"])
+            picture, found = _picture(image, layout, options["do_convert_rgb"], is_gray=is_gray)
             if layout is None and not isinstance(image, Image.Image):
                 layout = found  # the first array speaks for all
             if given is None:
@@ -466,9 +467,14 @@ def _each_image(images: Any, rank: int) -> Iterator[Any]:
         yield images
 
 
-def _picture(image: Any, layout: str | None, do_convert_rgb: bool | None) -> tuple[Array, str]:
-    """The (height, width, channels) array of one image, and the layout it came in."""
+def _picture(image: Any, layout: str | None, do_convert_rgb: bool | None, is_gray: bool = False) -> tuple[Array, str]:
+    """The (height, width, channels) array of one image, and the layout it came in.
+
+    Differs: a processor with one mean and one std takes gray PIL images (mode L) as one channel.
+    """
     if isinstance(image, Image.Image):
+        if is_gray and image.mode == "L" and not do_convert_rgb:
+            return _check_not_empty(np.array(image)[:, :, None]), "channels_last"
         return _decoded(image, do_convert_rgb), "channels_last"
     array = _array(image)
     layout = layout or _inferred_layout(array.shape)

@@ -301,9 +301,16 @@ class ViTPreTrainedModel(nn.Module):
         """The module that turns pixels into patch embeddings."""
         return self.base_model.embeddings.patch_embeddings
 
-    def num_parameters(self, only_trainable: bool = False) -> int:
-        """How many numbers the parameters hold."""
-        return sum(p.numel() for p in self.parameters() if p.requires_grad or not only_trainable)
+    def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
+        """How many numbers the parameters hold.
+
+        Args:
+            only_trainable: leave out what gets no gradient.
+            exclude_embeddings: leave out the patch projection, the tokens and the positions.
+        """
+        embeddings = set(self.base_model.embeddings.parameters()) if exclude_embeddings else set()
+        counted = [p for p in self.parameters() if p not in embeddings and (p.requires_grad or not only_trainable)]
+        return sum(p.numel() for p in counted)
 
     def set_attn_implementation(self, attn_implementation: str) -> None:
         """Chooses "sdpa" or "eager" attention for every layer.

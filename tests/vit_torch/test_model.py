@@ -361,3 +361,11 @@ def test_fresh_models_follow_the_table():
 
 def test_every_class_is_exported():
     assert set(FIELDS) <= set(vit_torch.__all__)
+
+
+def test_parameters_are_counted_as_published():
+    with torch.device("meta"):
+        model = vit_torch.ViTMAEForPreTraining(vit_torch.ViTMAEConfig.preset("vit-mae-base"))
+    assert (model.num_parameters(), model.num_parameters(only_trainable=True)) == (111_907_840, 111_655_680)
+    embeddings = 768 + 197 * 768 + 768 * 3 * 16 * 16 + 768
+    assert model.num_parameters(exclude_embeddings=True) == 111_907_840 - embeddings
