@@ -224,6 +224,18 @@ def test_fields_that_do_not_fit_together(config_class, fields, parts):
         assert refusal(config.validate) == message
 
 
+def test_one_patch_may_be_the_whole_image(config_class):
+    assert patch_grid(config_class(image_size=(8, 12), patch_size=(8, 12))) == (1, 1)
+    assert config_class(num_hidden_layers=3, pruned_heads={2: [*range(11)]}).pruned_heads
+
+
+def test_a_value_is_shown_in_eighty_characters():
+    for value in "x" * 200, {"a": "y\n" * 200}, np.zeros((9, 9)):
+        shown = refusal(lambda value=value: ViTConfig(hidden_size=value)).partition("got ")[2]
+        assert shown == f"{shown[:77]}....", shown  # and the full stop of the sentence
+    assert "got 'xxx'." in refusal(lambda: ViTConfig(hidden_size="xxx"))
+
+
 def test_everything_wrong_is_said_at_once():
     wrong = {"hidden_size": "32", "qkv_bias": 1, "layer_norm_eps": NAN, "num_labels": -1, "id2label": [1]}
     fits = {"decoder_hidden_size": 40, "patch_size": 300}

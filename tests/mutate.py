@@ -1,0 +1,183 @@
+"""Plants faults in the source, one at a time in a scratch copy, and shows that the tests catch every one.
+
+    python tests/mutate.py          prints a table; exits 1 if a fault survives
+
+Each fault is an edit of one line that real ports of this model have got wrong. The copy is compared with the oracle in
+a fresh process; it is a catch only if tests fail, not if the copy cannot be imported.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("vit_core", "vit_torch", "vit_tf", "vit_flax", "conversion", "vitriad", "tests")
+SUITES = {"vit_torch": ["tests/vit_torch/test_parity.py"], "vit_core": ["tests/vit_core/test_reference.py"]}
+
+
+class Fault(NamedTuple):
+    """One edit: `old` stands exactly once in `file`."""
+
+    what: str
+    file: str
+    old: str
+    new: str
+
+
+FAULTS = [
+    Fault("tanh GELU", "vit_torch/activations.py", 'approximate="none"', 'approximate="tanh"'),
+    Fault("softmax scale forgotten", "vit_torch/vit.py", "transpose(2, 3)) * self.head_dim**-0.5", "transpose(2, 3))"),
+    Fault(
+        "sdpa scale of the whole width",
+        "vit_torch/vit.py",
+        "scale=self.head_dim**-0.5",
+        "scale=query[0].numel() ** -0.5",
+    ),
+    Fault(
+        "query and key swapped",
+        "vit_torch/vit.py",
+        'for name in ("query", "key", "value")\n        )  #',
+        'for name in ("key", "query", "value")\n        )  #',
+    ),
+    Fault(
+        "default LayerNorm epsilon",
+        "vit_torch/vit.py",
+        "self.layernorm_after = nn.LayerNorm(hidden_size, eps=config.layer_norm_eps)",
+        "self.layernorm_after = nn.LayerNorm(hidden_size)",
+    ),
+    Fault(
+        "norms swapped",
+        "vit_torch/vit.py",
+        "self.layernorm_before(hidden_states), head_mask",
+        "self.layernorm_after(hidden_states), head_mask",
+    ),
+    Fault(
+        "post-norm residual",
+        "vit_torch/vit.py",
+        'self.intermediate["dense"](self.layernorm_after(hidden_states))',
+        'self.intermediate["dense"](hidden_states)',
+    ),
+    Fault(
+        "lost output bias",
+        "vit_torch/vit.py",
+        'return self.output["dense"](context), probabilities',
+        'return F.linear(context, self.output["dense"].weight), probabilities',
+    ),
+    Fault(
+        "head mask before softmax",
+        "vit_torch/vit.py",
+        "probabilities = probabilities * head_mask[:, self.heads]",
+        "probabilities = (scores + head_mask[:, self.heads]).softmax(-1)",
+    ),
+    Fault(
+        "columns before rows in positions",
+        "vit_torch/vit.py",
+        '"ri,cj,ijh->rch", rows, columns, grid).flatten(0, 1)',
+        '"ri,cj,ijh->crh", rows, columns, grid).flatten(0, 1)',
+    ),
+    Fault("bicubic a = -0.5", "vit_core/positions.py", "a=-0.75, xp=xp", "a=-0.5, xp=xp"),
+    Fault(
+        "mask token where kept",
+        "vit_torch/vit.py",
+        "embeddings * (1 - masked) + self.mask_token * masked",
+        "embeddings * masked + self.mask_token * (1 - masked)",
+    ),
+    Fault(
+        "hidden state after the final norm",
+        "vit_torch/vit.py",
+        "            all_hidden_states.append(hidden_states)\n",
+        "            all_hidden_states.insert(0, hidden_states)\n",
+    ),
+    Fault(
+        "pooler on the last token",
+        "vit_torch/vit.py",
+        "self.dense(hidden_states[:, 0])",
+        "self.dense(hidden_states[:, -1])",
+    ),
+    Fault(
+        "classifier on the mean",
+        "vit_torch/vit.py",
+        "self.classifier(encoded.last_hidden_state[:, 0])",
+        "self.classifier(encoded.last_hidden_state.mean(1))",
+    ),
+    Fault("ignored labels counted", "vit_torch/vit.py", "losses.sum() / kept.sum()", "losses.mean()"),
+    Fault(
+        "MIM loss over all pixels",
+        "vit_torch/vit.py",
+        "(error * mask).sum() / (mask.sum() + 1e-5)",
+        "error.sum() / (mask.sum() + 1e-5)",
+    ),
+    Fault("off-by-one mask", "vit_torch/vit_mae.py", "(ids_restore >= kept)", "(ids_restore > kept)"),
+    Fault(
+        "most noise kept",
+        "vit_torch/vit_mae.py",
+        "noise.float().argsort(dim=1, stable=True)",
+        "noise.float().argsort(dim=1, stable=True, descending=True)",
+    ),
+    Fault(
+        "class token without its position",
+        "vit_torch/vit_mae.py",
+        "(self.cls_token + positions[:, :1])",
+        "self.cls_token",
+    ),
+    Fault("decoder not unshuffled", "vit_torch/vit_mae.py", "take(shuffled, ids_restore)", "shuffled"),
+    Fault(
+        "channels before pixels in a patch",
+        "vit_torch/vit_mae.py",
+        "patches.permute(0, 2, 4, 3, 5, 1).flatten(3)",
+        "patches.permute(0, 2, 4, 1, 3, 5).flatten(3)",
+    ),
+    Fault("biased variance", "vit_torch/vit_mae.py", "correction=1", "correction=0"),
+    Fault(
+        "loss over kept patches",
+        "vit_torch/vit_mae.py",
+        "(error * mask).sum() / mask.sum()",
+        "(error * (1 - mask)).sum() / mask.sum()",
+    ),
+]
+
+
+def plant(fault: Fault, scratch: Path) -> int:
+    """Copies the project to `scratch` with the fault in it; returns the line it stands on."""
+    for package in PACKAGES:
+        shutil.copytree(ROOT / package, scratch / package, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", scratch)
+    text = (scratch / fault.file).read_text()
+    if text.count(fault.old) != 1:
+        raise SystemExit(f"{fault.what}: expected once in {fault.file}: {fault.old!r}")
+    (scratch / fault.file).write_text(text.replace(fault.old, fault.new))
+    return text[: text.index(fault.old)].count("\n") + 1
+
+
+def is_caught(fault: Fault, scratch: Path) -> bool:
+    """Whether the suite fails on the copy."""
+    suites = SUITES["vit_torch"] + (SUITES["vit_core"] if fault.file.startswith("vit_core") else [])
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *suites]
+    environment = {**os.environ, "PYTHONPATH": str(scratch), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(command, cwd=scratch, env=environment, capture_output=True, text=True)
+    if done.returncode not in (0, 1):  # 1: tests failed. Anything else: they did not run
+        raise SystemExit(f"{fault.what}: the tests did not run:\n{done.stdout[-2000:]}")
+    return done.returncode == 1
+
+
+def main() -> None:
+    """Prints one row per fault."""
+    survivors = 0
+    print("| fault | line | caught |\n| --- | --- | --- |")
+    for fault in FAULTS:
+        with tempfile.TemporaryDirectory() as folder:
+            line = plant(fault, Path(folder))
+            caught = is_caught(fault, Path(folder))
+        survivors += not caught
+        print(f"| {fault.what} | {fault.file}:{line} | {'yes' if caught else 'NO'} |", flush=True)
+    sys.exit(survivors > 0)
+
+
+if __name__ == "__main__":
+    main()

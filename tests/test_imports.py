@@ -1,0 +1,75 @@
+"""What importing costs, and what it leaves alone: the neutral packages load no framework, a backend only its own."""
+
+import subprocess
+import sys
+
+import pytest
+
+FRAMEWORKS = ("torch", "tensorflow", "keras", "jax", "jaxlib", "flax", "optax")
+NEUTRAL = ("vit_core", "conversion", "vitriad")
+LAZY = ("huggingface_hub", "tqdm", "h5py", "msgpack", "matplotlib", "transformers")
+SECONDS = 0.2
+
+
+def child(code):
+    """What a fresh interpreter prints, as words."""
+    run = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    return run.stdout.split()
+
+
+def loaded(names, statement):
+    """Those of `names` that `statement` imports."""
+    return child(f"import sys\n{statement}\nprint(*[name for name in {names!r} if name in sys.modules])")
+
+
+@pytest.mark.parametrize("package", NEUTRAL)
+def test_neutral_packages_load_no_framework(package):
+    assert loaded(FRAMEWORKS + LAZY, f"import {package}") == []
+
+
+def test_every_module_of_the_core_loads_no_framework():
+    walk = "import pkgutil, importlib, vit_core\nnames = [m.name for m in pkgutil.iter_modules(vit_core.__path__)]\n"
+    each = "for name in names: importlib.import_module(f'vit_core.{name}')"
+    assert loaded(FRAMEWORKS + LAZY, walk + each) == []
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "sys.modules['torch'] = sys",
+        "import types; sys.modules['keras'] = types.ModuleType('keras')",
+        "import vit_core, vit_torch",
+        "import vit_core.tensors, numpy; vit_core.tensors.from_numpy(numpy.ones(1), 'pt')",
+    ],
+)
+def test_the_detector_can_fail(statement):
+    assert loaded(FRAMEWORKS, statement) != []
+
+
+def test_a_backend_loads_its_own_framework_only():
+    assert loaded(FRAMEWORKS, "import vit_torch") == ["torch"]
+
+
+@pytest.mark.parametrize("hidden", ["torch", "tensorflow", "jax", "flax"])
+def test_the_core_works_where_a_framework_is_broken(hidden):
+    statement = f"sys.modules[{hidden!r}] = None\nimport vit_core\nprint(vit_core.ViTConfig().hidden_size)"
+    assert child(f"import sys\n{statement}") == ["768"]
+
+
+def cost(statement, before=""):
+    """Seconds of processor time that `statement` takes: waiting for a busy machine is not counted."""
+    clock = "time.process_time()"
+    return float(child(f"{before}\nimport time\nstart = {clock}\n{statement}\nprint({clock} - start)")[0])
+
+
+@pytest.mark.parametrize(
+    ("before", "package", "tries"), [("", "vit_core", 5), ("import torch, vit_core, conversion", "vit_torch", 3)]
+)
+def test_importing_is_quick(before, package, tries):
+    seconds = min(cost(f"import {package}", before) for _ in range(tries))
+    assert seconds < SECONDS, f"{package} took {seconds:.3f} s at best"
+
+
+def test_the_clock_can_fail():
+    assert cost(f"while time.process_time() - start <= {SECONDS}: pass") > SECONDS
