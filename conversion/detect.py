@@ -137,7 +137,7 @@ def _config(folder: Path) -> dict[str, Any] | None:
 def _open(path: Path, options: dict[str, Any]) -> Weights:
     names = [path.name] if path.is_file() else os.listdir(path)
     if not any(name.endswith(SUFFIX) for name in names):
-        for name in sorted(names, key=lambda name: ("model" not in name, name)):
+        for name in sorted(names, key=lambda name: ("model" not in name and "weights" not in name, name)):
             if advice := _OTHER_FILES.get(Path(name).suffix):
                 raise CheckpointError(f"{path}: {name} is not read here; expected {SUFFIX} files.\n{advice}")
     return open_weights(path, **options)

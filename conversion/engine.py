@@ -23,6 +23,7 @@ Grid = tuple[int, int]
 
 # What training tools put in front of every name; taken off only where a name means nothing with it.
 WRAPPERS = ("module.", "_orig_mod.", "model.")
+_NESTED = 3  # at most so many of them
 # Parts that a file may lack, or have although the class does not. Heads stand beside the encoder, never inside it.
 HEADS = ("classifier.", "decoder.")
 EXCHANGEABLE = (*HEADS, "pooler.", "embeddings.mask_token")
@@ -31,7 +32,7 @@ EXCHANGEABLE = (*HEADS, "pooler.", "embeddings.mask_token")
 def listed(names: Sequence[str], most: int = 10) -> str:
     """The first names of a list, fit for a message whatever a file called them."""
     shown = [name if name.isprintable() and len(name) <= 120 else f"{name[:80]!r}…" for name in names[:most]]
-    return ", ".join(shown) + (f" and {len(names) - most} more" if len(names) > most else "")
+    return (", ".join(shown) or "none") + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 class Dialect(NamedTuple):
@@ -75,7 +76,7 @@ def canonical_names(where: str, names: Iterable[str], dialect: Dialect) -> tuple
 
 def _canonical(name: str, spellings: Mapping[str, str]) -> str | None:
     """The canonical name, with the prefix where `name` has it; None if it means nothing."""
-    while True:
+    for _ in range(1 + _NESTED):
         bare = name.removeprefix(BASE_PREFIX)
         template, number = (bare, "") if bare in spellings else _template(bare)
         canonical = spellings.get(template, "").replace("{i}", number)
@@ -83,8 +84,9 @@ def _canonical(name: str, spellings: Mapping[str, str]) -> str | None:
             return name.removesuffix(bare) + canonical
         wrapper = next((wrapper for wrapper in WRAPPERS if name.startswith(wrapper)), None)
         if wrapper is None:
-            return None
+            break
         name = name.removeprefix(wrapper)
+    return None
 
 
 def _template(bare: str) -> tuple[str, str]:

@@ -216,7 +216,9 @@ def _locked(folder: Path) -> Iterator[None]:
         return
     path = folder.with_name(f".{folder.name}.lock")
     while True:
-        with open(path, "r+", opener=lambda name, flags: os.open(name, flags | os.O_CREAT | os.O_NOFOLLOW, 0o666)) as file:
+        with open(
+            path, "r+", opener=lambda name, flags: os.open(name, flags | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        ) as file:
             _take(file, folder)
             # Its owner removes the file in the end, so the one opened may be gone by the time it is locked.
             if not (path.exists() and os.path.samestat(os.fstat(file.fileno()), os.stat(path))):

@@ -17,6 +17,7 @@ import math
 import os
 import stat
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
@@ -55,6 +56,7 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "BOOL": np.dtype(np.bool_),
 }
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
+_KEYS = {"dtype", "shape", "data_offsets"}  # of a tensor in a header
 
 _LFS_POINTER = b"version https://git-lfs"
 _CHUNK = 16_000_000  # bytes written, and digested, at a time
@@ -68,17 +70,13 @@ _UNITS = {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "KB": 10**3, "MB": 10**6, "G
 class TensorInfo(NamedTuple):
     """What a header says about a tensor.
 
-    Units: `start` in bytes from the beginning of the file.
+    Units: bytes, `start` from the beginning of the file.
     """
 
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
     start: int
-
-    @property
-    def nbytes(self) -> int:
-        """Size in bytes."""
-        return math.prod(self.shape) * self.dtype.itemsize
+    nbytes: int
 
 
 class WeightFile(NamedTuple):
@@ -126,7 +124,7 @@ def open_file(path: Path, *, mmap: bool = True, limits: Limits = LIMITS) -> Weig
         raise CheckpointError(f"{path}: __metadata__: expected strings by name, got {_short(metadata)}.")
     if len(header) > limits.tensors:
         raise CheckpointError(f"{path}: {len(header)} tensors, above {_limit('tensors', limits)}.")
-    tensors = {name: _entry(f"{path}: {_short(name)}", value, 8 + length, limits) for name, value in header.items()}
+    tensors = {name: _entry(path, name, value, 8 + length, limits) for name, value in header.items()}
     _check_tiling(path, tensors, 8 + length, size)
     return WeightFile(path, metadata, tensors, content)
 
@@ -176,11 +174,10 @@ def _header(path: Path, text: bytes, limits: Limits) -> dict[str, Any]:
     """The object in a header, in which no name stands twice at any level."""
 
     def unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for name, value in pairs:
-            if name in found:
-                raise CheckpointError(f"{path}: header: the name {_short(name)} stands there twice.")
-            found[name] = value
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            name = Counter(name for name, _ in pairs).most_common(1)[0][0]
+            raise CheckpointError(f"{path}: header: the name {_short(name)} stands there twice.")
         return found
 
     if not text.startswith(b"{"):
@@ -197,25 +194,29 @@ def _header(path: Path, text: bytes, limits: Limits) -> dict[str, Any]:
     return dict(header)
 
 
-def _entry(where: str, value: Any, data_start: int, limits: Limits) -> TensorInfo:
+def _entry(path: Path, name: str, value: Any, data_start: int, limits: Limits) -> TensorInfo:
     """One tensor of a header, checked on its own."""
-    if not (isinstance(value, dict) and value.keys() == {"dtype", "shape", "data_offsets"}):
-        raise CheckpointError(f"{where}: expected dtype, shape and data_offsets, got {_short(value)}.")
+
+    def bad(what: str) -> CheckpointError:
+        return CheckpointError(f"{path}: {_short(name)}: {what}.")
+
+    if not (isinstance(value, dict) and value.keys() == _KEYS):
+        raise bad(f"expected dtype, shape and data_offsets, got {_short(value)}")
     dtype, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
     if not (isinstance(dtype, str) and dtype in DTYPES):
-        raise CheckpointError(f"{where}: dtype: expected one of {', '.join(DTYPES)}, got {_short(dtype)}.")
+        raise bad(f"dtype: expected one of {', '.join(DTYPES)}, got {_short(dtype)}")
     if not _are_counts(shape):
-        raise CheckpointError(f"{where}: shape: expected counts, got {_short(shape)}.")
+        raise bad(f"shape: expected counts, got {_short(shape)}")
     if len(shape) > limits.rank:
-        raise CheckpointError(f"{where}: {len(shape)} axes, above {_limit('rank', limits)}.")
-    if math.prod(max(side, 1) for side in shape) > limits.parameters:
-        raise CheckpointError(f"{where}: shape {shape}, above {_limit('parameters', limits)}.")
+        raise bad(f"{len(shape)} axes, above {_limit('rank', limits)}")
+    if math.prod(side or 1 for side in shape) > limits.parameters:
+        raise bad(f"shape {shape}, above {_limit('parameters', limits)}")
     if not (_are_counts(offsets) and len(offsets) == 2):
-        raise CheckpointError(f"{where}: data_offsets: expected two counts, got {_short(offsets)}.")
-    info = TensorInfo(DTYPES[dtype], tuple(shape), data_start + offsets[0])
-    if offsets[1] - offsets[0] != info.nbytes:
-        raise CheckpointError(f"{where}: {dtype} {shape} takes {info.nbytes} bytes, data_offsets are {offsets}.")
-    return info
+        raise bad(f"data_offsets: expected two counts, got {_short(offsets)}")
+    nbytes = math.prod(shape) * DTYPES[dtype].itemsize
+    if offsets[1] - offsets[0] != nbytes:
+        raise bad(f"{dtype} {shape} takes {nbytes} bytes, data_offsets are {offsets}")
+    return TensorInfo(DTYPES[dtype], tuple(shape), data_start + offsets[0], nbytes)
 
 
 def _are_counts(value: object) -> bool:
@@ -225,7 +226,7 @@ def _are_counts(value: object) -> bool:
 def _check_tiling(path: Path, tensors: Mapping[str, TensorInfo], start: int, size: int) -> None:
     """Checks that tensors follow one another from the header to the end: no hole, no overlap, nothing behind."""
     place = start
-    for name, info in sorted(tensors.items(), key=lambda item: (item[1].start, item[1].nbytes)):
+    for name, info in sorted(tensors.items(), key=lambda item: item[1][2:]):  # start, then size
         if info.start != place:
             raise CheckpointError(
                 f"{path}: {_short(name)}: starts at byte {info.start}, expected {place}: a hole or an overlap."

@@ -187,13 +187,10 @@ class ViTPreTrainedModel(nn.Module):
         """
         if not safe_serialization:
             raise CheckpointError("save_pretrained: safe_serialization=False writes a pickle; delete the argument.")
-        config = deepcopy(self.config)
-        config.dtype = self.dtype
-        tensors = {name: to_numpy(tensor) for name, tensor in self.state_dict().items()}
         conversion.save_pretrained(
             save_directory,
-            config,
-            tensors,
+            self.config,
+            {name: to_numpy(tensor) for name, tensor in self.state_dict().items()},
             class_name=class_name(type(self)),
             max_shard_size=max_shard_size,
             variant=variant,

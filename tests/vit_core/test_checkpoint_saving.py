@@ -1,0 +1,333 @@
+"""Saves: what is written, what is kept, what is refused before anything is written."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from vit_core import atomic_folder, checkpoint
+from vit_core.atomic_folder import finish_swap
+from vit_core.checkpoint import open_weights, save_folder
+from vit_core.errors import CheckpointError, InputError
+
+TENSORS = {f"layer.{i}.weight": np.full((2, i), i, np.float32) for i in (1, 2, 10)}
+CONFIG = {"config.json": '{"hidden": "größe"}\n'}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "parent" / "model"
+
+
+def save(folder, tensors=TENSORS, **options):
+    save_folder(folder, files=CONFIG, tensors=tensors, **options)
+
+
+def check(folder, tensors=TENSORS):
+    weights = open_weights(folder, verify=True)
+    assert sorted(weights) == sorted(tensors)
+    for name, array in tensors.items():
+        np.testing.assert_array_equal(weights[name], array)
+    assert (folder / "config.json").read_text(encoding="utf-8") == CONFIG["config.json"]
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]  # no lock, nothing half done
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def refusal(folder, error=CheckpointError, **options):
+    with pytest.raises(error) as caught:
+        save(folder, **options)
+    assert str(caught.value).count("\n") < 3
+    return str(caught.value)
+
+
+@pytest.fixture(params=["exchange", "aside"])
+def swapping(request, monkeypatch):
+    """Both ways to swap folders, whatever the system has."""
+    if request.param == "aside":
+        monkeypatch.setattr(atomic_folder, "_exchange", lambda one, other: False)
+
+
+# What is written
+
+
+def test_the_library_reads_what_is_written(folder):
+    save(folder)
+    found = safetensors.numpy.load_file(folder / "model.safetensors")
+    assert [*found] == sorted(TENSORS)
+    for name, array in TENSORS.items():
+        np.testing.assert_array_equal(found[name], array)
+
+
+def test_arrays_of_any_memory_order_are_written(folder):
+    array = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
+    tensors = {
+        "t": array.T,
+        "strided": array[:, ::2],
+        "backwards": array[..., ::-1],
+        "0-d": np.float32(3) * array[0, 0, 1],
+    }
+    save(folder, {name: np.asarray(value) for name, value in tensors.items()})
+    check(folder, tensors)
+
+
+def test_shards_fill_in_order_and_the_index_is_that_of_transformers(folder):
+    save(folder, max_shard_size=30)
+    shards = [f"model-0000{i}-of-00002.safetensors" for i in (1, 2)]
+    assert names(folder) == ["config.json", "manifest.json", *shards, "model.safetensors.index.json"]
+    assert (folder / "model.safetensors.index.json").read_text() == (
+        '{\n  "metadata": {\n    "total_parameters": 26,\n    "total_size": 104\n  },\n  "weight_map": {\n'
+        f'    "layer.1.weight": "{shards[0]}",\n    "layer.10.weight": "{shards[1]}",\n'
+        f'    "layer.2.weight": "{shards[0]}"\n  }}\n}}\n'
+    )
+    check(folder)
+
+
+@pytest.mark.parametrize(
+    ("size", "count"), [(104, 1), (103, 2), ("104", 1), ("1KB", 1), ("0.1 KB", None), (24, 2), (23, 3), (1, 3)]
+)
+def test_sizes_of_shards(folder, size, count):
+    if count is None:
+        assert "max_shard_size: expected bytes, or text like" in refusal(folder, InputError, max_shard_size=size)
+        return
+    save(folder, max_shard_size=size)
+    assert sum(name.endswith(".safetensors") for name in names(folder)) == count
+    check(folder)
+
+
+@pytest.mark.parametrize(("text", "size"), [("2kb", 2000), ("3 MiB", 3 * 2**20), ("5GB", 5 * 10**9), (7, 7)])
+def test_units_of_sizes(text, size):
+    assert checkpoint._bytes(text) == size
+
+
+@pytest.mark.parametrize("size", [0, -1, "", "GB", "5XB", "1.5GB", None, 2.5, "٣"])
+def test_sizes_that_mean_nothing_are_refused(folder, size):
+    refusal(folder, InputError, max_shard_size=size)
+    assert not folder.parent.exists()
+
+
+def test_more_shards_than_can_be_read_are_refused(folder):
+    message = refusal(folder, InputError, tensors={str(i): np.ones(1) for i in range(1025)}, max_shard_size=1)
+    assert message.startswith("max_shard_size: 1 makes 1025 files, above the limit of 1024")
+
+
+@pytest.mark.parametrize("dtype", [object, "U3", "complex64", ">f4", "datetime64[s]"])
+def test_dtypes_the_format_does_not_have_are_refused(folder, dtype):
+    assert refusal(folder, tensors={"x": np.zeros(2, dtype)}).startswith("x: dtype ")
+    assert not folder.parent.exists()
+
+
+# What is kept
+
+
+def test_other_files_are_kept_as_hard_links(folder, swapping):
+    save(folder, max_shard_size=30)
+    (folder / "sub" / "deep").mkdir(parents=True)
+    for name in ("preprocessor_config.json", "pytorch_model.bin", "sub/deep/file", "model-x-of-y.safetensors"):
+        (folder / name).write_text(name)
+    (folder / "link").symlink_to("sub/deep/file")
+    os.mkfifo(folder / "sub" / "pipe")
+    numbers = {name: (folder / name).stat().st_ino for name in ("pytorch_model.bin", "sub/deep/file")}
+    save(folder)
+    kept = ["link", "model-x-of-y.safetensors", "preprocessor_config.json", "pytorch_model.bin", "sub"]
+    assert names(folder) == sorted(["config.json", "manifest.json", "model.safetensors", *kept])
+    assert {name: (folder / name).stat().st_ino for name in numbers} == numbers
+    assert (folder / "link").readlink().name == "file" and (folder / "sub" / "pipe").is_fifo()
+    check(folder)
+
+
+def test_files_are_copied_where_there_are_no_hard_links(folder, monkeypatch):
+    save(folder)
+    (folder / "other").write_text("text")
+
+    def refuse(*args, **options):
+        raise PermissionError(1, "no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    save(folder)
+    assert (folder / "other").read_text() == "text"
+    check(folder)
+
+
+def test_mapped_tensors_outlive_the_save_that_replaces_them(folder, swapping):
+    save(folder)
+    old = dict(open_weights(folder))
+    save(folder, {name: array + 1 for name, array in old.items()})
+    save(folder, old)
+    check(folder)
+
+
+def test_a_link_to_a_folder_stays_a_link(folder, tmp_path):
+    save(folder)
+    (tmp_path / "link").symlink_to(folder)
+    save(tmp_path / "link", {"a": np.ones(1)})
+    assert (tmp_path / "link").is_symlink()
+    check(folder, {"a": np.ones(1)})
+
+
+def test_permissions_of_the_folder_stay(folder):
+    save(folder)
+    folder.chmod(0o750)
+    save(folder)
+    assert folder.stat().st_mode & 0o777 == 0o750
+
+
+# What is refused
+
+
+def test_a_file_is_no_folder(folder):
+    folder.parent.mkdir()
+    folder.write_text("text")
+    assert refusal(folder) == f"{folder}: expected a folder to save into, got a file."
+    assert folder.read_text() == "text" and names(folder.parent) == ["model"]
+
+
+def test_a_folder_below_a_file_is_refused(folder):
+    folder.parent.write_text("text")
+    assert "saving failed: " in refusal(folder)
+
+
+def test_what_cannot_be_replaced_as_a_whole_is_refused(folder, monkeypatch):
+    save(folder)
+    (folder / "inner").mkdir()
+    for place in (folder, folder / "inner"):
+        monkeypatch.chdir(place)
+        assert "where this process runs, so it cannot be replaced as a whole: save into a folder" in refusal(folder)
+    monkeypatch.chdir(folder.parent)
+    save("model")
+    monkeypatch.setattr(os.path, "ismount", lambda path: path == folder)
+    assert "a mount point, so it cannot be replaced as a whole: save into a folder inside" in refusal(folder)
+
+
+def test_a_read_only_place_is_refused(folder, monkeypatch):
+    save(folder)
+    before = names(folder)
+    for closed in (folder, folder.parent):
+        monkeypatch.setattr(os, "access", lambda path, mode, closed=closed: path != closed)
+        assert refusal(folder) == f"{folder}: cannot be saved to: {closed} is read-only."
+    assert names(folder) == before and names(folder.parent) == ["model"]
+
+
+def test_too_little_space_is_refused(folder, monkeypatch):
+    size = 104 + len(CONFIG["config.json"])
+    usage = shutil.disk_usage("/")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=int(1.1 * size)))
+    assert refusal(folder) == f"{folder}: {size} bytes to save, and only {int(1.1 * size)} bytes free."
+    assert names(folder.parent) == []
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=int(1.1 * size) + 1))
+    save(folder)
+
+
+def test_a_second_writer_is_told_who_is_the_first(folder):
+    save(folder)
+    tensors = {"slow": np.ones(3)}
+
+    class Slow(dict):
+        def __getitem__(self, name):
+            message = refusal(folder)
+            assert message == f"{folder}: process {os.getpid()} is saving to it right now."
+            code = (
+                f"from vit_core.checkpoint import save_folder; save_folder({str(folder)!r}, files={{}}, tensors={{}})"
+            )
+            other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+            assert message in other.stderr
+            return super().__getitem__(name)
+
+    save(folder, Slow(tensors))
+    check(folder, tensors)
+
+
+# Leftovers
+
+
+@pytest.fixture
+def dead():
+    """The id of a process that is no more."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def test_what_dead_saves_left_behind_is_removed(folder, dead):
+    save(folder)
+    others = [f".model.tmp-{os.getppid()}", f".model2.tmp-{dead}", ".model.tmp-x", f".model.tmp-1.tmp-{dead}"]
+    stale = [f".model.tmp-{dead}", f".model.tmp-{os.getpid()}", f".model.tmp-{2**70}", f".model.old-{dead}"]
+    for name in (*others, *stale):
+        (folder.parent / name / "inner").mkdir(parents=True)
+    (folder.parent / ".model.lock").write_text(str(dead))
+    save(folder)
+    assert names(folder.parent) == sorted(["model", *others])
+
+
+@pytest.mark.parametrize("is_new_there", [True, False])
+@pytest.mark.parametrize("finish", [finish_swap, save])
+def test_an_interrupted_swap_is_finished(folder, dead, is_new_there, finish):
+    for kind, tensors in (("tmp", TENSORS), ("old", {"old": np.ones(1)})):
+        save(folder.with_name(kind), tensors)
+        (folder.with_name(kind) / "other").write_text("kept")
+        os.rename(folder.with_name(kind), folder.with_name(f".model.{kind}-{dead}"))
+    if not is_new_there:
+        shutil.rmtree(folder.with_name(f".model.tmp-{dead}"))
+    finish(folder)
+    assert (folder / "other").read_text() == "kept"
+    check(folder, TENSORS if is_new_there or finish is save else {"old": np.ones(1)})
+
+
+@pytest.mark.parametrize("name", ["none", "owner/none", "a\0b", ""])
+def test_there_is_nothing_to_finish(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    finish_swap(name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_swap_that_fails_half_way_is_undone(folder, monkeypatch):
+    save(folder)
+    rename = os.rename
+
+    def fail(source, target):
+        if os.fspath(target) == os.fspath(folder) and ".tmp-" in os.fspath(source):
+            raise OSError(5, "Input/output error")
+        rename(source, target)
+
+    monkeypatch.setattr(atomic_folder, "_exchange", lambda one, other: False)
+    monkeypatch.setattr(os, "rename", fail)
+    message = refusal(folder, tensors={"new": np.ones(1)})
+    assert message.startswith(f"{folder}: saving failed: Input/output error.\nThe folder holds")
+    check(folder)
+
+
+def test_progress_is_for_big_saves_at_a_terminal(folder, monkeypatch, capsys):
+    save(folder)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(checkpoint, "_PROGRESS_FROM", 1)
+    save(folder)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    save(folder)
+    assert "saving:  84%" in capsys.readouterr().err  # of 124 bytes, 20 are the configuration
+
+
+def test_the_manifest_says_where_the_code_came_from(folder, monkeypatch):
+    from importlib import metadata
+
+    def missing(name):
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", missing)
+    save(folder)
+    assert json.loads((folder / "manifest.json").read_text())["vitriad"] == "unknown"
+    check(folder)
+
+
+def test_a_damaged_manifest_does_not_stop_a_save(folder):
+    save(folder)
+    (folder / "manifest.json").write_text("{")
+    save(folder)
+    check(folder)
