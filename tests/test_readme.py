@@ -1,0 +1,29 @@
+"""The README is true: its code runs as written, its targets exist, its tree is the tree."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+TEXT = (ROOT / "README.md").read_text()
+
+
+def test_the_quickstart_runs_as_written(tmp_path):
+    (code,) = re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL)
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip()) == (0, "0"), done.stderr
+    assert {"config.json", "model.safetensors"} <= {path.name for path in (tmp_path / "my-vit").iterdir()}
+
+
+def test_every_target_exists():
+    makefile = (ROOT / "Makefile").read_text()
+    named = re.findall(r"^make (\w+)", TEXT, flags=re.MULTILINE)
+    assert [target for target in named if f"\n{target}:" not in makefile] == []
+
+
+def test_the_tree_and_the_links_are_there():
+    (tree,) = re.findall(r"## The tree\n\n```\n(.*?)```", TEXT, flags=re.DOTALL)
+    named = [line.split()[0] for line in tree.splitlines() if line and not line.startswith(" ")]
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", TEXT) if "://" not in link]
+    assert [name for name in [*named, *links] if not (ROOT / name).exists()] == []

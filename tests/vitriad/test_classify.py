@@ -1,0 +1,131 @@
+"""`vitriad classify`: scores, skipped images, and models that cannot classify."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import vit_torch
+import vitriad
+from vitriad import models
+from vitriad.cli import main
+
+DIGITS = models.FOLDER / "digits-vit"
+FILES = models.digit_files()
+
+
+def classify(capsys, *words) -> list[dict]:
+    assert main(["classify", "--json", *map(str, words)]) == 0
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def changed(tmp_path: Path, **fields) -> str:
+    """A copy of the digits classifier with another config.json."""
+    folder = shutil.copytree(DIGITS, tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **fields}))
+    return str(folder)
+
+
+def test_one_json_line_per_image_in_order(capsys):
+    lines = classify(capsys, "--top-k", 4, *FILES)
+    assert [line["path"] for line in lines] == list(map(str, FILES))
+    assert [line["label"] == Path(line["path"]).name[0] for line in lines].count(True) >= 19
+    for line in lines:
+        scores = [entry["score"] for entry in line["top"]]
+        assert line["top"][0] == {"label": line["label"], "score": line["score"]}
+        assert scores == sorted(scores, reverse=True)
+        assert (len(scores), min(scores) >= 0, sum(scores) <= 1 + 1e-9) == (4, True, True)
+
+
+def test_scores_are_probabilities_of_all_classes(capsys):
+    (line,) = classify(capsys, "--top-k", 99, FILES[0])
+    assert sorted(entry["label"] for entry in line["top"]) == list("0123456789")
+    np.testing.assert_allclose(sum(entry["score"] for entry in line["top"]), 1, rtol=1e-12)
+
+
+def test_table_for_people(capsys):
+    assert main(["classify", "--top-k", "2", *map(str, FILES[:3])]) == 0
+    captured = capsys.readouterr()
+    assert [line.split()[::2][0] for line in captured.out.splitlines()] == list(map(str, FILES[:3]))
+    assert [line.count("%") for line in captured.out.splitlines()] == [2, 2, 2]
+    assert "it/s" not in captured.err
+
+
+def test_unreadable_images_are_reported_and_skipped(capsys, tmp_path):
+    damaged = tmp_path / "damaged.png"
+    damaged.write_bytes(FILES[0].read_bytes()[:50])
+    assert main(["classify", "--json", str(FILES[0]), str(damaged), str(tmp_path / "none.png"), str(FILES[3])]) == 3
+    captured = capsys.readouterr()
+    assert [json.loads(line)["path"] for line in captured.out.splitlines()] == [str(FILES[0]), str(FILES[3])]
+    assert [line for line in captured.err.splitlines() if line.startswith(f"vitriad: skipped: {damaged}: ")]
+    assert f"vitriad: skipped: {tmp_path / 'none.png'}: no such file." in captured.err
+
+
+def test_a_path_given_twice_is_shown_twice(capsys):
+    assert len(classify(capsys, FILES[0], FILES[0])) == 2
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "P", "CMYK"])
+def test_grayscale_model_takes_the_luminance_of_other_images(capsys, tmp_path, mode):
+    image = Image.open(FILES[14]).convert("RGB" if mode == "CMYK" else mode).convert(mode)
+    path = tmp_path / ("x.tif" if mode == "CMYK" else "x.png")
+    image.save(path)
+    gray, other = classify(capsys, FILES[14], path)
+    np.testing.assert_allclose(other["score"], gray["score"], atol=1e-6)
+    assert other["label"] == gray["label"]
+
+
+def test_sixteen_bits_are_refused_rather_than_clipped(capsys, tmp_path):
+    Image.fromarray(np.full((8, 8), 40_000, np.uint16)).save(tmp_path / "deep.png")
+    assert main(["classify", str(tmp_path / "deep.png")]) == 3
+    assert "0..255" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("convert", "status"), [(None, 0), (True, 0), (False, 3)])
+def test_rgb_model_takes_grayscale_images_unless_its_processor_says_no(capsys, tmp_path, convert, status):
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 8, "patch_size": 4}
+    vit_torch.ViTForImageClassification(vitriad.ViTConfig(**sizes, num_labels=3)).save_pretrained(tmp_path)
+    vitriad.ViTImageProcessor(size=8, do_convert_rgb=convert).save_pretrained(tmp_path)
+    assert main(["classify", "--model", str(tmp_path), str(FILES[0])]) == status
+
+
+def test_several_labels_per_image_are_scored_one_by_one(capsys, tmp_path):
+    (line,) = classify(capsys, "--model", changed(tmp_path, problem_type="multi_label_classification"), FILES[0])
+    model, processor = vitriad.load(DIGITS, "torch"), vitriad.AutoImageProcessor.from_pretrained(DIGITS)
+    pixels = processor(np.asarray(Image.open(FILES[0])), input_data_format="none", return_tensors="pt")["pixel_values"]
+    logit = model(pixels).logits.max().item()
+    np.testing.assert_allclose(line["score"], 1 / (1 + np.exp(-logit)), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"problem_type": "regression"}, "a regression model gives numbers"),
+        ({"id2label": {"0": "x"}, "label2id": {"x": 0}}, "a regression model gives numbers"),
+        ({"id2label": {}, "label2id": {}}, "num_labels is 0"),
+        ({"architectures": ["ViTModel"]}, "a ViTModel does not classify"),
+    ],
+)
+def test_models_without_classes_are_refused(capsys, tmp_path, fields, reason):
+    assert main(["classify", "--model", changed(tmp_path, **fields), str(FILES[0])]) == 1
+    captured = capsys.readouterr()
+    assert (captured.out, reason in captured.err) == ("", True)
+
+
+def test_a_classifier_that_was_never_trained_is_refused(capsys, tmp_path):
+    config = vitriad.AutoConfig.from_pretrained(DIGITS)
+    vit_torch.ViTModel(config).save_pretrained(tmp_path)
+    config.architectures = ["ViTForImageClassification"]
+    config.save_pretrained(tmp_path)
+    assert main(["classify", "--model", str(tmp_path), str(FILES[0])]) == 1
+    assert "its classifier was never trained" in capsys.readouterr().err
+
+
+def test_missing_backend_names_the_command(capsys, monkeypatch):
+    monkeypatch.setattr("vitriad.auto.find_spec", lambda name: None)
+    assert main(["classify", "--backend", "flax", str(FILES[0])]) == 1
+    assert "pip install 'vitriad[flax]'" in capsys.readouterr().err

@@ -1,0 +1,169 @@
+"""The command line: what it prints where, and how it ends."""
+
+import glob
+import json
+import math
+import os
+import re
+import shlex
+import subprocess
+import sys
+from importlib.metadata import version
+
+import pytest
+
+from vit_core.parameters import parameter_table
+from vitriad import AutoConfig, cli, models
+from vitriad.cli import main
+
+COMMANDS = ["demo", "classify", "info", "doctor"]
+FRAMEWORKS = ["torch", "tensorflow", "keras", "jax", "flax"]
+FILES = list(map(str, models.digit_files()))
+
+
+def run_python(code: str, **options) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, **options)
+
+
+@pytest.fixture
+def failing(monkeypatch):
+    """Makes `vitriad info` end with an exception."""
+
+    def make(error: BaseException) -> None:
+        def run(arguments):
+            raise error
+
+        monkeypatch.setattr("vitriad.info.run", run)
+
+    return make
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_example_of_the_help_runs(command, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main([command, "--help"])
+    example = capsys.readouterr().out.partition("example:\n")[2].strip()
+    assert (ended.value.code, example.startswith("vitriad ")) == (0, True)
+    for line in example.split("&&"):
+        words = [sorted(glob.glob(word)) or [word] for word in shlex.split(line)]
+        assert main([word for found in words for word in found][1:]) == 0
+    assert capsys.readouterr().out
+
+
+def test_help_imports_neither_a_framework_nor_numpy():
+    code = "import sys, vitriad.cli as c\ntry: c.main(['--help'])\nexcept SystemExit: print(*sys.modules)"
+    loaded = run_python(code).stdout.split()
+    assert "vitriad.cli" in loaded
+    assert {"numpy", "PIL", "tqdm", *FRAMEWORKS} & {*loaded} == set()
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert capsys.readouterr().out == f"vitriad {version('vitriad')}\n"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["paint"],
+        ["classify"],
+        ["classify", "--top-k", "0", "x.png"],
+        ["classify", "--backend", "jax", "x.png"],
+        ["info"],
+        ["info", "one", "two"],
+        ["doctor", "extra"],
+    ],
+)
+def test_wrong_usage_ends_with_2(words, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    captured = capsys.readouterr()
+    assert (ended.value.code, captured.out) == (2, "")
+    assert captured.err.startswith("usage: vitriad")
+
+
+def test_failure_is_said_in_at_most_three_lines(capsys):
+    assert main(["info", "no/such/folder/anywhere"]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("vitriad: error: no/such/folder/anywhere: no such folder")
+    assert len(captured.err.splitlines()) <= 3
+    with pytest.raises(FileNotFoundError):
+        main(["info", "--debug", "no/such/folder/anywhere"])
+
+
+def test_operating_system_errors_are_said_in_one_line(failing, capsys):
+    failing(PermissionError(13, "Permission denied", "secret"))
+    assert main(["info", "digits-vit"]) == 1
+    assert capsys.readouterr().err == "vitriad: error: [Errno 13] Permission denied: 'secret'\n"
+
+
+def test_faults_of_the_program_are_not_hidden(failing):
+    failing(ZeroDivisionError("ours"))
+    with pytest.raises(ZeroDivisionError):
+        main(["info", "digits-vit"])
+
+
+def test_ctrl_c_ends_with_130_in_one_line(failing, capsys):
+    failing(KeyboardInterrupt())
+    assert main(["info", "digits-vit"]) == 130
+    assert capsys.readouterr().err == "vitriad: stopped\n"
+    with pytest.raises(KeyboardInterrupt):
+        main(["info", "--debug", "digits-vit"])
+
+
+def test_reader_that_stops_early_is_no_error():
+    command = [sys.executable, "-m", "vitriad", "info", "digits-vit"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 1
+
+
+@pytest.mark.parametrize("name", models.NAMES)
+def test_info_lists_every_parameter(name, capsys):
+    assert main(["info", "--json", name]) == 0
+    found = json.loads(capsys.readouterr().out)
+    table = parameter_table(AutoConfig.from_pretrained(models.FOLDER / name), found["class"])
+    assert {row["name"]: tuple(row["shape"]) for row in found["parameters"]} == {n: r.shape for n, r in table.items()}
+    assert {row["dtype"] for row in found["parameters"]} == {"float32"}
+    assert found["bytes"] == (models.FOLDER / name / "model.safetensors").stat().st_size
+    assert found["config"]["patch_size"] == 4
+    assert found["total_parameters"] == sum(math.prod(row.shape) for row in table.values())
+
+
+def test_info_for_people_has_the_same_facts(capsys):
+    assert main(["info", "digits-vit"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("digits-vit: ViTForImageClassification\n")
+    assert re.search(r"^classifier.weight +10 x 48 +float32$", text, re.MULTILINE)
+    assert re.search(r"^num_labels +10$", text, re.MULTILINE)
+    assert re.search(r"^[\d,]+ parameters, [\d,]+ bytes$", text, re.MULTILINE)
+
+
+def test_info_loads_no_framework_and_this_test_would_notice():
+    code = "import sys, vitriad.cli as c; c.main({words}); print(*sys.modules)"
+    loaded = [
+        {*run_python(code.format(words=words)).stdout.split()}
+        for words in (["info", "digits-vit"], ["classify", FILES[0]])
+    ]
+    assert ["numpy" in names for names in loaded] == [True, True]
+    assert [{*FRAMEWORKS} & names for names in loaded] == [set(), {"torch"}]
+
+
+def test_a_folder_at_hand_comes_before_a_shipped_model(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    os.mkdir("digits-vit")
+    assert main(["info", "digits-vit"]) == 1
+    assert "digits-vit" in capsys.readouterr().err
+
+
+def test_commands_are_these(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    listed = re.findall(r"^    (\w+) ", capsys.readouterr().out, re.MULTILINE)
+    assert listed == COMMANDS
+    assert cli.main.__module__ == "vitriad.cli"

@@ -1,0 +1,85 @@
+"""`vitriad demo` shows both models at work; `vitriad doctor` says what is installed."""
+
+import json
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import vit_torch
+from vitriad import doctor, models
+from vitriad.cli import main
+
+
+def test_demo_classifies_and_draws(capsys, tmp_path):
+    assert main(["demo", "--output", str(tmp_path / "out")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split()[:3] == ["file", "true", "torch"]
+    rows = [line.split() for line in lines[1:21]]
+    assert [true == predicted for _, true, predicted, *_ in rows].count(True) >= 19
+    assert {path.name for path in (tmp_path / "out").rglob("*.png")} == {
+        "mae-digits.png",
+        *(file.name for file in models.digit_files()),
+    }
+    assert lines[-1] == f"reconstructions: {tmp_path / 'out' / 'mae-digits.png'}"
+    colours = np.asarray(Image.open(tmp_path / "out" / "mae-digits.png")).reshape(-1, 3)
+    assert len(np.unique(colours, axis=0)) > 100
+
+
+def test_demo_compares_backends(capsys, tmp_path, monkeypatch):
+    """A second backend that computes the same: the first one under another name."""
+    names = ("ViTForImageClassification", "ViTMAEForPreTraining")
+    twin = SimpleNamespace(**{f"Flax{name}": getattr(vit_torch, name) for name in names})
+    monkeypatch.setitem(sys.modules, "vit_flax", twin)
+    monkeypatch.setattr("vitriad.auto.find_spec", lambda name: name != "tensorflow" or None)
+    assert main(["demo", "--output", str(tmp_path)]) == 0
+    text = capsys.readouterr().out
+    assert "torch and flax: logits differ by at most 0.0e+00" in text
+    assert text.count("mean squared error on removed patches") == 2
+
+
+def test_doctor_reports_as_json(capsys):
+    assert main(["doctor", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert "cpu" in found["backends"]["torch"]["devices"]
+    assert {"vitriad", "numpy", "pillow", "torch", "keras", "jax"} <= found["versions"].keys()
+    assert found["python"] == sys.version.split()[0]
+    assert "KERAS_BACKEND" in found["environment"]
+
+
+def test_doctor_says_how_to_install_what_is_missing(capsys, monkeypatch):
+    monkeypatch.setattr(doctor, "find_spec", lambda name: None)
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    assert main(["doctor"]) == 0
+    text = capsys.readouterr().out
+    assert [f"not installed: pip install 'vitriad[{name}]'" in text for name in ("torch", "tf", "flax")] == [True] * 3
+    assert "KERAS_BACKEND  jax" in text
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (subprocess.TimeoutExpired("python", 120), "does not import within 120 seconds"),
+        (subprocess.CalledProcessError(-11, "python", stderr="noise\n"), "ended with code -11"),
+        (
+            subprocess.CalledProcessError(1, "python", stderr="noise\nTraceback:\nImportError: no libcuda.so\nhint\n"),
+            "ImportError: no libcuda.so hint",
+        ),
+        (
+            subprocess.CalledProcessError(1, "python", stderr="vit_core.errors.BackendError: not in this release\n"),
+            "not in this release",
+        ),
+    ],
+)
+def test_doctor_survives_frameworks_that_do_not_import(capsys, monkeypatch, error, expected):
+    def run(*_, **__):
+        raise error
+
+    monkeypatch.setattr(doctor, "find_spec", lambda name: name)
+    monkeypatch.setattr(doctor.subprocess, "run", run)
+    assert main(["doctor", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {state["problem"] for state in found["backends"].values()} == {expected}

@@ -1,0 +1,103 @@
+"""The `vitriad` command: options, exit codes and errors; each subcommand lives in the module of its name.
+
+Results go to stdout; progress and messages to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 some images were
+skipped, 130 stopped by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any
+
+from vitriad.backends import BACKENDS
+from vitriad.models import NAMES
+
+_MODEL = f"folder, hub name 'owner/name', or a model that comes with vitriad: {', '.join(NAMES)}"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command line; returns the exit code."""
+    arguments = _parser().parse_args(argv)
+    from vit_core.errors import VitError  # only now: --help imports nothing
+
+    try:
+        status: int = import_module(f"vitriad.{arguments.command}").run(arguments)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # whoever read our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more at exit
+        return 1
+    except (VitError, OSError, KeyboardInterrupt) as error:
+        if arguments.debug:
+            raise
+        was_stopped = isinstance(error, KeyboardInterrupt)
+        print("vitriad: stopped" if was_stopped else f"vitriad: error: {error}", file=sys.stderr)
+        return 130 if was_stopped else 1
+
+
+def print_table(rows: Sequence[Sequence[Any]]) -> None:
+    """Prints rows of cells in columns."""
+    widths = [max(len(str(cell)) for cell in column) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(f"{cell!s:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+class _Version(argparse.Action):
+    """Looks the version up only when it is asked for: that takes longer than all the rest."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from importlib.metadata import version
+
+        print(f"vitriad {version('vitriad')}")
+        parser.exit()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="vitriad",
+        description="Vision Transformers in PyTorch, TensorFlow and JAX.",
+        epilog="Exit codes: 0 done, 1 failed, 2 wrong usage, 3 some images were skipped.",
+    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    demo = _command(commands, "demo", "run the shipped models on held-out digits with every backend", "vitriad demo")
+    demo.add_argument("--output", metavar="DIR", default="demo-output", help="where pictures go (%(default)s)")
+
+    example = "vitriad demo && vitriad classify --top-k 2 demo-output/digits/*.png"
+    classify = _command(commands, "classify", "say what images show", example)
+    classify.add_argument("images", metavar="IMAGE", nargs="+", help="image file (JPEG, PNG, WebP, GIF, BMP, TIFF)")
+    classify.add_argument("--model", metavar="DIR_OR_ID", default=NAMES[0], help=f"{_MODEL} (%(default)s)")
+    classify.add_argument("--backend", choices=("auto", *BACKENDS), default="auto", help="auto: the first installed")
+    classify.add_argument("--top-k", metavar="N", type=_positive, default=3, help="classes to show (%(default)s)")
+    classify.add_argument("--json", action="store_true", help="one JSON object per image")
+
+    info = _command(commands, "info", "what a checkpoint holds, read without a framework", "vitriad info digits-vit")
+    info.add_argument("model", metavar="DIR_OR_ID", help=_MODEL)
+    info.add_argument("--json", action="store_true", help="one JSON object")
+
+    doctor = _command(commands, "doctor", "versions, backends and devices, for bug reports", "vitriad doctor")
+    doctor.add_argument("--json", action="store_true", help="one JSON object")
+    return parser
+
+
+def _command(commands: Any, name: str, description: str, example: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=description,
+        description=f"{description[0].upper()}{description[1:]}.",
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--debug", action="store_true", help="on an error, show the traceback")
+    return parser
+
+
+def _positive(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
+    return int(text)
