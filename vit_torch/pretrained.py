@@ -112,7 +112,7 @@ class ViTPreTrainedModel(nn.Module):
 
     @classmethod
     def from_tensors(cls, config: PretrainedConfig, tensors: Mapping[str, Array | Tensor], **options: bool) -> Self:
-        """A model with exactly these weights, in eval mode.
+        """A model with exactly these weights, copied, in eval mode.
 
         Args:
             config: a configuration of this class.
@@ -126,7 +126,7 @@ class ViTPreTrainedModel(nn.Module):
             model = cls(config, **options)
         shapes = {name: array.shape for name, array in tensors.items()}
         check_tensors(cls.__name__, model.parameter_table(), shapes)
-        model.assign({name: _tensor(array) for name, array in tensors.items()})
+        model.assign({name: _tensor(array).detach().clone() for name, array in tensors.items()})
         return model.eval()
 
     def assign(self, tensors: Mapping[str, Tensor]) -> None:
@@ -385,7 +385,7 @@ def _replaced(parameter: nn.Parameter, values: Tensor) -> nn.Parameter:
 def _tensor(array: Array | Tensor) -> Tensor:
     if isinstance(array, Tensor):
         return array
-    array = np.asarray(array)  # a scalar parameter may come as a NumPy scalar
+    array = np.require(array, requirements="W")  # torch warns of arrays it could not write to, and copies none
     if array.dtype.name == "bfloat16":  # torch does not know NumPy's bfloat16: pass the bits
         return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(array)
