@@ -57,7 +57,7 @@ mutate: $(VENV)/.dev
 	$(BIN)/python tests/mutate.py
 
 bench: $(VENV)/.dev
-	$(BIN)/python -m pytest tests/benchmarks --benchmark-only $(PYTEST_ARGS)
+	$(BIN)/python -m pytest tests/benchmarks -m bench $(PYTEST_ARGS)
 
 .venv-hf%: tests/peers/requirements-hf%.txt
 	test -x $@/bin/python || $(PYTHON) -m venv $@

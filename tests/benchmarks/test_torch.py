@@ -9,6 +9,8 @@ import torch
 import vit_torch
 from vit_core.parameters import draw
 
+pytestmark = pytest.mark.bench
+
 BATCH = 4
 
 
