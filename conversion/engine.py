@@ -31,7 +31,7 @@ EXCHANGEABLE = (*HEADS, "pooler.", "embeddings.mask_token")
 
 def listed(names: Sequence[str], most: int = 10) -> str:
     """The first names of a list, fit for a message whatever a file called them."""
-    shown = [name if name.isprintable() and len(name) <= 120 else f"{name[:80]!r}…" for name in names[:most]]
+    shown = [name if name.isprintable() and len(name) <= 160 else f"{name[:80]!r}…" for name in names[:most]]
     return (", ".join(shown) or "none") + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
@@ -160,45 +160,49 @@ def fit(stored: Stored, wanted: Wanted) -> Fitted:
         CheckpointError: tensors are missing, mismatched, unexplained, of no floating dtype or not finite.
     """
     table = wanted.table
-    sources, extra = _match(stored.arrays, table)
+    sources, dropped, strange = _match(stored.arrays, table)
     found = {
         name: to_canonical(stored.arrays[sources[name]], row.kind, stored.convention)
         for name, row in table.items()
         if name in sources
     }
     resized = [name for name in found if _has_other_grid(table[name], found[name], stored.grid, wanted.grid)]
-    mismatched = [name for name in found if name not in resized and found[name].shape != table[name].shape]
-    parts = {_template(name.removeprefix(BASE_PREFIX))[0] for name in table}
-    dropped = [name for name in extra if _is_exchangeable(name) and _template(name)[0] not in parts]
-    missing = [name for name in table if name not in found]
-    unexplained = [*stored.unexplained, *(name for name in extra if name not in dropped)]
-    _check(stored, wanted, found, missing, mismatched, unexplained)
-    tensors = {name: _value(name, found[name], stored, wanted) for name in found if name not in mismatched}
-    return Fitted(tensors, missing, mismatched, dropped, unexplained, resized)
+    fitting = {*resized, *(name for name in found if found[name].shape == table[name].shape)}
+    fitted = Fitted(
+        tensors={},
+        missing=[name for name in table if name not in found],
+        mismatched=[name for name in found if name not in fitting],
+        dropped=dropped,
+        unexplained=[*stored.unexplained, *strange],
+        resized=resized,
+    )
+    _check(stored, wanted, found, fitted)
+    tensors = {name: _value(name, array, stored, wanted) for name, array in found.items() if name in fitting}
+    return fitted._replace(tensors=tensors)
 
 
-def _match(names: Iterable[str], table: Mapping[str, Parameter]) -> tuple[dict[str, str], list[str]]:
-    """Name in the class -> canonical name in the file, and the names that the class has no place for.
+def _match(names: Iterable[str], table: Mapping[str, Parameter]) -> tuple[dict[str, str], list[str], list[str]]:
+    """Name in the class -> name in the file; names of parts that the class does without; names it has no place for.
 
     The encoder's names have the prefix in classes with a head, and none in those without. No program writes a head
     beside an encoder without the prefix, so such a head is not taken.
     """
     has_prefix = any(name.startswith(BASE_PREFIX) for name in names)
     wants_prefix = any(name.startswith(BASE_PREFIX) for name in table)
-    sources, extra = {}, []
+    parts = {_template(name.removeprefix(BASE_PREFIX))[0] for name in table}
+    sources: dict[str, str] = {}
+    dropped, strange = [], []
     for name in names:
         bare = name.removeprefix(BASE_PREFIX)
         is_head = bare.startswith(HEADS)
         wanted = BASE_PREFIX + bare if wants_prefix and not is_head else bare
         if wanted in table and (has_prefix or not is_head):
             sources[wanted] = name
+        elif bare.startswith(EXCHANGEABLE) and _template(bare)[0] not in parts:
+            dropped.append(name)
         else:
-            extra.append(name)
-    return sources, extra
-
-
-def _is_exchangeable(name: str) -> bool:
-    return name.removeprefix(BASE_PREFIX).startswith(EXCHANGEABLE)
+            strange.append(name)
+    return sources, dropped, strange
 
 
 def _has_other_grid(row: Parameter, array: Array, stored: Grid | None, wanted: Grid) -> bool:
@@ -208,26 +212,20 @@ def _has_other_grid(row: Parameter, array: Array, stored: Grid | None, wanted: G
     return bool(array.shape == (1, 1 + stored[0] * stored[1], row.shape[-1]))
 
 
-def _check(
-    stored: Stored,
-    wanted: Wanted,
-    found: Mapping[str, Array],
-    missing: Sequence[str],
-    mismatched: Sequence[str],
-    unexplained: Sequence[str],
-) -> None:
+def _check(stored: Stored, wanted: Wanted, found: Mapping[str, Array], fitted: Fitted) -> None:
     """Raises one error with every problem there is."""
     table = wanted.table
     problems: dict[str, list[str]] = {
         "of no floating dtype": [f"{n} {a.dtype}" for n, a in found.items() if a.dtype.name not in FLOAT_DTYPES]
     }
     if wanted.strict:
-        problems["missing"] = [name for name in missing if table[name].part == "encoder"]
+        problems["missing"] = [name for name in fitted.missing if table[name].part == "encoder"]
         problems["unexpected"] = [
-            f"{name} (beside an encoder without '{BASE_PREFIX}')" if name in table else name for name in unexplained
+            f"{name} (beside an encoder without '{BASE_PREFIX}')" if name in table else name
+            for name in fitted.unexplained
         ]
         if not wanted.ignore_mismatched_sizes:
-            problems["of another shape"] = [_mismatch(table[n], found[n], stored.grid) for n in mismatched]
+            problems["of another shape"] = [_mismatch(table[n], found[n], stored.grid) for n in fitted.mismatched]
     if lines := [f"{len(names)} {what}: {listed(names)}" for what, names in problems.items() if names]:
         raise CheckpointError(
             f"{stored.where} does not fit {wanted.model}:\n{'; '.join(lines)}.\n"
@@ -254,7 +252,7 @@ def _value(name: str, array: Array, stored: Stored, wanted: Wanted) -> Array:
         cast = array.astype(FLOAT_DTYPES[wanted.dtype])
     if not wanted.allow_nonfinite and not np.isfinite(cast).all():
         raise CheckpointError(
-            f"{stored.where}: {name}: values up to {np.abs(array).max():.3g} do not fit into {wanted.dtype}.\n"
+            f"{stored.where}: {name}: values up to {float(np.abs(array).max()):.3g} do not fit into {wanted.dtype}.\n"
             f"Load it as it is stored: dtype={array.dtype.name!r}."
         )
     return cast

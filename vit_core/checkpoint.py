@@ -148,13 +148,15 @@ def _content(path: Path, mmap: bool) -> Any:
 def _target(path: Path) -> Path:
     """Where a file of a checkpoint really is.
 
-    Links are followed within their folder, and from a snapshot of the hub's cache to its blobs; nowhere else.
+    Links are followed within their folder, and from a snapshot in the hub's cache to its blobs; nowhere else.
     """
     if not path.is_symlink():
         return path
     target, folder = Path(os.path.realpath(path)), Path(os.path.realpath(path.parent))
-    in_hub_cache = target.parent.name == "blobs" and target.parent.parent / "snapshots" in folder.parents
-    if target.parent == folder or in_hub_cache:
+    # REPOSITORY/snapshots/COMMIT/…/NAME leads to REPOSITORY/blobs/…, or on to the blobs that all repositories share.
+    snapshots = next((parent for parent in folder.parents if parent.name == "snapshots"), None)
+    blobs = [parent / "blobs" for parent in snapshots.parents[:2]] if snapshots else []
+    if target.parent == folder or any(target.is_relative_to(place) for place in blobs):
         return target
     raise UnsafeFileError(f"{path}: a symbolic link out of its folder.\nPut the file itself there.")
 

@@ -7,6 +7,7 @@ skipped, 130 stopped by Ctrl-C.
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -24,6 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     from vit_core.errors import VitError  # only now: --help imports nothing
 
+    if isinstance(sys.stdout, io.TextIOWrapper):  # file names and labels hold what a terminal cannot always show
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         status: int = import_module(f"vitriad.{arguments.command}").run(arguments)
         sys.stdout.flush()

@@ -45,13 +45,16 @@ def _classify(files: list[Path]) -> None:
     """Prints the predictions of every backend, and how far the backends are apart."""
     folder = find("digits-vit")
     processor = AutoImageProcessor.from_pretrained(folder)
-    columns = [["file", *(file.name for file in files)], ["true", *(file.name[0] for file in files)]]
+    true = [file.name[0] for file in files]
+    columns = [["file", *(file.name for file in files), "right"], ["true", *true, len(files)]]
     logits: dict[str, Array] = {}
     for backend in available_backends("ViTForImageClassification"):
         model = load_classifier(folder, backend)
         logits[backend] = predict(model, np.stack([read_pixels(file, processor, model.config) for file in files]))
-        best = [(model.config.id2label[int(row.argmax())], row.max()) for row in probabilities(logits[backend])]
-        columns.append([backend, *(f"{label} {score:6.1%}" for label, score in best)])
+        scores = probabilities(logits[backend])
+        labels = [model.config.id2label[best] for best in scores.argmax(axis=1).tolist()]
+        cells = [f"{label} {score:6.1%}" for label, score in zip(labels, scores.max(axis=1), strict=True)]
+        columns.append([backend, *cells, sum(map(str.__eq__, labels, true))])
     print_table([*zip(*columns, strict=True)])
     for one, other in combinations(logits, 2):
         print(f"{one} and {other}: logits differ by at most {np.abs(logits[one] - logits[other]).max():.1e}")

@@ -37,12 +37,7 @@ BICUBIC = 3
 BATCH, RATE, WEIGHT_DECAY, WARMUP, CLIP = 64, 3e-3, 0.05, 0.05, 1.0  # WARMUP: share of the steps; CLIP: gradient norm
 TURN, SHIFT, ZOOM = 6.0, 0.06, 0.06  # largest augmentation: degrees, share of the side, share of the size
 ENCODER = {"hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 96}
-DECODER = {
-    "decoder_hidden_size": 48,
-    "decoder_num_hidden_layers": 2,
-    "decoder_num_attention_heads": 4,
-    "decoder_intermediate_size": 96,
-}
+DECODER = {f"decoder_{name}": size for name, size in ENCODER.items()} | {"decoder_num_hidden_layers": 2}
 INIT = 0.1  # the usual 0.02 suits widths near 768; models this narrow learn faster from larger weights
 
 

@@ -245,14 +245,18 @@ def test_values_that_are_not_finite_are_refused_by_name(saved, value):
     np.testing.assert_array_equal(np.isfinite(found), [True, False, True, False] + [True] * 8)
 
 
-@pytest.mark.parametrize(("stored", "wanted", "value"), [("float64", "float32", 1e300), ("float32", "float16", 1e5)])
+OVERFLOWS = [("float64", "float32", 1e300), ("float32", "float16", 1e5), ("bfloat16", "float16", 2.0**20)]
+OVERFLOWS += [("float64", "bfloat16", 1e300), ("float64", "float16", -1e5)]
+
+
+@pytest.mark.parametrize(("stored", "wanted", "value"), OVERFLOWS)
 def test_values_that_do_not_fit_are_an_error(saved, stored, wanted, value):
     def enlarge(tensors):
         return {name: np.full(array.shape, value, stored) for name, array in tensors.items()}
 
     folder, _ = saved("ViTModel", enlarge)
     message = refusal(folder, "ViTModel", dtype=wanted)
-    assert f"embeddings.cls_token: values up to {value:.3g} do not fit into {wanted}.\n" in message
+    assert f"embeddings.cls_token: values up to {abs(value):.3g} do not fit into {wanted}.\n" in message
     assert f"dtype={stored!r}" in message
     conversion.load_pretrained(folder, "ViTModel", {"dtype": stored})
 

@@ -168,18 +168,24 @@ def test_links_out_of_the_folder_are_not_followed(folder, name):
     assert refusal(folder, UnsafeFileError).startswith(f"{name}: a symbolic link out of its folder")
 
 
-def test_links_within_the_folder_and_the_cache_of_the_hub_are_followed(folder):
+@pytest.mark.parametrize("is_shared", [False, True])
+def test_links_within_the_folder_and_the_cache_of_the_hub_are_followed(folder, is_shared):
     os.replace(folder / SHARDS[1], folder / "other.safetensors")
     (folder / SHARDS[1]).symlink_to("other.safetensors")
     check(open_weights(folder))
     cache = folder.parent / "models--owner--name"
     (cache / "blobs").mkdir(parents=True)
+    (folder.parent / "blobs" / "ab").mkdir(parents=True)
     for inner in ("", "sub"):
         snapshot = cache / "snapshots" / ("0" * 40) / inner
         snapshot.mkdir(parents=True, exist_ok=True)
         for name in (*SHARDS, INDEX):
-            (cache / "blobs" / name[::-1]).write_bytes((folder / name).read_bytes())
-            (snapshot / name).symlink_to(os.path.relpath(cache / "blobs" / name[::-1], snapshot))
+            blob = cache / "blobs" / f"{name}{inner}"
+            blob.write_bytes((folder / name).read_bytes())
+            if is_shared:  # by all repositories: huggingface_hub 2.4
+                os.replace(blob, folder.parent / "blobs" / "ab" / blob.name)
+                blob.symlink_to(f"../../blobs/ab/{blob.name}")
+            (snapshot / name).symlink_to(os.path.relpath(blob, snapshot))
         check(open_weights(snapshot))
 
 

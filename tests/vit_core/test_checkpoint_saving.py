@@ -1,10 +1,13 @@
 """Saves: what is written, what is kept, what is refused before anything is written."""
 
+import ctypes
+import errno
 import json
 import os
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -331,3 +334,52 @@ def test_a_damaged_manifest_does_not_stop_a_save(folder):
     (folder / "manifest.json").write_text("{")
     save(folder)
     check(folder)
+
+
+# Other systems
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EINVAL, errno.ENOTSUP])
+def test_file_systems_that_cannot_swap(folder, monkeypatch, number):
+    save(folder, {"old": np.ones(1)})
+    calls = []
+
+    def refuse(*arguments):
+        calls.append(arguments)
+        ctypes.set_errno(number)
+        return -1
+
+    monkeypatch.setattr(ctypes, "CDLL", lambda name, use_errno: SimpleNamespace(renameat2=refuse))
+    save(folder)
+    check(folder)
+    new, old = os.fsencode(folder.with_name(f".model.tmp-{os.getpid()}")), os.fsencode(folder)
+    assert calls == [(-100, new, -100, old, 2)]
+
+
+def test_a_swap_that_the_system_refuses_is_an_error(folder, monkeypatch):
+    save(folder)
+
+    def refuse(*arguments):
+        ctypes.set_errno(errno.EXDEV)
+        return -1
+
+    monkeypatch.setattr(ctypes, "CDLL", lambda name, use_errno: SimpleNamespace(renameat2=refuse))
+    assert "saving failed: Invalid cross-device link." in refusal(folder, tensors={"new": np.ones(1)})
+    check(folder)
+
+
+def test_systems_without_the_call_and_without_locks(folder, monkeypatch):
+    monkeypatch.setattr(ctypes, "CDLL", lambda name, use_errno: SimpleNamespace())
+    monkeypatch.setattr(atomic_folder, "fcntl", None)
+    for tensors in ({"old": np.ones(1)}, TENSORS):
+        save(folder, tensors)
+        check(folder, tensors)
+    monkeypatch.setattr(sys, "platform", "darwin")
+    save(folder)
+    check(folder)
+
+
+def test_this_system_swaps_in_one_step(folder):
+    save(folder)
+    save(folder.with_name("other"), {"a": np.ones(1)})
+    assert atomic_folder._exchange(folder, folder.with_name("other")) == (sys.platform == "linux")

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,15 @@ def test_table_for_people(capsys):
     assert "it/s" not in captured.err
 
 
+@pytest.mark.parametrize(("at_terminal", "count", "shown"), [(True, 20, True), (True, 3, False), (False, 20, False)])
+def test_progress_is_shown_for_many_images_at_a_terminal(capsys, monkeypatch, at_terminal, count, shown):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: at_terminal)
+    assert main(["classify", "--json", *map(str, FILES[:count])]) == 0
+    captured = capsys.readouterr()
+    assert ("20/20" in captured.err) is shown
+    assert len([json.loads(line) for line in captured.out.splitlines()]) == count
+
+
 def test_unreadable_images_are_reported_and_skipped(capsys, tmp_path):
     damaged = tmp_path / "damaged.png"
     damaged.write_bytes(FILES[0].read_bytes()[:50])
@@ -67,6 +77,13 @@ def test_unreadable_images_are_reported_and_skipped(capsys, tmp_path):
 
 def test_a_path_given_twice_is_shown_twice(capsys):
     assert len(classify(capsys, FILES[0], FILES[0])) == 2
+
+
+def test_what_a_terminal_cannot_show_is_escaped(capsys, tmp_path):
+    labels = [f"label \udcff{i}" for i in range(10)]
+    ids = {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
+    assert main(["classify", "--model", changed(tmp_path, **ids), str(FILES[0])]) == 0
+    assert "label \\udcff0 100.0%" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "P", "CMYK"])
