@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 from conversion.engine import Dialect, canonical_names, listed
 from conversion.tables import hf
-from vit_core.atomic_folder import finish_swap
 from vit_core.checkpoint import MANIFEST_NAME, SUFFIX, Weights, open_weights, weight_names
 from vit_core.config import CONFIG_NAME
 from vit_core.errors import CheckpointError, ConfigError, InputError, MissingFileError, VitError
@@ -92,7 +91,6 @@ def open_source(
     options = {"variant": variant, "mmap": mmap, "verify": verify, "limits": limits}
     if os.path.isfile(src):
         return _source(where, None, _open(Path(src), options), None)
-    finish_swap(src)
     wanted = [CONFIG_NAME, MANIFEST_NAME, *weight_names(variant)]
     folder = resolve(src, wanted, **hub)
     commit = None if os.path.isdir(src) else _commit(folder)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from vit_core.atomic_folder import finish_swap
 from vit_core.errors import CheckpointError, MissingFileError
 
 # Keywords of from_pretrained that say where and how to fetch, and nothing else.
@@ -42,6 +43,7 @@ def resolve(
     """
     if Path(subfolder).is_absolute() or ".." in Path(subfolder).parts:
         raise CheckpointError(f"subfolder {subfolder!r}: expected a path inside the checkpoint.")
+    finish_swap(name_or_path)
     if os.path.isdir(name_or_path):
         return Path(name_or_path) / subfolder
     if os.path.isfile(name_or_path):

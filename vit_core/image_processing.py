@@ -32,7 +32,7 @@ PerChannel = float | list[float] | tuple[float, ...] | Array
 
 PREPROCESSOR_NAME = "preprocessor_config.json"
 
-_logger = logging.getLogger(__name__)
+_logger = logging.getLogger("vitriad")
 _LAYOUTS = ("channels_first", "channels_last", "none")
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 _INFERRED_CHANNELS = (1, 3)  # the channel counts that a layout is inferred from

@@ -79,16 +79,20 @@ _SINCOS = Initialiser("sincos")
 
 
 def class_name(cls: str | type) -> str:
-    """The canonical name of a model class, given as a class or a name of any backend ("TFViTModel" -> "ViTModel").
+    """The canonical name of a model class of any backend, or of a subclass of one: "TFViTModel" -> "ViTModel".
+
+    Args:
+        cls: the class, or its name.
 
     Raises:
         ConfigError: no such class.
     """
-    given = cls if isinstance(cls, str) else cls.__name__
-    name = given.removeprefix("TF").removeprefix("Flax")
-    if name not in MODEL_CLASSES:
-        raise ConfigError(f"model class: expected one of {', '.join(MODEL_CLASSES)}, got {given!r}.")
-    return name
+    given = [cls] if isinstance(cls, str) else [base.__name__ for base in cls.__mro__]
+    names = [name.removeprefix("TF").removeprefix("Flax") for name in given]
+    known = next((name for name in names if name in MODEL_CLASSES), None)
+    if known is None:
+        raise ConfigError(f"model class: expected one of {', '.join(MODEL_CLASSES)}, got {given[0]!r}.")
+    return known
 
 
 def parameter_table(

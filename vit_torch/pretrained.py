@@ -149,7 +149,7 @@ class ViTPreTrainedModel(nn.Module):
             InputError: a keyword that means nothing here.
         """
         wants_info = kwargs.pop("output_loading_info", False)
-        loaded = conversion.load_pretrained(pretrained_model_name_or_path, cls.__name__, kwargs)
+        loaded = conversion.load_pretrained(pretrained_model_name_or_path, cls, kwargs)
         with torch.device("meta"):
             model = cls(loaded.config, **loaded.options)
         model.assign({name: _tensor(array) for name, array in loaded.tensors.items()})

@@ -286,3 +286,15 @@ def test_training_leaves_the_tensors_a_model_was_made_from_alone():
             parameter.add_(1)
     for key, array in draw(config, "ViTModel", seed=3).items():
         np.testing.assert_array_equal(tensors[key], array, err_msg=key)
+
+
+def test_subclasses_save_and_load_as_their_class(tmp_path):
+    class Mine(vit_torch.ViTForImageClassification):
+        pass
+
+    model = Mine(make_config("ViTForImageClassification"))
+    model.save_pretrained(tmp_path)
+    loaded = Mine.from_pretrained(tmp_path)
+    assert type(loaded) is Mine
+    assert loaded.config.architectures == ["ViTForImageClassification"]
+    check_weights(loaded, model)
