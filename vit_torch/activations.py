@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vit_core.errors import ConfigError
+
 SQRT_2_OVER_PI = math.sqrt(2 / math.pi)
 
 
@@ -104,8 +106,17 @@ class XIELU(nn.Module):
 
 
 def activation(name: str | Callable[[Tensor], Tensor]) -> nn.Module:
-    """The module for an activation given by name, as a function or as a module."""
+    """The module for an activation given by name, as a function or as a module.
+
+    Raises:
+        ConfigError: a module with parameters or buffers; no initialiser and no checkpoint would know them.
+    """
     if isinstance(name, nn.Module):
+        if [*name.parameters(), *name.buffers()]:
+            raise ConfigError(
+                f"activation: expected a function, or a module without parameters, got {type(name).__name__}.\n"
+                'Activations with parameters go by name: "prelu", "xielu".'
+            )
         return name
     if callable(name):
         return Activation(name)

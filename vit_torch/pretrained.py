@@ -127,7 +127,7 @@ class ViTPreTrainedModel(nn.Module):
         shapes = {name: array.shape for name, array in tensors.items()}
         check_tensors(cls.__name__, model.parameter_table(), shapes)
         model.assign({name: _tensor(array).detach().clone() for name, array in tensors.items()})
-        return model.eval()
+        return model.complete()
 
     def assign(self, tensors: Mapping[str, Tensor]) -> None:
         """Makes these tensors the parameters themselves, without a copy."""
@@ -154,16 +154,29 @@ class ViTPreTrainedModel(nn.Module):
             model = cls(loaded.config, **loaded.options)
         model.assign({name: _tensor(array) for name, array in loaded.tensors.items()})
         model.fill_missing(loaded.missing)
-        model.eval()
+        model.complete()
         return (model, loaded.info) if wants_info else model
 
     def fill_missing(self, names: Sequence[str]) -> None:
         """Storage and fresh values for the parameters that a checkpoint did not have."""
         table = self.parameter_table()
         dtype = getattr(torch, self.config.dtype or "float32")
-        device = torch.get_default_device()
-        self.assign({name: torch.empty(table[name].shape, dtype=dtype, device=device) for name in names})
+        self.assign({name: torch.empty(table[name].shape, dtype=dtype, device="cpu") for name in names})
         self.fill([table[name] for name in names])
+
+    def complete(self) -> Self:
+        """This model, all its weights given, on torch's default device and in eval mode.
+
+        Raises:
+            CheckpointError: a subclass has parameters of its own, which no checkpoint holds.
+        """
+        extra = [name for name, tensor in self.state_dict().items() if tensor.is_meta]
+        if extra:
+            raise CheckpointError(
+                f"{type(self).__name__}: no checkpoint holds {', '.join(extra[:10])}.\n"
+                "Rather than adding parameters in a subclass, keep the model inside a module of your own."
+            )
+        return self.to(torch.get_default_device()).eval()
 
     def save_pretrained(
         self,

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch_models
 
 import vit_torch
 from vit_core.masking import noise
@@ -18,26 +19,13 @@ ROOT = Path(__file__).parent.parent.parent
 PEERS = {version: ROOT / f".venv-{version}" / "bin" / "python" for version in ("hf4", "hf5")}
 pytestmark = pytest.mark.peers
 
-SIZES = {
-    "hidden_size": 24,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 3,
-    "intermediate_size": 36,
-    "image_size": 16,
-    "patch_size": 4,
-}
-DECODER = {
-    "decoder_hidden_size": 16,
-    "decoder_num_hidden_layers": 1,
-    "decoder_num_attention_heads": 2,
-    "decoder_intermediate_size": 20,
-}
+SIZES = {**torch_models.SIZES, "image_size": 16}
 CASES = {
     "ViTModel": SIZES,
     "ViTForImageClassification": {**SIZES, "num_labels": 5, "qkv_bias": False},
     "ViTForMaskedImageModeling": {**SIZES, "encoder_stride": 4},
     "ViTMAEModel": {**SIZES},
-    "ViTMAEForPreTraining": {**SIZES, **DECODER, "norm_pix_loss": True},
+    "ViTMAEForPreTraining": {**SIZES, **torch_models.DECODER, "norm_pix_loss": True},
 }
 
 

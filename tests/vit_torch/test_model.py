@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch_models import FIELDS, PATCHES, make_config, make_inputs, make_model
 
 import vit_torch
-from vit_core import InputError
+from vit_core import ConfigError, InputError
 from vit_core.config import ACTIVATIONS
 from vit_core.inputs import warn_unseen
 
@@ -369,3 +369,9 @@ def test_parameters_are_counted_as_published():
     assert (model.num_parameters(), model.num_parameters(only_trainable=True)) == (111_907_840, 111_655_680)
     embeddings = 768 + 197 * 768 + 768 * 3 * 16 * 16 + 768
     assert model.num_parameters(exclude_embeddings=True) == 111_907_840 - embeddings
+
+
+def test_activation_modules_may_not_have_parameters():
+    assert vit_torch.ViTModel(make_config("ViTModel", hidden_act=torch.nn.ReLU6()))
+    with pytest.raises(ConfigError, match="PReLU"):
+        vit_torch.ViTModel(make_config("ViTModel", hidden_act=torch.nn.PReLU()))

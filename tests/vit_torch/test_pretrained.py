@@ -298,3 +298,23 @@ def test_subclasses_save_and_load_as_their_class(tmp_path):
     assert type(loaded) is Mine
     assert loaded.config.architectures == ["ViTForImageClassification"]
     check_weights(loaded, model)
+
+
+def test_a_subclass_with_parameters_of_its_own_is_refused(tmp_path):
+    class Wider(vit_torch.ViTForImageClassification):
+        def __init__(self, config):
+            super().__init__(config)
+            self.adapter = torch.nn.Linear(3, 3)
+
+    make_model("ViTForImageClassification").save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match=r"adapter\.weight, adapter\.bias"):
+        Wider.from_pretrained(tmp_path)
+
+
+def test_models_are_loaded_onto_the_default_device(tmp_path):
+    make_model("ViTModel", options={"add_pooling_layer": False}).save_pretrained(tmp_path)
+    with torch.device("meta"):  # stands for an accelerator
+        model = vit_torch.ViTModel.from_pretrained(tmp_path)  # its pooler is initialised anew
+    assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
+    model = vit_torch.ViTModel.from_pretrained(tmp_path)
+    assert {parameter.device.type for parameter in model.parameters()} == {"cpu"}
