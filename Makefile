@@ -12,13 +12,14 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 SOURCES := pyproject.toml constraints.txt
 
-.PHONY: help demo test check bench mutate golden test-peers clean
+.PHONY: help demo test check bench reliability mutate golden test-peers clean
 
 help:
 	@echo "make demo        classify held-out digits and reconstruct masked ones, with every installed backend"
 	@echo "make test        run the tests"
 	@echo "make check       lint, types and layers"
 	@echo "make bench       run the benchmarks (ratios within one run)"
+	@echo "make reliability  every bad input and every interrupted save, with the figures of docs/reliability.md"
 	@echo "make mutate      plant faults one at a time and show that the tests catch each"
 	@echo "make golden      write the golden files anew (own environment, transformers 4.57.6)"
 	@echo "make test-peers  exchange checkpoints with transformers 4.57.6 and 5.23 (own environments)"
@@ -55,6 +56,9 @@ check: $(VENV)/.dev
 
 mutate: $(VENV)/.dev
 	$(BIN)/python tests/mutate.py
+
+reliability: $(VENV)/.dev
+	$(BIN)/python -m pytest tests/reliability -m 'reliability or not reliability' $(PYTEST_ARGS)
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m pytest tests/benchmarks -m bench $(PYTEST_ARGS)

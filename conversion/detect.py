@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 
 from conversion.engine import Dialect, canonical_names, listed
 from conversion.tables import hf
-from vit_core.checkpoint import MANIFEST_NAME, SUFFIX, Weights, open_weights, weight_names
+from vit_core.atomic_folder import finish_swap
+from vit_core.checkpoint import MANIFEST_NAME, SUFFIX, Weights, open_weights, read_index, weight_names
 from vit_core.config import CONFIG_NAME
 from vit_core.errors import CheckpointError, ConfigError, InputError, MissingFileError, VitError
-from vit_core.hub import resolve
+from vit_core.hub import Repository, commit_of, local_folder
 from vit_core.jsonfile import read_json
 from vit_core.limits import LIMITS, Limits
 
@@ -79,7 +80,7 @@ def open_source(
     Args:
         src: folder, safetensors file, or "owner/name" on the hub, of which only the files needed are fetched.
         variant: see `vit_core.checkpoint.open_weights`, also for `mmap`, `verify` and `limits`.
-        **hub: options of `vit_core.hub.resolve`.
+        **hub: options of `vit_core.hub.Repository`.
 
     Raises:
         MissingFileError: nothing there.
@@ -91,15 +92,31 @@ def open_source(
     options = {"variant": variant, "mmap": mmap, "verify": verify, "limits": limits}
     if os.path.isfile(src):
         return _source(where, None, _open(Path(src), options), None)
-    wanted = [CONFIG_NAME, MANIFEST_NAME, *weight_names(variant)]
-    folder = resolve(src, wanted, **hub)
-    commit = None if os.path.isdir(src) else _commit(folder)
-    return _unchanged(folder, lambda: _source(where, _config(folder), _open(folder, options), commit))
+    local = local_folder(src, hub.get("subfolder") or "")
+    folder = local or _fetched(Repository(where, **hub), variant, limits)
+    return _unchanged(folder, lambda: _source(where, _config(folder), _open(folder, options), commit_of(folder)))
+
+
+def _fetched(repository: Repository, variant: str | None, limits: Limits) -> Path:
+    """The folder of the hub's cache with the configuration, the manifest and the weights of a repository."""
+    single, index, _ = weight_names(variant)
+    for file in (CONFIG_NAME, MANIFEST_NAME):
+        repository.fetch(file)
+    for file in (single, index):
+        if (found := repository.fetch(file)) and file == index:
+            for shard in sorted(read_index(found, limits)):
+                repository.fetch(shard)
+        if found:
+            return found.parent
+    # Here, where there is no safetensors file, a reader of other containers would fetch its own.
+    _refuse_others(repository.name, repository.names())
+    repository.fail(single, index)
 
 
 def _unchanged(folder: Path, read: Callable[[], Source]) -> Source:
     """What `read` finds in a folder, all of it of one checkpoint: again if a save replaced the folder meanwhile."""
     for _ in range(_ATTEMPTS):
+        finish_swap(folder)
         if not folder.is_dir():
             raise MissingFileError(f"{folder}: no such folder.")
         with _held(folder) as is_same:
@@ -116,15 +133,33 @@ def _unchanged(folder: Path, read: Callable[[], Source]) -> Source:
 
 @contextmanager
 def _held(folder: Path) -> Iterator[Callable[[], bool]]:
-    """Whether `folder` is still the one it was at the start. It is kept open, so that no new one gets its number."""
+    """Whether `folder` and the files of a checkpoint in it are still the ones that were there at the start.
+
+    The folder is kept open, so that no new one gets its number.
+    """
     if os.name != "posix":  # folders cannot be opened, and one in use cannot be replaced
         yield lambda: True
         return
     descriptor = os.open(folder, os.O_RDONLY)
+    before = _versions(folder)
+
+    def is_same() -> bool:
+        try:
+            return os.path.samestat(os.fstat(descriptor), os.stat(folder)) and _versions(folder) == before
+        except FileNotFoundError:
+            return False
+
     try:
-        yield lambda: folder.exists() and os.path.samestat(os.fstat(descriptor), os.stat(folder))
+        yield is_same
     finally:
         os.close(descriptor)
+
+
+def _versions(folder: Path) -> dict[str, tuple[int, int]]:
+    """Inode and time of every file of a checkpoint in a folder: saves replace files and never write into them."""
+    with os.scandir(folder) as entries:
+        mine = [entry for entry in entries if entry.name.endswith((SUFFIX, ".json"))]
+        return {entry.name: (entry.inode(), entry.stat(follow_symlinks=False).st_mtime_ns) for entry in mine}
 
 
 def _config(folder: Path) -> dict[str, Any] | None:
@@ -133,12 +168,17 @@ def _config(folder: Path) -> dict[str, Any] | None:
 
 
 def _open(path: Path, options: dict[str, Any]) -> Weights:
-    names = [path.name] if path.is_file() else os.listdir(path)
-    if not any(name.endswith(SUFFIX) for name in names):
-        for name in sorted(names, key=lambda name: ("model" not in name and "weights" not in name, name)):
-            if advice := _OTHER_FILES.get(Path(name).suffix):
-                raise CheckpointError(f"{path}: {name} is not read here; expected {SUFFIX} files.\n{advice}")
+    _refuse_others(path, [path.name] if path.is_file() else os.listdir(path))
     return open_weights(path, **options)
+
+
+def _refuse_others(where: object, names: list[str]) -> None:
+    """Refuses by name what is there in place of safetensors files."""
+    if any(name.endswith(SUFFIX) for name in names):
+        return
+    for name in sorted(names, key=lambda name: ("model" not in name and "weights" not in name, name)):
+        if advice := _OTHER_FILES.get(Path(name).suffix):
+            raise CheckpointError(f"{where}: {name} is not read here; expected {SUFFIX} files.\n{advice}")
 
 
 def _source(where: str, config: dict[str, Any] | None, weights: Weights, commit: str | None) -> Source:
@@ -151,9 +191,3 @@ def _source(where: str, config: dict[str, Any] | None, weights: Weights, commit:
     if not names:
         raise CheckpointError(f"{where}: not a ViT or ViTMAE that is known here: tensors {listed([*weights], 3)}.")
     return Source(where, config, weights, dialect, names, unexplained, commit)
-
-
-def _commit(snapshot: Path) -> str | None:
-    """The commit that a folder of the hub's cache is a snapshot of."""
-    parts = snapshot.parts
-    return parts[parts.index("snapshots") + 1] if "snapshots" in parts[:-1] else None

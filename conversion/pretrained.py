@@ -115,7 +115,8 @@ def load_pretrained(name_or_path: str | Path, cls: str | type, kwargs: Mapping[s
             position_kernel: resampler for position tables of another grid, see `vit_core.positions.resize_matrix`;
             allow_nonfinite: load NaN and infinity;
             variant, mmap, verify, limits: see `vit_core.checkpoint.open_weights`;
-            revision, subfolder, cache_dir, token, local_files_only, force_download: see `vit_core.hub.resolve`;
+            revision, subfolder, cache_dir, token, local_files_only, force_download, endpoint: see
+                `vit_core.hub.Repository`;
             any field of the configuration.
 
     Raises:
@@ -184,7 +185,8 @@ def save_pretrained(
     """Writes config.json and weights that every backend and transformers load, in place of what was there.
 
     Args:
-        folder: see `vit_core.checkpoint.save_folder`, also for `max_shard_size`, `variant` and `source`.
+        folder: see `vit_core.checkpoint.save_folder`, also for `max_shard_size`, `variant` and `source` (unless given,
+            the hub repository and the commit that the configuration was loaded from).
         config: of the model; the file also says the class and the dtype.
         tensors: canonical name -> array, all that the class has.
         class_name: name of the model class, in any backend.
@@ -211,7 +213,7 @@ def save_pretrained(
         tensors=ordered,
         max_shard_size=max_shard_size,
         variant=variant,
-        source=source,
+        source=source or (f"{config.name_or_path}@{config.hub_commit}" if config.hub_commit else None),
     )
 
 
@@ -259,7 +261,8 @@ def _config(source: Source, model: str, given: Mapping[str, Any]) -> Any:
     """The configuration of the class: chosen keys, overridden by every keyword that nobody else takes."""
     taken = {*_OPENING, *_FITTING, *_OWN, *_ASSERTIONS, *_MODEL_OPTIONS.get(model, {})}
     overrides = {name: value for name, value in given.items() if name not in taken}
-    data = {**_config_data(source, given.get("config")), "name_or_path": source.where}
+    origin = {"name_or_path": source.where, "hub_commit": source.commit}
+    data = {**_config_data(source, given.get("config")), **origin}
     made: Any = MODEL_CLASSES[model].from_dict(data, return_unused_kwargs=True, **overrides)
     config, unknown = made
     for name in unknown:

@@ -17,6 +17,7 @@ from vit_core.errors import (
     VitError,
 )
 from vit_core.image_files import open_image
+from vit_core.image_options import ChannelDimension, PILImageResampling
 from vit_core.image_processing import AutoImageProcessor, ViTFeatureExtractor, ViTImageProcessor
 from vit_core.inputs import checked
 from vit_core.limits import LIMITS, Limits
@@ -27,6 +28,7 @@ __all__ = [
     "AutoImageProcessor",
     "BackendError",
     "BatchFeature",
+    "ChannelDimension",
     "CheckpointError",
     "ConfigError",
     "ImageError",
@@ -34,6 +36,7 @@ __all__ = [
     "Limits",
     "MissingFileError",
     "MissingImageError",
+    "PILImageResampling",
     "UnsafeFileError",
     "ViTConfig",
     "ViTFeatureExtractor",

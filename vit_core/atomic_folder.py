@@ -1,9 +1,14 @@
-"""Replacing a folder as a whole: whoever looks finds the old one or the new one, complete, whatever happens meanwhile.
+"""Replacing a folder or a file as a whole: whoever looks finds the old one or the new one, complete, whatever happens.
 
 The new folder is completed beside the old one (`.NAME.tmp-PID`), with hard links to the files that stay, brought to the
 disk, and swapped with the old one in one step. Where the system cannot swap folders, the old one is renamed aside
 (`.NAME.old-PID`) and the new one into its place; if that is interrupted, the next load or save finishes it. A lock
 (`.NAME.lock`, gone after the save) keeps a second writer out.
+
+A folder that has to stay (a mount point, where this process runs, in a folder nobody may write to) gets its new files
+one by one: they are completed inside it (`.vitriad.tmp-PID`), renaming that to `.vitriad.new` decides for them, and
+then they are moved to their places. If that is interrupted after the decision, the next load or save finishes it; until
+then, other programs than vitriad may see old files beside new ones.
 """
 
 from __future__ import annotations
@@ -11,13 +16,15 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import stat
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
-from vit_core.errors import CheckpointError
+from vit_core.errors import CheckpointError, VitError
 
 try:
     import fcntl
@@ -25,6 +32,8 @@ except ImportError:  # Windows: nothing keeps two writers apart there
     fcntl = None  # type: ignore[assignment]
 
 _SPACE_FACTOR = 1.1  # free bytes wanted per byte to write
+_PATIENCE = 1.0  # seconds that a reader waits for a save that is putting its files in place
+_STALE = ".stale"  # in `.vitriad.new`: an empty file for each old file to be removed
 
 
 @contextmanager
@@ -39,58 +48,182 @@ def replacing(folder: str | Path, *, size: int, is_replaced: Callable[[str], boo
     Raises:
         CheckpointError: the folder cannot be replaced, has too little space, or another process is at it.
     """
+    if folder == "":
+        raise CheckpointError("expected a folder to save into, got an empty name.")
     try:
         folder = Path(os.path.realpath(folder))
-        _check_target(folder, size)
-        with _locked(folder):
+        _check_target(folder, size, is_replaced)
+        stays = _has_to_stay(folder)
+        with _locked(folder, stays):
             _tidy(folder)
-            new = _beside(folder, "tmp", os.getpid())
+            new = (_inside if stays else _beside)(folder, f"tmp-{os.getpid()}")
             try:
-                _keep_others(folder, new, is_replaced)
+                if stays:
+                    new.mkdir()
+                else:
+                    _keep_others(folder, new, is_replaced)
                 yield new
                 _sync(inner for inner, _, _ in os.walk(new))
-                _swap(new, folder)
+                if stays:
+                    _decide(new, folder, is_replaced)
+                else:
+                    _swap(new, folder)
             finally:
                 shutil.rmtree(new, ignore_errors=True)  # after the swap, this is the old one
-    except CheckpointError:
-        raise
     except OSError as problem:
+        if isinstance(problem, VitError):
+            raise
         raise CheckpointError(
             f"{folder}: saving failed: {problem.strerror or problem}.\n"
             "The folder holds what it held before, or the new checkpoint, whole."
         ) from problem
 
 
-def finish_swap(folder: str | Path) -> None:
-    """Finishes a save that was interrupted between its two renames, so that `folder` is there again.
+def write_file(path: str | Path, text: str, *, error: type[VitError]) -> None:
+    """Puts a text into a file; the file is the old one or the new one, complete.
 
-    Nothing to do where folders are swapped in one step, and where `folder` exists or never did.
+    Args:
+        path: made where missing, with its folders; of a link, the file it leads to. An old file's permissions stay.
+        text: written as UTF-8.
+        error: class of the error.
 
     Raises:
-        CheckpointError: another process is saving there right now.
+        error: the file cannot be written.
+    """
+    try:
+        path = Path(os.path.realpath(path))
+        if path.parent.is_file():
+            raise error(f"{path.parent}: expected a folder to save into, got a file.")
+        finish_swap(path.parent)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        mode = os.stat(path).st_mode if _is_there(path) else None
+        if mode is not None and not stat.S_ISREG(mode):
+            raise error(f"{path}: expected a file to write, got a folder or a device.")
+        if mode is not None and not os.access(path, os.W_OK):
+            raise error(f"{path}: cannot be written: it is read-only.")
+        for leftover in _dead(_beside(path, "tmp-")):
+            leftover.unlink()
+        _replace_file(path, text.encode("utf-8"), mode)
+    except (OSError, ValueError) as problem:  # ValueError: no file can have this name
+        if isinstance(problem, VitError):
+            raise
+        raise error(
+            f"{path}: saving failed: {getattr(problem, 'strerror', None) or problem}.\n"
+            "The file is what it was before, or the new one, whole."
+        ) from problem
+
+
+def _replace_file(path: Path, content: bytes, mode: int | None) -> None:
+    new = _beside(path, f"tmp-{os.getpid()}")
+    try:
+        with open(new, "xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        if mode is not None:
+            os.chmod(new, stat.S_IMODE(mode))
+        os.replace(new, path)
+    except BaseException:
+        with suppress(OSError):
+            new.unlink(missing_ok=True)
+        raise
+    _sync([path.parent])
+
+
+def finish_swap(folder: str | Path) -> None:
+    """Finishes a save that was interrupted while it put its files in place, so that `folder` is whole again.
+
+    Waits a second for a save that is doing just that.
+
+    Raises:
+        CheckpointError: another process is saving there right now, or the folder cannot be written to.
     """
     try:
         folder = Path(os.path.realpath(folder))
     except ValueError:  # no file can have this name
         return
-    if not folder.exists() and _leftovers(folder, "old"):
-        with _locked(folder):
-            _tidy(folder)
+    until = time.monotonic() + _PATIENCE
+    while _is_interrupted(folder):
+        try:
+            with _locked(folder, _is_decided(folder)):
+                _tidy(folder)
+                return
+        except CheckpointError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.01)
+        except OSError as problem:
+            raise CheckpointError(
+                f"{folder}: a save to it was interrupted, and cannot be finished: {problem.strerror or problem}.\n"
+                "Load it once as a user, and on a machine, that can write to it."
+            ) from problem
 
 
-def _check_target(folder: Path, size: int) -> None:
+def _is_interrupted(folder: Path) -> bool:
+    try:
+        return _is_decided(folder) or (_is_empty(folder) and bool(_leftovers(_beside(folder, "old-"))))
+    except OSError:  # nothing that could be read, and so finished, is there
+        return False
+
+
+def _is_decided(folder: Path) -> bool:
+    """Whether files wait in `.vitriad.new`; never in one that is a link, whose files are somebody else's."""
+    try:
+        return stat.S_ISDIR(os.lstat(_inside(folder, "new")).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
+def _is_there(path: Path) -> bool:
+    """Like path.exists(), which takes some errors, and in newer Pythons all, for a no."""
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def _is_empty(folder: Path) -> bool:
+    """Whether there is nothing at this name, or only a folder without content."""
+    try:
+        return not os.listdir(folder)
+    except FileNotFoundError:
+        return True
+    except NotADirectoryError:
+        return False
+
+
+def _check_target(folder: Path, size: int, is_replaced: Callable[[str], bool]) -> None:
     """Refuses a folder that cannot be replaced, before anything is written."""
-    if folder.exists() and not folder.is_dir():
-        raise CheckpointError(f"{folder}: expected a folder to save into, got a file.")
-    for what, is_so in (("a mount point", os.path.ismount(folder)), ("where this process runs", _runs_in(folder))):
-        if is_so:
-            raise CheckpointError(f"{folder}: {what}, so it cannot be replaced as a whole: save into a folder inside.")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    for needed in (folder.parent, folder):
-        if needed.exists() and not os.access(needed, os.W_OK):
-            raise CheckpointError(f"{folder}: cannot be saved to: {needed} is read-only.")
-    if (free := shutil.disk_usage(folder.parent).free) < _SPACE_FACTOR * size:
+    if not folder.name:
+        raise CheckpointError(f"{folder}: the root of a file system: save into a folder inside.")
+    if _is_there(folder):
+        if not folder.is_dir():
+            raise CheckpointError(f"{folder}: expected a folder to save into, got a file.")
+        if inner := [entry.name for entry in os.scandir(folder) if is_replaced(entry.name) and _is_folder(entry)]:
+            raise CheckpointError(f"{folder}: {inner[0]} is a folder, where a file is to be saved.")
+        if not os.access(folder, os.W_OK):
+            raise CheckpointError(f"{folder}: cannot be saved to: {folder} is read-only.")
+    else:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder.parent, os.W_OK):
+            raise CheckpointError(f"{folder}: cannot be saved to: {folder.parent} is read-only.")
+    place = folder if _is_there(folder) else folder.parent
+    if (free := shutil.disk_usage(place).free) < _SPACE_FACTOR * size:
         raise CheckpointError(f"{folder}: {size} bytes to save, and only {free} bytes free.")
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    return entry.is_dir(follow_symlinks=False)
+
+
+def _has_to_stay(folder: Path) -> bool:
+    """Whether another folder cannot take the place of this one."""
+    return _is_there(folder) and (
+        _runs_in(folder)
+        or not os.access(folder.parent, os.W_OK)
+        or any(os.path.ismount(inner) for inner, _, _ in os.walk(folder))
+    )
 
 
 def _runs_in(folder: Path) -> bool:
@@ -104,9 +237,10 @@ def _keep_others(old: Path, new: Path, is_replaced: Callable[[str], bool]) -> No
     """Makes `new`, with hard links to what stays of `old`."""
 
     def left_out(where: str, names: list[str]) -> list[str]:
-        return [name for name in names if where == str(old) and is_replaced(name)]
+        at_top = where == str(old)
+        return [name for name in names if at_top and (is_replaced(name) or name.startswith(_inside(old, "").name))]
 
-    if not old.exists():
+    if not _is_there(old):
         new.mkdir()
         return
     try:
@@ -119,14 +253,17 @@ def _keep_others(old: Path, new: Path, is_replaced: Callable[[str], bool]) -> No
 def _link(file: str, link: str) -> None:
     try:
         os.link(file, link)
-    except OSError:  # no hard links on this file system, or to this file
+    except OSError as problem:  # no hard links on this file system, or to this file
+        if problem.errno == errno.EXDEV:  # it is mounted from elsewhere: the old one must not be removed after the swap
+            raise
         shutil.copy2(file, link)
+        _sync([link])
 
 
-def _sync(folders: Iterable[str | Path]) -> None:
-    """Brings the entries of folders to the disk (on Windows there is no such call)."""
-    for folder in folders if os.name == "posix" else ():
-        descriptor = os.open(folder, os.O_RDONLY)
+def _sync(paths: Iterable[str | Path]) -> None:
+    """Brings files, and the entries of folders, to the disk (on Windows there is no such call for folders)."""
+    for path in paths if os.name == "posix" else ():
+        descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)
         except OSError as problem:
@@ -138,10 +275,10 @@ def _sync(folders: Iterable[str | Path]) -> None:
 
 def _swap(new: Path, folder: Path) -> None:
     """Puts `new` in the place of `folder`; the old one ends at the name of `new`."""
-    if not folder.exists():
+    if not _is_there(folder):
         os.rename(new, folder)
     elif not _exchange(new, folder):
-        aside = _beside(folder, "old", os.getpid())
+        aside = _beside(folder, f"old-{os.getpid()}")
         os.rename(folder, aside)
         try:
             os.rename(new, folder)
@@ -150,6 +287,32 @@ def _swap(new: Path, folder: Path) -> None:
             raise
         os.rename(aside, new)
     _sync([folder.parent])
+
+
+def _decide(new: Path, folder: Path, is_replaced: Callable[[str], bool]) -> None:
+    """Makes `new`, inside `folder`, what is valid from now on, and then puts its files in place."""
+    coming = set(os.listdir(new))
+    (new / _STALE).mkdir()
+    for name in os.listdir(folder):
+        if is_replaced(name) and name not in coming:
+            (new / _STALE / name).touch()
+    _sync([new / _STALE, new])
+    os.rename(new, _inside(folder, "new"))
+    _sync([folder])
+    _move_in(folder)
+
+
+def _move_in(folder: Path) -> None:
+    """Puts the files of `.vitriad.new` in place; interrupted anywhere, it can be done again."""
+    new = _inside(folder, "new")
+    for name in os.listdir(new / _STALE):
+        (folder / name).unlink(missing_ok=True)
+    for name in sorted({*os.listdir(new)} - {_STALE}):
+        os.replace(new / name, folder / name)
+    _sync([folder])
+    done = _inside(folder, f"tmp-{os.getpid()}")
+    os.rename(new, done)
+    shutil.rmtree(done, ignore_errors=True)
 
 
 def _exchange(one: Path, other: Path) -> bool:
@@ -171,29 +334,44 @@ def _exchange(one: Path, other: Path) -> bool:
 
 
 def _tidy(folder: Path) -> None:
-    """Finishes an interrupted swap and removes what dead saves left behind; called under the lock."""
-    for pid in _leftovers(folder, "old"):
-        old, new = _beside(folder, "old", pid), _beside(folder, "tmp", pid)
-        if not folder.exists():  # the old one is put aside only after the new one is complete
-            os.rename(new if new.exists() else old, folder)
+    """Finishes an interrupted save and removes what dead ones left behind; called under the lock."""
+    if _is_decided(folder):
+        _move_in(folder)
+    for pid, old in _leftovers(_beside(folder, "old-")).items():
+        new = _beside(folder, f"tmp-{pid}")
+        if _is_empty(folder):  # the old one is put aside only after the new one is complete
+            os.rename(new if _is_there(new) else old, folder)
+        elif _is_there(new):
+            raise CheckpointError(
+                f"{folder}: a save to it was interrupted, and something else was put there since.\n"
+                f"What was saved is in {new.name}, what it was to replace in {old.name}: move or delete both."
+            )
         shutil.rmtree(old, ignore_errors=True)
-    for pid in _leftovers(folder, "tmp"):
-        if pid == os.getpid() or not _is_alive(pid):
-            shutil.rmtree(_beside(folder, "tmp", pid), ignore_errors=True)
+    for leftover in (*_dead(_beside(folder, "tmp-")), *_dead(_inside(folder, "tmp-"))):
+        shutil.rmtree(leftover, ignore_errors=True)
 
 
-def _beside(folder: Path, kind: str, pid: int) -> Path:
-    return folder.with_name(f".{folder.name}.{kind}-{pid}")
+def _beside(folder: Path, kind: str) -> Path:
+    return folder.with_name(f".{folder.name}.{kind}")
 
 
-def _leftovers(folder: Path, kind: str) -> list[int]:
-    """The process ids in the names of the folders of one kind beside `folder`."""
-    prefix = f".{folder.name}.{kind}-"
+def _inside(folder: Path, kind: str) -> Path:
+    return folder / f".vitriad.{kind}"
+
+
+def _leftovers(prefix: Path) -> dict[int, Path]:
+    """What is there under names of a prefix and a process id, by that id."""
     try:
-        tails = [name.removeprefix(prefix) for name in os.listdir(folder.parent) if name.startswith(prefix)]
-    except OSError:  # nothing can be beside it
-        return []
-    return [int(tail) for tail in tails if tail.isdecimal()]
+        names = [name for name in os.listdir(prefix.parent) if name.startswith(prefix.name)]
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    tails = {name.removeprefix(prefix.name): prefix.with_name(name) for name in names}
+    return {int(tail): path for tail, path in tails.items() if tail.isdecimal()}
+
+
+def _dead(prefix: Path) -> list[Path]:
+    """The leftovers of processes that are no more, and of this one, which has none in use."""
+    return [path for pid, path in _leftovers(prefix).items() if pid == os.getpid() or not _is_alive(pid)]
 
 
 def _is_alive(pid: int) -> bool:
@@ -209,19 +387,32 @@ def _is_alive(pid: int) -> bool:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Holds the one right to replace `folder`; a second writer fails at once."""
+def _locked(folder: Path, stays: bool) -> Iterator[None]:
+    """Holds the one right to save to `folder`; a second writer fails at once.
+
+    The lock of a folder that stays is inside it, where all who have it mounted see it, and beside it where possible,
+    where those look who would replace it.
+    """
+    with ExitStack() as locks:
+        if not stays or os.access(folder.parent, os.W_OK):
+            locks.enter_context(_lock(_beside(folder, "lock"), folder))
+        if stays:
+            locks.enter_context(_lock(_inside(folder, "lock"), folder))
+        yield
+
+
+@contextmanager
+def _lock(path: Path, folder: Path) -> Iterator[None]:
     if fcntl is None:
         yield
         return
-    path = folder.with_name(f".{folder.name}.lock")
     while True:
         with open(
             path, "r+", opener=lambda name, flags: os.open(name, flags | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         ) as file:
             _take(file, folder)
             # Its owner removes the file in the end, so the one opened may be gone by the time it is locked.
-            if not (path.exists() and os.path.samestat(os.fstat(file.fileno()), os.stat(path))):
+            if not (_is_there(path) and os.path.samestat(os.fstat(file.fileno()), os.stat(path))):
                 continue
             try:
                 file.truncate(0)

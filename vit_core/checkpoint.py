@@ -327,7 +327,7 @@ def open_weights(
 
 def _open_shards(index: Path, mmap: bool, limits: Limits) -> list[WeightFile]:
     files = []
-    for shard, promised in sorted(_promised(index, limits).items()):
+    for shard, promised in sorted(read_index(index, limits).items()):
         file = open_file(index.parent / shard, mmap=mmap, limits=limits)
         if absent := sorted(promised - file.tensors.keys()):
             raise CheckpointError(f"{index}: {shard} does not hold {_short(absent[0])} ({len(absent)} such names).")
@@ -337,8 +337,13 @@ def _open_shards(index: Path, mmap: bool, limits: Limits) -> list[WeightFile]:
     return files
 
 
-def _promised(index: Path, limits: Limits) -> dict[str, set[str]]:
-    """What an index places where: shard -> names of its tensors."""
+def read_index(index: Path, limits: Limits = LIMITS) -> dict[str, set[str]]:
+    """What an index places where: shard -> names of its tensors.
+
+    Raises:
+        UnsafeFileError: the name of a shard leads out of the folder.
+        CheckpointError: not an index, or too many shards.
+    """
     weight_map = read_json(_target(index), limit=limits.index_bytes, error=CheckpointError).get("weight_map")
     if not (
         isinstance(weight_map, dict) and weight_map and all(isinstance(shard, str) for shard in weight_map.values())
@@ -370,7 +375,9 @@ def _verify(contents: Mapping[Path, Any], manifest: Path, *, required: bool, lim
 
 def _read_manifest(manifest: Path, limits: Limits) -> dict[str, Any] | None:
     """The records of a manifest by file name; None where there is no manifest, or it is another program's."""
-    if not os.path.lexists(manifest):
+    try:
+        os.lstat(manifest)  # not lexists(), which takes every error for a no
+    except FileNotFoundError:
         return None
     found = read_json(_target(manifest), limit=limits.index_bytes, error=CheckpointError)
     if "vitriad" not in found:
@@ -412,7 +419,8 @@ def save_folder(
     """Writes a checkpoint, in place of the one that was there.
 
     Other files of the folder are kept (as hard links); shards and index of an older save are not. The folder itself is
-    replaced, so it can be neither a mount point nor the folder that this process runs in.
+    replaced; where it cannot be (a mount point, the folder this process runs in), its files are, one by one: if that is
+    interrupted, other programs may see old files beside new ones until a load or save of vitriad has finished it.
 
     Args:
         folder: made where missing, with its parents.
@@ -429,9 +437,15 @@ def save_folder(
     shards = _plan(tensors, max_shard_size, variant)
     ours = [*weight_names(variant), *files, MANIFEST_NAME]
     size = sum(array.nbytes for array in tensors.values()) + sum(map(len, files.values()))
-    with replacing(folder, size=size, is_replaced=lambda name: any(fnmatchcase(name, mine) for mine in ours)) as new:
+
+    def is_replaced(name: str) -> bool:
+        return any(fnmatchcase(name, mine) for mine in ours)
+
+    with replacing(folder, size=size, is_replaced=is_replaced) as new:
+        kept = _kept_records(Path(folder), is_replaced)
         records = _write_weights(new, tensors, shards, variant, size)
-        _write_manifest(new, Path(folder), records, source)
+        manifest = {"vitriad": _version(), "source": source, "files": {**kept, **records}}
+        _write(new / MANIFEST_NAME, [json_text(manifest).encode("utf-8")])
         for name, text in files.items():
             _write(new / name, [text.encode("utf-8")])
 
@@ -537,15 +551,17 @@ def _progress(size: int) -> Iterator[Callable[[int], Any]]:
         yield bar.update
 
 
-def _write_manifest(new: Path, old: Path, records: dict[str, Any], source: str | None) -> None:
-    """Records what was saved, and of the old manifest what was kept (files of other variants)."""
+def _kept_records(folder: Path, is_replaced: Callable[[str], bool]) -> dict[str, Any]:
+    """What the manifest of the old folder says of the files that stay (those of other variants)."""
+    if not folder.exists():
+        return {}
     try:
-        known = _read_manifest(old / MANIFEST_NAME, LIMITS) or {}
-    except CheckpointError:  # damaged; what it said is lost with it
-        known = {}
-    kept = {name: record for name, record in known.items() if (new / name).exists() and name not in records}
-    manifest = {"vitriad": _version(), "source": source, "files": {**kept, **records}}
-    _write(new / MANIFEST_NAME, [json_text(manifest).encode("utf-8")])
+        known = _read_manifest(folder / MANIFEST_NAME, LIMITS) or {}
+    except CheckpointError as problem:
+        if isinstance(problem.__context__, OSError):  # unreadable just now, not damaged
+            raise problem.__context__ from None
+        return {}  # what it said is lost with it
+    return {name: known[name] for name in os.listdir(folder) if name in known and not is_replaced(name)}
 
 
 def _version() -> str:

@@ -13,11 +13,13 @@ from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 
+from vit_core.atomic_folder import write_file
 from vit_core.errors import ConfigError
 from vit_core.jsonfile import json_text, read_json
 from vit_core.limits import LIMITS
 from vit_core.presets import PRESETS
 from vit_core.tensors import dtype_name
+from vit_core.upload import PushToHub
 
 CONFIG_NAME = "config.json"
 
@@ -112,9 +114,10 @@ _BASE_DEFAULTS: dict[str, Any] = {
     "problem_type": None,
     "transformers_version": None,
     "name_or_path": "",
+    "hub_commit": None,
     "attn_implementation": None,
 }
-_UNWRITTEN = ("name_or_path", "attn_implementation")
+_UNWRITTEN = ("name_or_path", "hub_commit", "attn_implementation")
 
 _BASE_RULES = {
     "output_hidden_states": _BOOL,
@@ -146,12 +149,13 @@ _BASE_RULES = {
     "problem_type": _optional(_one_of(*PROBLEM_TYPES)),
     "transformers_version": _optional(_TEXT),
     "name_or_path": _TEXT,
+    "hub_commit": _optional(_TEXT),
     "attn_implementation": _optional(_one_of(*ATTENTION_IMPLEMENTATIONS)),
 }
 _SPELLINGS = {"torch_dtype": "dtype", "_name_or_path": "name_or_path", "_attn_implementation": "attn_implementation"}
 
 
-class PretrainedConfig:
+class PretrainedConfig(PushToHub):
     """What ViTConfig and ViTMAEConfig share; not built directly.
 
     Known fields are attributes, checked alone when they are assigned; how they fit together is checked by the
@@ -274,9 +278,7 @@ class PretrainedConfig:
             ConfigError: the file, or an override, is invalid.
         """
         data, overrides = read_config(name_or_path, kwargs)
-        return cls.from_dict(
-            {**data, "name_or_path": str(name_or_path)}, return_unused_kwargs=return_unused_kwargs, **overrides
-        )
+        return cls.from_dict(data, return_unused_kwargs=return_unused_kwargs, **overrides)
 
     @classmethod
     def from_dict(
@@ -327,17 +329,12 @@ class PretrainedConfig:
             ) from None
 
     def to_json_file(self, json_file_path: str | Path, use_diff: bool = True) -> None:
-        """Writes `to_json_string` to a file."""
-        Path(json_file_path).write_text(self.to_json_string(use_diff), encoding="utf-8")
+        """Writes `to_json_string` to a file, as a whole; its folder is made where missing."""
+        write_file(json_file_path, self.to_json_string(use_diff), error=ConfigError)
 
     def save_pretrained(self, save_directory: str | Path) -> None:
         """Writes config.json into a folder, which is made where missing."""
-        text = self.to_json_string()
-        folder = Path(save_directory)
-        if folder.is_file():
-            raise ConfigError(f"{folder}: expected a folder to save into, got a file.")
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / CONFIG_NAME).write_text(text, encoding="utf-8")
+        self.to_json_file(Path(save_directory) / CONFIG_NAME)
 
     def update(self, config_dict: Mapping[str, Any]) -> None:
         """Assigns every key of a dict and checks the whole; nothing is changed if anything is wrong."""
@@ -350,7 +347,7 @@ class PretrainedConfig:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, PretrainedConfig):
             return NotImplemented
-        unlike = {"transformers_version": None, "name_or_path": None}
+        unlike = {"transformers_version": None, "name_or_path": None, "hub_commit": None}
         return {**self._content(), **unlike} == {**other._content(), **unlike}
 
     __hash__ = None  # type: ignore[assignment]  # mutable
@@ -583,7 +580,6 @@ class AutoConfig:
         unused = kwargs.pop("return_unused_kwargs", False)
         data, overrides = read_config(name_or_path, kwargs)
         config_class = _class_of(data.get("model_type"), str(name_or_path))
-        data["name_or_path"] = str(name_or_path)
         return config_class.from_dict(data, return_unused_kwargs=unused, **overrides)
 
     @staticmethod
@@ -593,15 +589,16 @@ class AutoConfig:
 
 
 def read_config(name_or_path: str | Path, kwargs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The JSON object of a stored configuration, and those of `kwargs` that are no hub options."""
-    from vit_core.hub import HUB_OPTIONS, resolve
+    """The JSON object of a stored configuration, with its origin, and those of `kwargs` that are no hub options."""
+    from vit_core.hub import HUB_OPTIONS, commit_of, resolve
 
     options = {name: value for name, value in kwargs.items() if name in HUB_OPTIONS}
     overrides = {name: value for name, value in kwargs.items() if name not in HUB_OPTIONS}
     path = Path(name_or_path)
     if path.suffix != ".json" and not os.path.isfile(path):
         path = resolve(name_or_path, [CONFIG_NAME], **options) / CONFIG_NAME
-    return read_json(path, limit=LIMITS.config_bytes, error=ConfigError), overrides
+    data = read_json(path, limit=LIMITS.config_bytes, error=ConfigError)
+    return {**data, "name_or_path": str(name_or_path), "hub_commit": commit_of(path)}, overrides
 
 
 def pair(size: Size) -> tuple[int, int]:

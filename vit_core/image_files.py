@@ -8,16 +8,23 @@ import stat
 from PIL import Image
 
 from vit_core.errors import ImageError, MissingImageError
+from vit_core.image_options import Size, height_width
 from vit_core.limits import LIMITS, Limits
 
 FILE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 
 
-def open_image(path: str | os.PathLike[str], *, limits: Limits = LIMITS) -> Image.Image:
-    """The first frame of an image file, fully decoded; any mode Pillow has (`do_convert_rgb=True` makes it RGB).
+def open_image(
+    path: str | os.PathLike[str], *, fast_decode: bool = False, size: Size = 224, limits: Limits = LIMITS
+) -> Image.Image:
+    """The first frame of an image file, fully decoded, in the mode it has.
 
     Args:
         path: a regular file in one of `FILE_FORMATS`; URLs are never opened.
+        fast_decode: decode a large JPEG at 1/2, 1/4 or 1/8 of its size, whichever is the smallest not below `size`.
+            That takes a fraction of the time and memory; what is then resized to `size` differs from the exact
+            result (docs/benchmarks.md says by how much).
+        size: what the image will be resized to, as `size` of an image processor; only fast_decode needs it.
         limits: bounds on bytes, sides and pixels, checked before decoding. Pillow's own Image.MAX_IMAGE_PIXELS stays.
 
     Raises:
@@ -40,6 +47,8 @@ def open_image(path: str | os.PathLike[str], *, limits: Limits = LIMITS) -> Imag
     try:
         with Image.open(path, formats=FILE_FORMATS) as image:
             _check_picture_size(path, image.size, limits)
+            if fast_decode:
+                image.draft(None, height_width("size", size)[::-1])  # only JPEG has drafts
             image.load()
             return image
     except ImageError:

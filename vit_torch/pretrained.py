@@ -26,6 +26,7 @@ from vit_core.inputs import (
 from vit_core.parameters import BASE_CLASSES, Parameter, check_tensors, class_name, parameter_table, sincos_of
 from vit_core.positions import cubic_matrix, resize_matrix
 from vit_core.tensors import to_numpy
+from vit_core.upload import PushToHub
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Model = TypeVar("Model", bound="ViTPreTrainedModel")
@@ -54,7 +55,7 @@ def resize_matrices(old: tuple[int, int], new: tuple[int, int], like: Tensor) ->
     return rows.to(**where), columns.to(**where)
 
 
-class ViTPreTrainedModel(nn.Module):
+class ViTPreTrainedModel(PushToHub, nn.Module):
     """Base of the five models. Subclasses build their modules inside `building()`, then call `initialise()`."""
 
     config_class: ClassVar[type[PretrainedConfig]]

@@ -31,8 +31,8 @@ def load(name_or_path: str | Path, backend: str = "auto", **kwargs: Any) -> Any:
         CheckpointError: config.json names no class, several, or none that exists here; or the weights cannot be used.
         BackendError: the framework is not installed.
     """
-    _, name = read_architecture(name_or_path, **_hub_options(kwargs))
-    return model_class(name, backend).from_pretrained(name_or_path, **kwargs)
+    config, name = read_architecture(name_or_path, **_hub_options(kwargs))
+    return model_class(name, backend).from_pretrained(name_or_path, **{**kwargs, **_same_commit(config)})
 
 
 def read_architecture(name_or_path: str | Path, **hub_options: Any) -> tuple[PretrainedConfig, str]:
@@ -97,6 +97,11 @@ def _hub_options(kwargs: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in kwargs.items() if name in HUB_OPTIONS}
 
 
+def _same_commit(config: PretrainedConfig) -> dict[str, str]:
+    """The revision that takes the weights from the commit whose configuration was read."""
+    return {"revision": config.hub_commit} if config.hub_commit else {}
+
+
 class _Auto:
     """What the Auto classes share: from a model type to the one class that does their task."""
 
@@ -114,6 +119,7 @@ class _Auto:
         config = kwargs.get("config")
         if not isinstance(config, PretrainedConfig):
             config = AutoConfig.from_pretrained(name_or_path, **_hub_options(kwargs))
+            kwargs = {**kwargs, **_same_commit(config)}
         return model_class(cls._class_name(config), backend).from_pretrained(name_or_path, **kwargs)
 
     @classmethod

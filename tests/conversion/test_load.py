@@ -12,7 +12,6 @@ import pytest
 import conversion
 from conversion import pretrained
 from conversion.detect import open_source
-from vit_core import hub
 from vit_core.checkpoint import open_weights
 from vit_core.config import ViTConfig
 from vit_core.errors import CheckpointError, ConfigError, InputError, MissingFileError, UnsafeFileError
@@ -72,20 +71,6 @@ def test_an_interrupted_save_is_finished_by_the_loader(saved):
     os.rename(folder, folder.with_name(f".model.old-{2**70}"))
     assert conversion.load_pretrained(folder, "ViTModel", {}).missing == []
     assert os.listdir(folder.parent) == ["model"]
-
-
-def test_of_a_hub_repository_only_the_files_needed_are_asked_for(saved, monkeypatch):
-    folder, _ = saved("ViTModel", name="snapshots/" + "5" * 40)
-    asked = []
-    monkeypatch.setattr(hub, "_download", lambda name, files, **options: asked.append((name, files, options)) or folder)
-    keywords = {"revision": "v1", "token": "secret", "variant": None, "cache_dir": None}
-    report = conversion.load_pretrained("owner/name", "ViTModel", keywords).report
-    assert report.commit == "5" * 40 and str(report).startswith(f"owner/name at {'5' * 40} (dialect hf) as ViTModel")
-    ((name, files, options),) = asked
-    digits = 5 * "[0-9]"
-    shards = f"model-{digits}-of-{digits}.safetensors"
-    assert files == ["config.json", "manifest.json", "model.safetensors", "model.safetensors.index.json", shards]
-    assert name == "owner/name" and options["revision"] == "v1" and options["token"] == "secret"
 
 
 # Containers

@@ -13,7 +13,9 @@ The same versions write the same bytes. Files:
     floats.npz      "<kind>.<dtype>.<resize><rescale><normalize>" -> the result, each step 0 or 1
     modes.npz       "<mode>.data", ".palette", ".result": PIL images, as raw bytes, under do_convert_rgb=True
     methods.npz     "<method>.<arguments>" -> the result of one public method
+    crops.npz       "<size>.<crop size>.<steps>" -> the result of DeiTImageProcessor, filter and size its own where None
     processors.json keyword arguments and the text of preprocessor_config.json they lead to
+    deit_processors.json   the same of DeiTImageProcessor
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ import numpy as np
 import PIL
 import transformers
 from PIL import Image
+from transformers.models.deit.image_processing_deit import DeiTImageProcessor
 from transformers.models.vit.image_processing_vit import ViTImageProcessor
 
 FOLDER = Path(__file__).parent / "images"
@@ -137,8 +140,33 @@ def methods(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return results
 
 
+def crops(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Sides cut and padded by even and odd remainders, with and without the other steps."""
+    results = {}
+    for size in ((12, 9), (7, 15)):
+        for crop in ((5, 4), (6, 5), (12, 9), (9, 20), (20, 8), (15, 16)):
+            for resize, numbers in ((True, True), (False, True), (True, False)):
+                process = DeiTImageProcessor(
+                    size=dict(zip(("height", "width"), size, strict=True)),
+                    crop_size=dict(zip(("height", "width"), crop, strict=True)),
+                    do_resize=resize,
+                    do_rescale=numbers,
+                    do_normalize=numbers,
+                    image_mean=MEAN[:3],
+                    image_std=STD[:3],
+                )
+                name = f"{size[0]}x{size[1]}.{crop[0]}x{crop[1]}.{resize:d}{numbers:d}"
+                results[name] = process(inputs["3"], input_data_format="channels_last")["pixel_values"][0]
+    return results
+
+
 def processors() -> list[dict[str, Any]]:
     return [{"arguments": given, "text": ViTImageProcessor.from_dict(given).to_json_string()} for given in PROCESSORS]
+
+
+def deit_texts() -> list[dict[str, Any]]:
+    given: list[dict[str, Any]] = [{}, {"size": {"height": 20, "width": 30}, "crop_size": {"height": 9, "width": 7}}]
+    return [{"arguments": each, "text": DeiTImageProcessor.from_dict(each).to_json_string()} for each in given]
 
 
 def main() -> None:
@@ -148,10 +176,12 @@ def main() -> None:
     FOLDER.mkdir(exist_ok=True)
     inputs = images()
     np.savez_compressed(FOLDER / "inputs.npz", **inputs)
-    for group in (uint8, floats, modes, methods):
+    for group in (uint8, floats, modes, methods, crops):
         np.savez_compressed(FOLDER / f"{group.__name__}.npz", **group(inputs))
     text = json.dumps(processors(), indent=2, sort_keys=True) + "\n"
     (FOLDER / "processors.json").write_text(text, encoding="utf-8")
+    text = json.dumps(deit_texts(), indent=2, sort_keys=True) + "\n"
+    (FOLDER / "deit_processors.json").write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

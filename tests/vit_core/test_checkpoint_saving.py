@@ -16,7 +16,7 @@ import safetensors.numpy
 from vit_core import atomic_folder, checkpoint
 from vit_core.atomic_folder import finish_swap
 from vit_core.checkpoint import open_weights, save_folder
-from vit_core.errors import CheckpointError, InputError
+from vit_core.errors import CheckpointError, ConfigError, InputError
 
 TENSORS = {f"layer.{i}.weight": np.full((2, i), i, np.float32) for i in (1, 2, 10)}
 CONFIG = {"config.json": '{"hidden": "größe"}\n'}
@@ -192,30 +192,48 @@ def test_a_file_is_no_folder(folder):
     assert folder.read_text() == "text" and names(folder.parent) == ["model"]
 
 
+@pytest.mark.parametrize(
+    ("place", "reason"),
+    [("", "expected a folder to save into, got an empty name."), ("/", "/: the root of a file system: save into")],
+)
+def test_a_place_that_is_no_folder_of_its_own_is_refused(tmp_path, monkeypatch, place, reason):
+    monkeypatch.chdir(tmp_path)
+    assert refusal(place).startswith(reason)
+    assert names(tmp_path) == []
+
+
 def test_a_folder_below_a_file_is_refused(folder):
     folder.parent.write_text("text")
     assert "saving failed: " in refusal(folder)
 
 
-def test_what_cannot_be_replaced_as_a_whole_is_refused(folder, monkeypatch):
-    save(folder)
-    (folder / "inner").mkdir()
-    for place in (folder, folder / "inner"):
-        monkeypatch.chdir(place)
-        assert "where this process runs, so it cannot be replaced as a whole: save into a folder" in refusal(folder)
-    monkeypatch.chdir(folder.parent)
-    save("model")
-    monkeypatch.setattr(os.path, "ismount", lambda path: path == folder)
-    assert "a mount point, so it cannot be replaced as a whole: save into a folder inside" in refusal(folder)
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "model-00001-of-00002.safetensors"])
+def test_a_folder_in_the_place_of_a_file_is_not_removed(folder, name):
+    (folder / name / "inner").mkdir(parents=True)
+    assert refusal(folder) == f"{folder}: {name} is a folder, where a file is to be saved."
+    assert (folder / name / "inner").is_dir() and names(folder.parent) == ["model"]
 
 
 def test_a_read_only_place_is_refused(folder, monkeypatch):
+    for closed in (folder.parent, folder):
+        if closed == folder:
+            save(folder)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "access", lambda path, mode, closed=closed: path != closed)
+            assert refusal(folder) == f"{folder}: cannot be saved to: {closed} is read-only."
+    check(folder)
+
+
+def test_a_file_mounted_from_elsewhere_is_not_taken_away(folder, monkeypatch):
     save(folder)
-    before = names(folder)
-    for closed in (folder, folder.parent):
-        monkeypatch.setattr(os, "access", lambda path, mode, closed=closed: path != closed)
-        assert refusal(folder) == f"{folder}: cannot be saved to: {closed} is read-only."
-    assert names(folder) == before and names(folder.parent) == ["model"]
+    (folder / "mounted").write_text("text")
+
+    def refuse(*args, **options):
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+
+    monkeypatch.setattr(os, "link", refuse)
+    assert "Invalid cross-device link" in refusal(folder, tensors={"new": np.ones(1)})
+    assert (folder / "mounted").read_text() == "text"
 
 
 def test_too_little_space_is_refused(folder, monkeypatch):
@@ -247,6 +265,72 @@ def test_a_second_writer_is_told_who_is_the_first(folder):
     check(folder, tensors)
 
 
+# Folders that have to stay
+
+
+@pytest.fixture(params=["where it runs", "where it runs, within", "mount point", "mount point within", "closed parent"])
+def staying(request, folder, monkeypatch):
+    """A saved folder that cannot be swapped with another one."""
+    save(folder, {"old": np.ones(1)}, max_shard_size=1)
+    (folder / "sub").mkdir()
+    (folder / "sub" / "other").write_text("kept")
+    if request.param == "closed parent":
+        monkeypatch.setattr(os, "access", lambda path, mode: path != folder.parent)
+    elif "mount" in request.param:
+        mounted = os.fspath(folder / "sub" if "within" in request.param else folder)
+        monkeypatch.setattr(os.path, "ismount", lambda path: os.fspath(path) == mounted)
+    else:
+        monkeypatch.chdir(folder / "sub" if "within" in request.param else folder)
+    return folder
+
+
+def test_a_folder_that_has_to_stay_gets_the_files(staying):
+    number = staying.stat().st_ino
+    for options in ({"max_shard_size": 30}, {}, {"variant": "fp16"}, {}):
+        save(staying, **options)
+        check(staying)
+    assert staying.stat().st_ino == number and (staying / "sub" / "other").read_text() == "kept"
+    assert names(staying) == ["config.json", "manifest.json", "model.fp16.safetensors", "model.safetensors", "sub"]
+    open_weights(staying, variant="fp16", verify=True)
+
+
+@pytest.mark.parametrize("moved", range(5))
+@pytest.mark.parametrize("finish", [finish_swap, save])
+def test_a_decided_save_is_finished_from_anywhere(folder, monkeypatch, finish, moved):
+    save(folder, {"old": np.ones(1), "older": np.ones(1)}, max_shard_size=8)
+    replace, calls = os.replace, []
+
+    def fail(source, target):
+        if len(calls) == moved:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        replace(source, target)
+        calls.append(target)
+
+    with monkeypatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(os, "replace", fail)
+        if moved < 3:  # the files of a save
+            assert "saving failed: Input/output error" in refusal(folder)
+            assert (folder / ".vitriad.new").is_dir()
+        else:
+            save(folder)
+    finish(folder)
+    assert names(folder) == ["config.json", "manifest.json", "model.safetensors"]
+    check(folder)
+
+
+def test_files_that_a_link_leads_to_are_not_moved_in(folder, monkeypatch):
+    save(folder)
+    elsewhere = folder.parent / "elsewhere"
+    (elsewhere / ".stale").mkdir(parents=True)
+    (elsewhere / "config.json").write_text("precious")
+    (folder / ".vitriad.new").symlink_to(elsewhere)
+    finish_swap(folder)
+    monkeypatch.chdir(folder)
+    refusal(folder)
+    assert (elsewhere / "config.json").read_text() == "precious"
+
+
 # Leftovers
 
 
@@ -261,7 +345,7 @@ def dead():
 def test_what_dead_saves_left_behind_is_removed(folder, dead):
     save(folder)
     others = [f".model.tmp-{os.getppid()}", f".model2.tmp-{dead}", ".model.tmp-x", f".model.tmp-1.tmp-{dead}"]
-    stale = [f".model.tmp-{dead}", f".model.tmp-{os.getpid()}", f".model.tmp-{2**70}", f".model.old-{dead}"]
+    stale = [f".model.tmp-{dead}", f".model.tmp-{os.getpid()}", f".model.tmp-{2**70}", f".model.old-{dead + 1}"]
     for name in (*others, *stale):
         (folder.parent / name / "inner").mkdir(parents=True)
     (folder.parent / ".model.lock").write_text(str(dead))
@@ -281,6 +365,46 @@ def test_an_interrupted_swap_is_finished(folder, dead, is_new_there, finish):
     finish(folder)
     assert (folder / "other").read_text() == "kept"
     check(folder, TENSORS if is_new_there or finish is save else {"old": np.ones(1)})
+
+
+def test_a_folder_made_anew_does_not_lose_an_interrupted_save(folder, dead):
+    """As by a program that makes its output folder before it saves."""
+    for kind in ("tmp", "old"):
+        save(folder.with_name(f".model.{kind}-{dead}"), {kind: np.ones(1)})
+    folder.mkdir()
+    (folder / "something").write_text("else")
+    message = refusal(folder)
+    assert message.startswith(f"{folder}: a save to it was interrupted, and something else was put there since.")
+    assert f".model.tmp-{dead}, what it was to replace in .model.old-{dead}: move or delete both." in message
+    (folder / "something").unlink()
+    finish_swap(folder)
+    check(folder, {"tmp": np.ones(1)})
+
+
+def test_a_reader_waits_for_a_save_that_is_putting_its_files_in_place(folder, dead, monkeypatch):
+    save(folder.with_name(f".model.old-{dead}"))
+    monkeypatch.setattr(atomic_folder, "_PATIENCE", 0.05)
+    with atomic_folder._locked(folder, False), pytest.raises(CheckpointError, match=f"process {os.getpid()} is saving"):
+        finish_swap(folder)
+
+    def saved_meanwhile(seconds):
+        os.rename(folder.with_name(f".model.old-{dead}"), folder)
+
+    monkeypatch.setattr(atomic_folder.time, "sleep", saved_meanwhile)
+    with atomic_folder._locked(folder, False):
+        finish_swap(folder)
+    check(folder)
+
+
+def test_a_swap_that_a_reader_cannot_finish_is_named(folder, dead, monkeypatch):
+    save(folder.with_name(f".model.old-{dead}"))
+
+    def refuse(*arguments):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(CheckpointError, match="interrupted, and cannot be finished: Read-only file system"):
+        finish_swap(folder)
 
 
 @pytest.mark.parametrize("name", ["none", "owner/none", "a\0b", ""])
@@ -383,3 +507,65 @@ def test_this_system_swaps_in_one_step(folder):
     save(folder)
     save(folder.with_name("other"), {"a": np.ones(1)})
     assert atomic_folder._exchange(folder, folder.with_name("other")) == (sys.platform == "linux")
+
+
+# Single files
+
+
+@pytest.fixture
+def file(tmp_path):
+    return tmp_path / "parent" / "config.json"
+
+
+def test_a_file_is_replaced_as_a_whole(file, tmp_path, dead):
+    for text in ("größe", "new"):
+        atomic_folder.write_file(file, text, error=ConfigError)
+        assert file.read_text(encoding="utf-8") == text
+    file.chmod(0o640)
+    number, link = file.stat().st_ino, tmp_path / "link"
+    link.symlink_to(file)
+    for leftover in (dead, os.getpid()):
+        file.with_name(f".config.json.tmp-{leftover}").write_text("half")
+    atomic_folder.write_file(link, "newer", error=ConfigError)
+    assert link.is_symlink() and file.read_text() == "newer" and file.stat().st_ino != number
+    assert file.stat().st_mode & 0o777 == 0o640 and names(file.parent) == ["config.json"]
+
+
+def test_files_that_cannot_be_replaced_are_refused(file, tmp_path, monkeypatch):
+    file.mkdir(parents=True)
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "file").write_text("text")
+    refusals = {
+        file: f"{file}: expected a file to write, got a folder or a device.",
+        tmp_path / "pipe": f"{tmp_path / 'pipe'}: expected a file to write, got a folder or a device.",
+        tmp_path / "file" / "config.json": f"{tmp_path / 'file'}: expected a folder to save into, got a file.",
+        tmp_path / "file" / "sub" / "config.json": f"{tmp_path / 'file' / 'sub' / 'config.json'}: saving failed: ",
+        tmp_path / "a\0b": f"{tmp_path / 'a'}",
+    }
+    for path, reason in refusals.items():
+        with pytest.raises(ConfigError) as caught:
+            atomic_folder.write_file(path, "new", error=ConfigError)
+        assert str(caught.value).startswith(reason) and str(caught.value).count("\n") < 3
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(ConfigError, match="file: cannot be written: it is read-only"):
+        atomic_folder.write_file(tmp_path / "file", "new", error=ConfigError)
+    assert (tmp_path / "file").read_text() == "text"
+
+
+def test_a_file_that_cannot_be_written_through_stays_as_it_was(file, monkeypatch):
+    atomic_folder.write_file(file, "old", error=ConfigError)
+
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(ConfigError, match=r"config.json: saving failed: No space left on device\.\nThe file"):
+        atomic_folder.write_file(file, "new", error=ConfigError)
+    assert file.read_text() == "old" and names(file.parent) == ["config.json"]
+
+
+def test_a_configuration_saved_after_an_interrupted_swap_does_not_take_its_place(folder, dead):
+    for kind in ("tmp", "old"):
+        save(folder.with_name(f".model.{kind}-{dead}"), {kind: np.ones(1)})
+    atomic_folder.write_file(folder / "config.json", CONFIG["config.json"], error=ConfigError)
+    check(folder, {"tmp": np.ones(1)})

@@ -54,6 +54,7 @@ BASE = {
     "label2id": {"LABEL_0": 0, "LABEL_1": 1},
     "problem_type": None,
     "name_or_path": "",
+    "hub_commit": None,
     "attn_implementation": None,
 }
 LABELS = f"expected an int from 0 to {LIMITS.labels}"
@@ -124,6 +125,7 @@ RULES = {  # field -> (accepted, refused)
     "label2id": ([{"a": 0}, {"a": "1"}, {"a": np.int64(2)}, {}], [{"a": 1.0}, {0: "a"}, {"a": "x"}, {"a": []}, "a"]),
     "transformers_version": (["4.6.0.dev0", None], [4.57, ["4"]]),
     "name_or_path": (["a/b"], [3, ["a"]]),
+    "hub_commit": (["5" * 40, None], [5, ["a"]]),
 }
 VIT_RULES = {
     "encoder_stride": ([1, 32, LIMITS.image_side], [0, -1, 2.0, "16", LIMITS.image_side + 1]),

@@ -1,18 +1,15 @@
-"""Where a name points, without a network: folders, names that are none, and a cache that is empty."""
+"""Where a name points, without a network: folders, names that are none, and what a cache holds. `tests/hub` has one."""
 
+import inspect
 import socket
-from types import SimpleNamespace
 
-import huggingface_hub
 import pytest
-from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
-from vit_core import hub
-from vit_core.errors import CheckpointError, MissingFileError
-from vit_core.hub import HUB_OPTIONS, resolve
+from vit_core.errors import CheckpointError, InputError, MissingFileError
+from vit_core.hub import HUB_OPTIONS, Repository, commit_of, resolve
 
 FILES = ["config.json"]
-OFF = {"local_files_only": False, "force_download": False}
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 @pytest.fixture(autouse=True)
@@ -77,46 +74,40 @@ def test_offline_an_empty_cache_says_so(name, tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def test_a_cached_snapshot_is_found_offline(tmp_path):
-    commit = "0123456789abcdef0123456789abcdef01234567"
+@pytest.fixture
+def snapshot(tmp_path):
+    """One commit in a cache, known as the branch "main"."""
     repository = tmp_path / "models--owner--name"
-    (repository / "snapshots" / commit / "inner").mkdir(parents=True)
-    (repository / "snapshots" / commit / "config.json").write_text("{}")
+    (repository / "snapshots" / COMMIT / "inner").mkdir(parents=True)
+    for name in ("config.json", "inner/config.json"):
+        (repository / "snapshots" / COMMIT / name).write_text("{}")
     (repository / "refs").mkdir()
-    (repository / "refs" / "main").write_text(commit)
-    for revision in (None, "main", commit):
-        found = resolve("owner/name", FILES, revision=revision, local_files_only=True, cache_dir=tmp_path)
-        assert (found / "config.json").read_text() == "{}"
-    found = resolve("owner/name", FILES, subfolder="inner", local_files_only=True, cache_dir=tmp_path)
-    assert found == repository / "snapshots" / commit / "inner"
+    (repository / "refs" / "main").write_text(COMMIT)
+    return repository / "snapshots" / COMMIT
 
 
-def test_what_is_asked_of_the_hub(monkeypatch, tmp_path):
-    asked = []
-    monkeypatch.setattr(hub, "_download", lambda *args, **options: asked.append((args, options)) or tmp_path)
-    given = {"revision": "v1", "cache_dir": "c", "token": "secret", "local_files_only": True, "force_download": True}
-    assert resolve("owner/name", ["a.json", "*.bin"], subfolder="sub", **given) == tmp_path / "sub"
-    assert asked == [(("owner/name", ["sub/a.json", "sub/*.bin"]), given)]
-    assert {*HUB_OPTIONS} == {*given, "subfolder"}
-    assert resolve("owner/name", FILES) == tmp_path
-    assert asked[1] == (("owner/name", FILES), dict.fromkeys(["revision", "cache_dir", "token"]) | OFF)
+def test_a_cached_snapshot_is_found_offline(snapshot, tmp_path):
+    offline = {"local_files_only": True, "cache_dir": tmp_path}
+    for revision in (None, "main", COMMIT):
+        assert resolve("owner/name", FILES, revision=revision, **offline) == snapshot
+    assert resolve("owner/name", FILES, subfolder="inner", **offline) == snapshot / "inner"
+    assert resolve("owner/name", FILES, subfolder="inner/", **offline) == snapshot / "inner"
 
 
-REFUSALS = [
-    (RepositoryNotFoundError, "401", MissingFileError, "no such repository on the hub.\nCheck the spelling; a private"),
-    (RevisionNotFoundError, "404: no v9\nmore", CheckpointError, "owner/name: the hub refused: 404: no v9"),
-    (HfHubHTTPError, "", CheckpointError, "owner/name: the hub refused: no reason given"),
-]
+@pytest.mark.parametrize("commit", ["../../../elsewhere", "0123", "x" * 40])
+def test_a_cache_that_leads_elsewhere_is_refused(snapshot, tmp_path, commit):
+    (tmp_path / "models--owner--name" / "refs" / "main").write_text(commit)
+    snapshot.rename((snapshot.parent / commit).resolve())
+    with pytest.raises((CheckpointError, MissingFileError)):
+        resolve("owner/name", FILES, local_files_only=True, cache_dir=tmp_path)
 
 
-@pytest.mark.parametrize(("answer", "text", "error", "part"), REFUSALS)
-def test_what_the_hub_refuses_is_an_error_of_ours(answer, text, error, part, monkeypatch):
-    def refuse(name, allow_patterns, **options):
-        raise answer(text, response=SimpleNamespace(headers={}, request=None))
+def test_the_commit_of_a_folder_is_in_its_path(snapshot):
+    assert commit_of(snapshot) == commit_of(snapshot / "inner") == commit_of(snapshot / "config.json") == COMMIT
+    assert commit_of(snapshot.parent) is commit_of(snapshot.parent / "0123") is None
 
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
-    with pytest.raises(error) as caught:
-        resolve("owner/name", FILES, token="hf_secret", revision="v9")
-    assert part in str(caught.value)
-    assert "secret" not in str(caught.value)
-    assert caught.value.__suppress_context__
+
+def test_the_options_of_the_hub_are_those_of_a_repository(tmp_path):
+    assert set(inspect.signature(Repository).parameters) == {"name", *HUB_OPTIONS}
+    with pytest.raises(InputError, match="force_download needs the hub"):
+        resolve("owner/name", FILES, local_files_only=True, force_download=True)

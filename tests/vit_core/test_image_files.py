@@ -57,6 +57,24 @@ def test_each_format_opens_fully_decoded(name, picture, tmp_path):
         np.testing.assert_array_equal(expected, picture)
 
 
+def test_fast_decode_takes_the_smallest_fraction_not_below_the_size(tmp_path):
+    rng = np.random.default_rng(5)
+    smooth = Image.fromarray(rng.integers(0, 256, (5, 7, 3), dtype=np.uint8)).resize((320, 240), 3)
+    smooth.save(tmp_path / "x.jpg", quality=95)
+    exact = open_image(tmp_path / "x.jpg")
+    sizes = {30: (40, 30), 31: (80, 60), (30, 41): (80, 60), 60: (80, 60), 100: (160, 120), 121: (320, 240)}
+    for size, expected in sizes.items():
+        assert open_image(tmp_path / "x.jpg", fast_decode=True, size=size).size == expected
+    process = ViTImageProcessor(size=60)
+    fast = open_image(tmp_path / "x.jpg", fast_decode=True, size=process.size)
+    results = process([exact, fast], return_tensors="np")["pixel_values"]
+    np.testing.assert_allclose(results[1], results[0], atol=0.1)
+    smooth.save(tmp_path / "x.png")
+    assert open_image(tmp_path / "x.png", fast_decode=True, size=9).size == exact.size == (320, 240)
+    with pytest.raises(ImageError, match="size: expected"):
+        open_image(tmp_path / "x.jpg", fast_decode=True, size=0)
+
+
 @pytest.mark.parametrize("name", ["GIF", "WEBP", "TIFF", "PNG"])
 def test_first_frame_of_many(name, tmp_path):
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "lime", "blue")]
@@ -223,7 +241,7 @@ def test_feature_extractor_is_deprecated_and_otherwise_the_same():
         ('{"feature_extractor_type": "BeitFeatureExtractor"}', "BeitFeatureExtractor"),
         ('{"do_pad": true}', "do_pad"),
         ('{"do_reduce_labels": true}', "do_reduce_labels"),
-        ('{"reduce_labels": true, "do_center_crop": true}', "reduce_labels, do_center_crop"),
+        ('{"reduce_labels": true, "do_pad": true}', "reduce_labels, do_pad"),
         ('{"size": {"height": 1e3, "width": 9}}', "size"),
         ('{"size": 1000000}', "16384"),
         ('{"image_mean": [NaN, 0, 0]}', "image_mean"),

@@ -63,7 +63,8 @@ def sides(text):
 @pytest.mark.parametrize("case", UINT8)
 def test_uint8_arrays_in_both_layouts(case):
     resample, size, channels = case.split(".")
-    process = processor(int(channels), size=sides(size), resample=int(resample))
+    compatible = channels == "4"  # alpha weights the other channels there
+    process = processor(int(channels), size=sides(size), resample=int(resample), compatible=compatible)
     for given_layout, row in zip(LAYOUTS, UINT8[case], strict=True):
         image = in_layout(INPUTS[channels], given_layout)
         for wanted, expected in zip(LAYOUTS, row, strict=True):
@@ -91,9 +92,10 @@ def test_other_dtypes_through_every_choice_of_steps(case):
     image = {"unit": INPUTS["3"] / 256 + 0.001, "whole": INPUTS["3"], "binary": INPUTS["3"] > 127}[kind]
     resize, rescale, normalize = (switch == "1" for switch in switches)
     process = processor(size=(5, 7), do_resize=resize, do_rescale=rescale, do_normalize=normalize)
-    result = one(process(image.astype(dtype), input_data_format="channels_last"))
-    assert result.dtype == FLOATS[case].dtype
-    np.testing.assert_array_equal(result, FLOATS[case])
+    for compatible in (True,) if resize and dtype.startswith("float") else (True, False):
+        result = one(process(image.astype(dtype), input_data_format="channels_last", compatible=compatible))
+        assert result.dtype == FLOATS[case].dtype
+        np.testing.assert_array_equal(result, FLOATS[case])
 
 
 @pytest.mark.parametrize("mode", [case.removesuffix(".data") for case in MODES if case.endswith(".data")])
@@ -109,7 +111,7 @@ def test_do_convert_rgb(mode):
 @pytest.mark.parametrize("case", METHODS)
 def test_methods(case):
     method, _, argument = case.partition(".")
-    image, process = INPUTS["3"], ViTImageProcessor()
+    image, process = INPUTS["3"], ViTImageProcessor(compatible=True)
     results = {
         "center_crop": lambda: process.center_crop(image, sides(argument)),
         "resize": lambda: process.resize(image, sides(argument)),
@@ -166,10 +168,24 @@ def test_normalize_divides():
         np.testing.assert_array_equal(result, (unit - np.float32(0.485)) * np.float32(1 / 0.229))
 
 
-def test_numbers_in_0_to_1_are_cut_not_rounded():
+def test_floats_are_cut_to_8_bits_only_where_that_is_asked_for():
     image = np.full((1, 2, 2), 0.999, np.float32)  # 254.745 of 255
-    result = ViTImageProcessor().resize(image, (2, 2))
+    np.testing.assert_array_equal(ViTImageProcessor().resize(image, (2, 2)), image)
+    result = ViTImageProcessor(compatible=True).resize(image, (2, 2))
     np.testing.assert_array_equal(result, np.full((1, 2, 2), np.float32(254 / 255)))
+
+
+@pytest.mark.parametrize("code", range(6))
+def test_floats_are_resized_as_whole_numbers_are_but_not_rounded(code, rng):
+    image = rng.integers(0, 256, (13, 9, 4), dtype=np.uint8)
+    whole = ViTImageProcessor().resize(image, (7, 11), code, input_data_format="channels_last")
+    for scale in (1, 255):
+        floats = ViTImageProcessor().resize(image / scale, (7, 11), code, input_data_format="channels_last")
+        assert floats.dtype == np.float32
+        # Pillow rounds after each of its two passes, and clips what the wider filters overshoot.
+        np.testing.assert_allclose(np.clip(floats * scale, 0, 255), whole, atol=2)
+        if code != 0:  # the nearest filter makes no fractions
+            assert np.abs(floats * scale - np.round(floats * scale)).max() > 0.1
 
 
 # Layouts

@@ -1,0 +1,86 @@
+"""Without a network nothing is asked of one: in processes where every connection is refused and counted."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hub.loopback import Hub
+
+import conversion
+from vit_core import ViTConfig, ViTImageProcessor
+from vit_core.errors import InputError, MissingFileError
+
+NAME = "owner/name"
+PROGRAM = Path(__file__).with_name("offline_loads.py")
+LOADED = ["ViTConfig", "ViTImageProcessor", "ViTForImageClassification", "ViTForImageClassification"]
+
+
+def loads(name, **options):
+    """What `offline_loads.py` is to load: everything, from one place."""
+    return [[what, str(name), options] for what in ("config", "processor", "model", "any")]
+
+
+def ending(orders, tmp_path, **environment):
+    """What it said. The client is set as for a user: nothing but what the test says is switched off."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    environment = {**clean, "HF_HOME": str(tmp_path / "home"), "OMP_NUM_THREADS": "1", **environment}
+    command = [sys.executable, str(PROGRAM), json.dumps(orders)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.fixture
+def cache(hub, options, files, tmp_path):
+    """A cache that has everything, by the default branch; the hub is gone."""
+    hub.commit(NAME, files(max_shard_size=4000))
+    conversion.load(NAME, **options)
+    ViTImageProcessor.from_pretrained(NAME, **options)
+    return str(tmp_path / "cache")
+
+
+def test_a_local_folder_opens_no_connection_and_imports_no_client(files, tmp_path):
+    files()
+    said = ending(loads(tmp_path / "made"), tmp_path)
+    assert said == {"endings": LOADED, "tried": [], "has_client": False}
+
+
+def test_the_cache_alone_opens_no_connection(cache, tmp_path):
+    missing = [["config", "owner/other", {"cache_dir": cache, "local_files_only": True}]]
+    said = ending([*loads(NAME, cache_dir=cache, local_files_only=True), *missing], tmp_path)
+    assert said["endings"][:4] == LOADED and said["endings"][4].startswith("MissingFileError: owner/other: not in the")
+    assert said["tried"] == [] and said["has_client"]
+
+
+def test_the_environment_can_forbid_connections(cache, tmp_path):
+    missing = [["model", "owner/other", {"cache_dir": cache}]]
+    said = ending([*loads(NAME, cache_dir=cache), *missing], tmp_path, HF_HUB_OFFLINE="1")
+    assert said["endings"][:4] == LOADED and said["endings"][4].startswith("MissingFileError: owner/other: not in the")
+    assert said["tried"] == []
+
+
+def test_the_count_counts(tmp_path):
+    said = ending([["connection", "127.0.0.1", {}]], tmp_path)
+    assert said["tried"] and said["endings"][0].startswith("PermissionError")
+
+
+def test_a_hub_that_is_gone_is_replaced_by_the_cache_at_once(options, files, caplog):
+    with Hub() as hub:
+        commit = hub.commit(NAME, {name: content for name, content in files().items() if name != "manifest.json"})
+        options |= {"endpoint": hub.url}
+        conversion.load(NAME, **options)
+    for revision in (None, commit):
+        assert conversion.load(NAME, revision=revision, **options)[2].commit == commit
+    assert "taken from the cache" in caplog.text
+
+
+def test_offline_what_is_not_cached_is_missing(hub, options, cache):
+    offline = {**options, "local_files_only": True}
+    for name, more in ((NAME, {"revision": "dev"}), (NAME, {"subfolder": "a"}), ("owner/other", {})):
+        with pytest.raises(MissingFileError, match="not in the local cache"):
+            ViTConfig.from_pretrained(name, **offline, **more)
+    with pytest.raises(InputError, match="force_download needs the hub"):
+        ViTConfig.from_pretrained(NAME, force_download=True, **offline)

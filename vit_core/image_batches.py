@@ -1,0 +1,191 @@
+"""One call of an image processor: every image through every step, on several threads, into one array."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from threading import Lock
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from vit_core import image_steps
+from vit_core.errors import ImageError, InputError
+from vit_core.image_options import CHECKS, Array, ChannelDimension, layout, seen
+from vit_core.image_steps import Picture
+from vit_core.limits import Limits
+from vit_core.pictures import each_image, inferred_layout, read
+from vit_core.tensors import framework_of
+
+_logger = logging.getLogger("vitriad")
+
+
+class Batch:
+    """One call: its options, and the array that results go straight into where all of them have one shape."""
+
+    def __init__(self, options: Mapping[str, Any], wanted: str | None, given: str | None) -> None:
+        self.options, self.wanted, self.given = options, wanted, given
+        self.total: int | None = None
+        self.rows: Array | None = None
+        self.tables: dict[int, Array] = {}  # channels -> what becomes of each level
+        self.lock = Lock()
+
+    def process(self, images: Any, num_threads: int, limits: Limits) -> Array | list[Array]:
+        """The results in order: rows of one array, or a list."""
+        flat: Iterable[Any] = each_image(images, rank=2 if self.given == "none" else 3)
+        if not isinstance(images, Iterator):
+            flat = [*flat]
+            self.total = len(flat)
+            num_threads = min(num_threads, self.total)
+        results = [*_in_order(self._one, self._jobs(flat, limits), num_threads)]
+        if not results:
+            raise ImageError("preprocess: expected at least one image, got none.")
+        is_whole = self.rows is not None and all(result.base is self.rows for result in results)
+        return self.rows if is_whole and self.rows is not None else results
+
+    def _jobs(self, images: Iterable[Any], limits: Limits) -> Iterator[tuple[Any, ...]]:
+        """Index, image, its layout, and a lock against reading one image twice at a time."""
+        layout_of_arrays, locks = None, defaultdict[int, Lock](Lock)
+        for index, image in enumerate(images):
+            if index == limits.batch_images:
+                raise ImageError(
+                    f"preprocess: more than {limits.batch_images} images in one call.\n"
+                    "Make several calls, or raise the limit with limits=replace(LIMITS, batch_images=...)."
+                )
+            layout_of_this = self.given
+            if layout_of_this is None and len(getattr(image, "shape", ())) == 3:  # the first such array speaks for all
+                with suppress(ImageError):  # said when its turn comes
+                    layout_of_arrays = layout_of_this = layout_of_arrays or inferred_layout(tuple(image.shape))
+            yield index, image, layout_of_this, locks[id(image)]
+
+    def _one(self, index: int, image: Any, layout_of_this: str | None, lock: Lock) -> Array:
+        try:
+            with lock:
+                found = read(image, layout_of_this, self.options)
+            if self.given is None and framework_of(image) is not None:
+                _check_inferred(found.picture, found.layout)
+            if index == 0 and self.options["do_rescale"] and getattr(image, "mode", "F") == "F":
+                _warn_if_scaled(found.picture)
+            picture = self._resized(found.picture)
+            channels = 3 if found.is_spread else _channels(picture)
+            return self._finished(index, picture, channels, self.wanted or found.layout)
+        except ImageError as error:
+            total = "" if self.total is None else f" of {self.total}"
+            raise ImageError(f"image {index}{total}: {error}") from None
+
+    def _resized(self, picture: Picture) -> Picture:
+        options = self.options
+        if options["do_resize"]:
+            compatible = bool(options["compatible"])
+            picture = image_steps.resize(picture, options["size"], options["resample"], compatible=compatible)
+        if options["do_center_crop"]:
+            picture = image_steps.center_crop(image_steps.as_array(picture), options["crop_size"])
+        return picture
+
+    def _finished(self, index: int, picture: Picture, channels: int, layout: str) -> Array:
+        """The picture through the last two steps, in its row; one channel where more are wanted is repeated."""
+        if isinstance(picture, np.ndarray) and picture.dtype != np.uint8:
+            picture = np.broadcast_to(picture, (*picture.shape[:2], channels))
+            picture = image_steps.rescale_and_normalize(picture, self.options)
+            result = self._row(index, _shape(picture, channels, layout), picture.dtype)
+            _planes(result, layout)[...] = np.moveaxis(picture, -1, 0)
+            return result
+        if channels not in self.tables:
+            self.tables[channels] = image_steps.levels(channels, self.options)
+        table = self.tables[channels]
+        result = self._row(index, _shape(picture, channels, layout), table.dtype)
+        planes = [*image_steps.planes(picture)]
+        planes *= channels // len(planes)
+        for levels, plane, into in zip(table, planes, _planes(result, layout), strict=True):
+            image_steps.look_up(levels, plane, into)
+        return result
+
+    def _row(self, index: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+        if self.total is None or not (self.options["do_resize"] or self.options["do_center_crop"]):
+            return np.empty(shape, dtype)
+        with self.lock:
+            if self.rows is None:
+                self.rows = np.empty((self.total, *shape), dtype)
+        fits = (self.rows.shape[1:], self.rows.dtype) == (shape, dtype)
+        return self.rows[index] if fits else np.empty(shape, dtype)
+
+
+def apply(step: Callable[[Array], Array], image: Any, data_format: object, input_data_format: object) -> Array:
+    """One step on one image; `data_format` where None is the layout that it came in."""
+    wanted = layout("data_format", data_format)
+    as_it_is = dict.fromkeys(CHECKS) | {"do_convert_rgb": False}
+    found = read(image, layout("input_data_format", input_data_format), as_it_is)
+    picture = step(image_steps.as_array(found.picture))
+    result = np.empty(_shape(picture, picture.shape[2], wanted or found.layout), picture.dtype)
+    _planes(result, wanted or found.layout)[...] = np.moveaxis(picture, -1, 0)
+    return result
+
+
+def threads(num_threads: int | None) -> int:
+    """How many images to work on at the same time; None is as many as there are CPUs for this process."""
+    if num_threads is None:
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if isinstance(num_threads, bool) or not isinstance(num_threads, int) or num_threads < 1:
+        raise InputError(f"num_threads: expected a whole number of at least 1, or None, got {seen(num_threads)}.")
+    return num_threads
+
+
+def _in_order(work: Callable[..., Array], jobs: Iterable[tuple[Any, ...]], num_threads: int) -> Iterator[Array]:
+    """What `work` makes of every job, in order; few jobs are drawn ahead."""
+    if num_threads <= 1:
+        for job in jobs:
+            yield work(*job)
+        return
+    pending: deque[Future[Array]] = deque()
+    with ThreadPoolExecutor(num_threads) as threads:
+        try:
+            for job in jobs:
+                pending.append(threads.submit(work, *job))
+                if len(pending) > 2 * num_threads:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+def _channels(picture: Picture) -> int:
+    return len(picture.getbands()) if isinstance(picture, Image.Image) else int(picture.shape[2])
+
+
+def _check_inferred(picture: Picture, layout: str) -> None:
+    if isinstance(picture, np.ndarray) and picture.shape[2] not in (1, 3, 4):
+        raise ImageError(
+            f"expected 1, 3 or 4 channels, got {picture.shape[2]} when read as {layout} like the first array.\n"
+            "Use one layout for all, or pass input_data_format."
+        )
+
+
+def _warn_if_scaled(picture: Picture) -> None:
+    if isinstance(picture, np.ndarray) and picture.dtype != np.uint8 and picture.min() >= 0 and picture.max() <= 1:
+        _logger.warning("The first image holds 0..1 already and is rescaled again; pass do_rescale=False.")
+
+
+def _shape(picture: Picture, channels: int, layout: str) -> tuple[int, ...]:
+    """The shape of a picture of so many channels in a layout."""
+    height, width = picture.shape[:2] if isinstance(picture, np.ndarray) else (picture.height, picture.width)
+    if layout == ChannelDimension.FIRST:
+        return channels, height, width
+    if layout == ChannelDimension.LAST:
+        return height, width, channels
+    if channels != 1:
+        raise ImageError(f"data_format 'none': expected 1 channel, got {channels}.")
+    return height, width
+
+
+def _planes(result: Array, layout: str) -> Array:
+    """A view of an array of some layout as (channels, height, width)."""
+    if layout == ChannelDimension.NONE:
+        return result[None]
+    return result if layout == ChannelDimension.FIRST else np.moveaxis(result, -1, 0)

@@ -1,0 +1,172 @@
+"""The steps on one picture, with the arithmetic of transformers 4.57.6. A picture is (height, width, channels)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from vit_core.errors import ImageError
+from vit_core.image_options import Array, height_width, number, numbers, seen
+from vit_core.image_options import resample as checked_filter
+
+Picture = Array | Image.Image  # a PIL image is of mode L or RGB
+
+_LEVELS = np.arange(256, dtype=np.uint8)
+
+
+def resize(picture: Picture, size: Any, resample: Any, *, compatible: bool = False) -> Picture:
+    """The picture stretched to `size` by Pillow.
+
+    Args:
+        picture: numbers in 0..255, or 0..1.
+        size: see `vit_core.image_options.height_width`.
+        resample: number of a Pillow filter.
+        compatible: as the reference: floats are cut to 8 bits first, and the colours of four channels are weighted by
+            the fourth.
+
+    Returns:
+        A PIL image for one; of an array uint8 for integers, float32 for floats (compatible: uint8 for whole numbers).
+    """
+    sides, code = height_width("size", size), checked_filter("resample", resample)
+    if isinstance(picture, Image.Image):
+        return _stretched(picture, sides, code)
+    if picture.dtype == np.uint8:
+        return _resized_bytes(picture, sides, code, compatible)
+    low, high = picture.min(), picture.max()
+    is_whole = picture.dtype.kind != "f" or (compatible and _are_whole(picture))
+    if low < 0 or high > 255 or (compatible and high > 1 and not is_whole):
+        raise ImageError(
+            f"resize: expected numbers in 0..1 or {'whole numbers in ' if compatible else ''}0..255, got {low:g} to "
+            f"{high:g}.\nBring the image into one of these ranges, or pass do_resize=False."
+        )
+    if is_whole:
+        return _resized_bytes(picture.astype(np.uint8), sides, code, compatible)
+    if compatible:
+        return rescale(_resized_bytes(rescale(picture, 255).astype(np.uint8), sides, code, True), 1 / 255)
+    return _resized_planes(picture.astype(np.float32), sides, code)
+
+
+def _are_whole(picture: Array) -> bool:
+    return bool(np.isclose(picture, picture.astype(int), rtol=1e-5, atol=1e-8).all())
+
+
+def _resized_bytes(picture: Array, sides: tuple[int, int], code: int, compatible: bool) -> Array:
+    channels = picture.shape[2]
+    if compatible and channels > 4:
+        raise ImageError(f"resize: expected 1 to 4 channels, got {channels}.\nPass do_resize=False for more.")
+    if channels == 3 or (compatible and channels > 1):
+        return np.asarray(_stretched(Image.fromarray(picture), sides, code))
+    return _resized_planes(picture, sides, code)
+
+
+def _resized_planes(picture: Array, sides: tuple[int, int], code: int) -> Array:
+    resized = np.empty((*sides, picture.shape[2]), picture.dtype)
+    for channel in range(picture.shape[2]):
+        plane = Image.fromarray(np.ascontiguousarray(picture[:, :, channel]))  # mode L or F
+        resized[:, :, channel] = np.asarray(_stretched(plane, sides, code))
+    return resized
+
+
+def _stretched(image: Image.Image, sides: tuple[int, int], code: int) -> Image.Image:
+    return image.resize(sides[::-1], Image.Resampling(code))
+
+
+def center_crop(picture: Array, size: Any) -> Array:
+    """The middle of the picture, with zeros around it where it is smaller than `size`."""
+    height, width = height_width("crop_size", size)
+    if picture.shape[:2] == (height, width):
+        return picture
+    cropped = np.zeros((height, width, picture.shape[2]), picture.dtype)
+    (rows, to_rows), (columns, to_columns) = _centred(picture.shape[0], height), _centred(picture.shape[1], width)
+    cropped[to_rows, to_columns] = picture[rows, columns]
+    return cropped
+
+
+def _centred(side: int, wanted: int) -> tuple[slice, slice]:
+    """Which part of a side is kept, and where it goes in the wanted side; an odd remainder is cut or padded as Source.
+
+    Source: transformers 4.57.6, center_crop: floor of half when cutting, ceiling of half when padding.
+    """
+    if wanted <= side:
+        start = (side - wanted) // 2
+        return slice(start, start + wanted), slice(0, wanted)
+    start = (wanted - side + 1) // 2
+    return slice(0, side), slice(start, start + side)
+
+
+def rescale(picture: Array, scale: Any) -> Array:
+    """The picture times `scale`, multiplied in float64: float32."""
+    return (picture.astype(np.float64) * number("rescale_factor", scale)).astype(np.float32)
+
+
+def normalize(picture: Array, mean: Any, std: Any) -> Array:
+    """(picture - mean) / std per channel, in the picture's own dtype; integers become float32."""
+    if picture.dtype.kind != "f":
+        picture = picture.astype(np.float32)
+    centre = _per_channel("image_mean", mean, picture)
+    spread = _per_channel("image_std", std, picture)
+    if not spread.all():
+        raise ImageError(f"image_std: expected numbers other than 0 (as {picture.dtype}), got {seen(std)}.")
+    return (picture - centre) / spread  # two roundings: multiplying by 1 / std would differ in the last bit
+
+
+def _per_channel(name: str, value: Any, picture: Array) -> Array:
+    per_channel = numbers(name, value)
+    channels = picture.shape[2]
+    if isinstance(per_channel, list) and len(per_channel) != channels:
+        raise ImageError(
+            f"{name}: expected one number, or one for each of {channels} channels, got {len(per_channel)}."
+        )
+    return np.broadcast_to(np.array(per_channel, dtype=picture.dtype), (channels,))
+
+
+def rescale_and_normalize(picture: Array, options: Mapping[str, Any]) -> Array:
+    """The last two steps, as far as they are switched on."""
+    if options["do_rescale"]:
+        picture = rescale(picture, options["rescale_factor"])
+    if options["do_normalize"]:
+        picture = normalize(picture, options["image_mean"], options["image_std"])
+    return picture
+
+
+def as_array(picture: Picture) -> Array:
+    """The picture as (height, width, channels)."""
+    if isinstance(picture, Image.Image):
+        return np.asarray(picture).reshape(picture.height, picture.width, -1)
+    return picture
+
+
+def planes(picture: Picture) -> Iterator[Array]:
+    """Its channels, each (height, width)."""
+    if isinstance(picture, Image.Image):  # Pillow takes them apart faster than NumPy
+        for band in picture.getbands():
+            plane = np.frombuffer(picture.tobytes("raw", band), np.uint8)
+            yield plane.reshape(picture.height, picture.width)
+    else:
+        yield from np.moveaxis(picture, -1, 0)
+
+
+def levels(channels: int, options: Mapping[str, Any]) -> Array:
+    """What the last two steps make of each of the 256 levels of an 8-bit picture: (channels, 256)."""
+    ramp = np.repeat(_LEVELS[:, None, None], channels, axis=2)  # (height 256, width 1, channels)
+    return np.ascontiguousarray(rescale_and_normalize(ramp, options)[:, 0].T)
+
+
+def look_up(table: Array, plane: Array, into: Array) -> None:
+    """Writes table[plane] into an array of that shape, two levels at a time where memory allows."""
+    if table.dtype == np.float32 and plane.size % 2 == 0 and plane.flags.c_contiguous and into.flags.c_contiguous:
+        pairs = plane.reshape(-1).view(np.uint16)
+        np.take(_pairs(table.tobytes()), pairs, out=into.reshape(-1).view(np.float64), mode="clip")
+    else:
+        np.take(table, plane, out=into, mode="clip")
+
+
+@lru_cache(maxsize=16)
+def _pairs(table: bytes) -> Array:
+    """For every two neighbouring levels, what becomes of them, held in one float64: (65536,)."""
+    pairs = np.arange(2**16, dtype=np.uint16).view(np.uint8).reshape(-1, 2)
+    return np.frombuffer(table, np.float32)[pairs].view(np.float64)[:, 0]
