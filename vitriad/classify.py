@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 from tqdm import tqdm
 
 from vit_core.config import PretrainedConfig
@@ -23,34 +26,59 @@ from vitriad.models import find
 Array = np.ndarray[Any, np.dtype[Any]]
 
 BATCH = 16
+_GRAY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "F")
+_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 
 def run(arguments: Namespace) -> int:
     """Prints one line per image; images that cannot be used are reported and passed over."""
+    paths = list(image_paths(arguments.images))
     folder = find(arguments.model)
-    model = load_classifier(folder, arguments.backend)
-    processor = AutoImageProcessor.from_pretrained(folder)
-    width = max(map(len, arguments.images))
-    shown = 0
-    for path, scores in _scores(arguments.images, model, processor):
+    model = load_classifier(folder, arguments.backend, revision=arguments.revision)
+    processor = AutoImageProcessor.from_pretrained(folder, revision=model.config.hub_commit or arguments.revision)
+    width = max(map(len, paths))
+    status = 0
+    for path, scores in _scores(paths, model, processor):
+        if isinstance(scores, ImageError):
+            tqdm.write(f"vitriad: skipped: {scores}", file=sys.stderr)  # not into the progress bar
+            status = 3
+            if arguments.json:
+                tqdm.write(json.dumps({"path": path, "error": str(scores)}), file=sys.stdout)
+            continue
         best = np.argsort(-scores, kind="stable")[: arguments.top_k]
         top = [{"label": model.config.id2label[i], "score": float(scores[i])} for i in best.tolist()]
-        line = _json_line(path, top) if arguments.json else _human_line(path.ljust(width), top)
-        tqdm.write(line, file=sys.stdout)  # not into the progress bar
-        shown += 1
-    return 0 if shown == len(arguments.images) else 3
+        line = json.dumps({"path": path, **top[0], "top": top}) if arguments.json else _line(path.ljust(width), top)
+        tqdm.write(line, file=sys.stdout)
+    return status
 
 
-def load_classifier(folder: str | Path, backend: str) -> Any:
-    """The classifier of a checkpoint, ready to predict.
+def image_paths(names: Iterable[str]) -> Iterator[str]:
+    """The names, each folder among them replaced by the image files in it and in its subfolders, sorted.
+
+    Raises:
+        InputError: a folder holds no image file.
+    """
+    for name in names:
+        if not os.path.isdir(name):
+            yield name
+            continue
+        files = [path for path in Path(name).rglob("*") if path.suffix.lower() in _SUFFIXES and path.is_file()]
+        if not files:
+            raise InputError(f"{name}: no image file in this folder; expected one of {', '.join(_SUFFIXES)}.")
+        yield from map(str, sorted(files))
+
+
+def load_classifier(folder: str | Path, backend: str, **hub_options: Any) -> Any:
+    """The classifier of a checkpoint, ready to predict; hub options as for `vit_core.hub.resolve`.
 
     Raises:
         InputError: the checkpoint holds no trained classifier.
     """
-    config, name = read_architecture(folder)
+    config, name = read_architecture(folder, **hub_options)
     if problem := _why_no_classifier(config, name):
         raise InputError(f"classify: {folder}: {problem}.\nGive a checkpoint of a ViTForImageClassification.")
-    model, loading = model_class(name, backend).from_pretrained(folder, output_loading_info=True)
+    same = {**hub_options, "revision": config.hub_commit or hub_options.get("revision")}
+    model, loading = model_class(name, backend).from_pretrained(folder, output_loading_info=True, **same)
     if loading["missing_keys"]:
         raise InputError(f"classify: {folder}: its classifier was never trained: the weights are not in the files.")
     if model.framework == "pt":
@@ -73,11 +101,16 @@ def read_pixels(path: str | Path, processor: ViTImageProcessor, config: Pretrain
         ImageError: the file cannot be read, or has another number of channels than the model.
     """
     image = open_image(path)
-    if config.num_channels == 1:
-        keeps = image.mode.startswith(("I", "F"))  # more than 8 bits: the processor says what it thinks of them
-        gray = np.asarray(image if keeps else image.convert("L"))
-        return processor(gray, input_data_format="none")["pixel_values"][0]
-    convert = True if processor.do_convert_rgb is None else None
+    try:
+        return _pixels(image, processor, config)
+    except ImageError as error:
+        raise ImageError(f"{path}: {error}") from None
+
+
+def _pixels(image: Image.Image, processor: ViTImageProcessor, config: PretrainedConfig) -> Array:
+    if config.num_channels == 1 and image.mode not in _GRAY_MODES:
+        image = image.convert("L")
+    convert = True if config.num_channels == 3 and processor.do_convert_rgb is None else None
     pixels: Array = processor(image, do_convert_rgb=convert)["pixel_values"][0]
     if len(pixels) != config.num_channels:
         raise ImageError(f"expected {config.num_channels} channels, got {len(pixels)}")
@@ -94,25 +127,28 @@ def _why_no_classifier(config: PretrainedConfig, name: str) -> str:
     return ""
 
 
-def _scores(paths: list[str], model: Any, processor: ViTImageProcessor) -> Iterator[tuple[str, Array]]:
-    """Path and class probabilities (classes,) of every image that can be read, in order."""
+def _scores(paths: list[str], model: Any, processor: ViTImageProcessor) -> Iterator[tuple[str, Array | ImageError]]:
+    """Path and class probabilities (classes,) of every image, or why it cannot be used, in order."""
     hidden = len(paths) <= BATCH or not sys.stderr.isatty()
-    with tqdm(total=len(paths), unit="image", disable=hidden) as progress:
+    with tqdm(total=len(paths), unit="image", disable=hidden) as progress, ThreadPoolExecutor() as threads:
         for start in range(0, len(paths), BATCH):
             chunk = paths[start : start + BATCH]
-            if readable := list(_readable(chunk, model, processor)):
-                readable_paths, pixels = zip(*readable, strict=True)
-                logits = predict(model, np.stack(pixels))
-                yield from zip(readable_paths, probabilities(logits, model.config.problem_type), strict=True)
+            pixels = [*threads.map(lambda path: _pixels_or_error(path, processor, model.config), chunk)]
+            scores = iter(_probabilities_of([each for each in pixels if not isinstance(each, ImageError)], model))
+            for path, each in zip(chunk, pixels, strict=True):
+                yield path, each if isinstance(each, ImageError) else next(scores)
             progress.update(len(chunk))
 
 
-def _readable(paths: list[str], model: Any, processor: ViTImageProcessor) -> Iterator[tuple[str, Array]]:
-    for path in paths:
-        try:
-            yield path, read_pixels(path, processor, model.config)
-        except ImageError as error:
-            tqdm.write(f"vitriad: skipped: {error}", file=sys.stderr)
+def _pixels_or_error(path: str, processor: ViTImageProcessor, config: PretrainedConfig) -> Array | ImageError:
+    try:
+        return read_pixels(path, processor, config)
+    except ImageError as error:
+        return error
+
+
+def _probabilities_of(pixels: list[Array], model: Any) -> Iterable[Array]:
+    return probabilities(predict(model, np.stack(pixels)), model.config.problem_type) if pixels else ()
 
 
 def probabilities(logits: Array, problem_type: str | None = None) -> Array:
@@ -124,9 +160,5 @@ def probabilities(logits: Array, problem_type: str | None = None) -> Array:
     return powers / powers.sum(axis=-1, keepdims=True)
 
 
-def _json_line(path: str, top: list[dict[str, Any]]) -> str:
-    return json.dumps({"path": path, **top[0], "top": top})
-
-
-def _human_line(path: str, top: list[dict[str, Any]]) -> str:
+def _line(path: str, top: list[dict[str, Any]]) -> str:
     return "  ".join([path, *(f"{entry['label']} {entry['score']:6.1%}" for entry in top)])

@@ -18,28 +18,40 @@ from vitriad.backends import BACKENDS
 from vitriad.models import NAMES
 
 _MODEL = f"folder, hub name 'owner/name', or a model that comes with vitriad: {', '.join(NAMES)}"
+_REVISION = "commit, tag or branch on the hub; name a commit where nobody watches"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command line; returns the exit code."""
     arguments = _parser().parse_args(argv)
-    from vit_core.errors import VitError  # only now: --help imports nothing
-
     if isinstance(sys.stdout, io.TextIOWrapper):  # file names and labels hold what a terminal cannot always show
         sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        return _run(arguments)
+    except BrokenPipeError:  # whoever read our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more at exit
+        return 1
+    except KeyboardInterrupt:
+        if arguments.debug:
+            raise
+        print("vitriad: stopped", file=sys.stderr)
+        return 130
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from vit_core.errors import VitError  # only now: --help imports nothing
+
     try:
         status: int = import_module(f"vitriad.{arguments.command}").run(arguments)
         sys.stdout.flush()
         return status
-    except BrokenPipeError:  # whoever read our output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more at exit
-        return 1
-    except (VitError, OSError, KeyboardInterrupt) as error:
+    except BrokenPipeError:
+        raise
+    except (VitError, OSError) as error:
         if arguments.debug:
             raise
-        was_stopped = isinstance(error, KeyboardInterrupt)
-        print("vitriad: stopped" if was_stopped else f"vitriad: error: {error}", file=sys.stderr)
-        return 130 if was_stopped else 1
+        print(f"vitriad: error: {error}", file=sys.stderr)
+        return 1
 
 
 def print_table(rows: Sequence[Sequence[Any]]) -> None:
@@ -73,14 +85,21 @@ def _parser() -> argparse.ArgumentParser:
 
     example = "vitriad demo && vitriad classify --top-k 2 demo-output/digits/*.png"
     classify = _command(commands, "classify", "say what images show", example)
-    classify.add_argument("images", metavar="IMAGE", nargs="+", help="image file (JPEG, PNG, WebP, GIF, BMP, TIFF)")
+    classify.add_argument(
+        "images",
+        metavar="IMAGE",
+        nargs="+",
+        help="image file (JPEG, PNG, WebP, GIF, BMP, TIFF), or a folder of them with its subfolders",
+    )
     classify.add_argument("--model", metavar="DIR_OR_ID", default=NAMES[0], help=f"{_MODEL} (%(default)s)")
+    classify.add_argument("--revision", metavar="COMMIT", help=_REVISION)
     classify.add_argument("--backend", choices=("auto", *BACKENDS), default="auto", help="auto: the first installed")
     classify.add_argument("--top-k", metavar="N", type=_positive, default=3, help="classes to show (%(default)s)")
-    classify.add_argument("--json", action="store_true", help="one JSON object per image")
+    classify.add_argument("--json", action="store_true", help="one JSON object per image, also for those skipped")
 
     info = _command(commands, "info", "what a checkpoint holds, read without a framework", "vitriad info digits-vit")
     info.add_argument("model", metavar="DIR_OR_ID", help=_MODEL)
+    info.add_argument("--revision", metavar="COMMIT", help=_REVISION)
     info.add_argument("--json", action="store_true", help="one JSON object")
 
     doctor = _command(commands, "doctor", "versions, backends and devices, for bug reports", "vitriad doctor")

@@ -16,7 +16,7 @@ _LABELS = ("id2label", "label2id")  # a thousand lines for ImageNet: counted ins
 
 def run(arguments: Namespace) -> int:
     """Prints the description of one checkpoint."""
-    found = describe(arguments.model)
+    found = describe(arguments.model, revision=arguments.revision)
     if arguments.json:
         print(json.dumps(found))
     else:
@@ -24,13 +24,17 @@ def run(arguments: Namespace) -> int:
     return 0
 
 
-def describe(name_or_path: str) -> dict[str, Any]:
+def describe(name_or_path: str, **hub_options: Any) -> dict[str, Any]:
     """Class, configuration, parameters, their number, and the bytes of the weight files. Reads no weights.
+
+    Args:
+        name_or_path: folder, safetensors file, hub name, or a shipped model.
+        **hub_options: see `vit_core.hub.resolve`.
 
     Raises:
         CheckpointError: nothing there, or the files are not sound.
     """
-    source = open_source(find(name_or_path), verify=False)  # digests would need the data
+    source = open_source(find(name_or_path), verify=False, **hub_options)  # digests would need the data
     config = source.config or {}
     parameters = [
         {"name": name, "shape": list(info.shape), "dtype": info.dtype.name}

@@ -70,9 +70,38 @@ def test_unreadable_images_are_reported_and_skipped(capsys, tmp_path):
     damaged.write_bytes(FILES[0].read_bytes()[:50])
     assert main(["classify", "--json", str(FILES[0]), str(damaged), str(tmp_path / "none.png"), str(FILES[3])]) == 3
     captured = capsys.readouterr()
-    assert [json.loads(line)["path"] for line in captured.out.splitlines()] == [str(FILES[0]), str(FILES[3])]
+    lines = [json.loads(line) for line in captured.out.splitlines()]
+    assert [line["path"] for line in lines] == [str(FILES[0]), str(damaged), str(tmp_path / "none.png"), str(FILES[3])]
+    assert [sorted(line) for line in lines[:2]] == [["label", "path", "score", "top"], ["error", "path"]]
+    assert lines[2]["error"] == f"{tmp_path / 'none.png'}: no such file."
     assert [line for line in captured.err.splitlines() if line.startswith(f"vitriad: skipped: {damaged}: ")]
     assert f"vitriad: skipped: {tmp_path / 'none.png'}: no such file." in captured.err
+
+
+def test_a_skipped_image_changes_nothing_for_the_others(capsys, tmp_path):
+    damaged = tmp_path / "damaged.png"
+    damaged.write_bytes(FILES[0].read_bytes()[:50])
+    names = [str(name) for file in FILES for name in (file, damaged, file)]  # more than one batch
+    assert main(["classify", "--json", *names]) == 3
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["path"] for line in lines] == names
+    scores = [line["score"] for line in lines if "score" in line]
+    np.testing.assert_allclose(
+        scores, [line["score"] for line in classify(capsys, *FILES) for _ in range(2)], atol=1e-6
+    )
+
+
+def test_a_folder_stands_for_the_images_in_it(capsys, tmp_path):
+    for name, file in (("b/2.PNG", FILES[2]), ("b/1.png", FILES[1]), ("a.png", FILES[0])):
+        (tmp_path / "all" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, tmp_path / "all" / name)
+    (tmp_path / "all" / "notes.txt").write_text("no image")
+    (tmp_path / "none").mkdir()
+    lines = classify(capsys, tmp_path / "all", FILES[3])
+    found = [line["path"].removeprefix(f"{tmp_path}/all/") for line in lines]
+    assert found == ["a.png", "b/1.png", "b/2.PNG", str(FILES[3])]
+    assert main(["classify", str(tmp_path / "none")]) == 1
+    assert "no image file in this folder" in capsys.readouterr().err
 
 
 def test_a_path_given_twice_is_shown_twice(capsys):
@@ -96,10 +125,12 @@ def test_grayscale_model_takes_the_luminance_of_other_images(capsys, tmp_path, m
     assert other["label"] == gray["label"]
 
 
-def test_sixteen_bits_are_refused_rather_than_clipped(capsys, tmp_path):
-    Image.fromarray(np.full((8, 8), 40_000, np.uint16)).save(tmp_path / "deep.png")
-    assert main(["classify", str(tmp_path / "deep.png")]) == 3
-    assert "0..255" in capsys.readouterr().err
+def test_sixteen_bits_are_scaled_rather_than_clipped(capsys, tmp_path):
+    deep = np.asarray(Image.open(FILES[14])).astype(np.uint16) * 257
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    eight, sixteen = classify(capsys, FILES[14], tmp_path / "deep.png")
+    np.testing.assert_allclose(sixteen["score"], eight["score"], atol=1e-2)  # these are resized without rounding
+    assert sixteen["label"] == eight["label"]
 
 
 @pytest.mark.parametrize(("convert", "status"), [(None, 0), (True, 0), (False, 3)])

@@ -4,10 +4,13 @@ import glob
 import json
 import math
 import os
+import pty
 import re
 import shlex
+import signal
 import subprocess
 import sys
+import termios
 from importlib.metadata import version
 
 import pytest
@@ -167,3 +170,37 @@ def test_commands_are_these(capsys):
     listed = re.findall(r"^    (\w+) ", capsys.readouterr().out, re.MULTILINE)
     assert listed == COMMANDS
     assert cli.main.__module__ == "vitriad.cli"
+
+
+def test_ctrl_c_while_working_ends_in_one_line(tmp_path):
+    """At a real terminal, with the bar on it."""
+    leader, follower = pty.openpty()
+    termios.tcsetwinsize(follower, (24, 80))
+    command = [sys.executable, "-m", "vitriad", "classify", "--json", *(FILES * 500)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=follower, start_new_session=True) as process:
+        os.close(follower)
+        first = json.loads(process.stdout.readline())
+        os.killpg(process.pid, signal.SIGINT)
+        rest = process.stdout.read().decode().splitlines()
+    shown = os.read(leader, 100_000).decode()
+    os.close(leader)
+    assert (process.returncode, shown.endswith("vitriad: stopped\r\n")) == (130, True)
+    assert ("Traceback" in shown, "/10000 [" in shown) == (False, True)
+    assert [first["path"], *(json.loads(line)["path"] for line in rest)] == (FILES * 500)[: len(rest) + 1]
+
+
+@pytest.mark.parametrize("words", [["--help"], ["info", "digits-vit"], ["classify", *FILES[:2], "nothere.png"]])
+def test_a_terminal_that_wants_no_colour_gets_none(words):
+    leader, follower = pty.openpty()
+    command = [sys.executable, "-m", "vitriad", *words]
+    environment = {**os.environ, "NO_COLOR": "1", "TERM": "xterm-256color"}
+    shown = b""
+    with subprocess.Popen(command, stdout=follower, stderr=follower, env=environment):
+        os.close(follower)
+        while True:
+            try:
+                shown += os.read(leader, 4096)
+            except OSError:  # the other end is closed
+                break
+    os.close(leader)
+    assert (b"\x1b[" in shown, len(shown) > 100) == (False, True)
