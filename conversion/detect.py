@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from conversion.engine import Dialect, canonical_names, listed
 from conversion.tables import hf
-from vit_core.atomic_folder import finish_swap
+from vit_core.atomic_folder import finds_folder
 from vit_core.checkpoint import MANIFEST_NAME, SUFFIX, Weights, open_weights, read_index, weight_names
 from vit_core.config import CONFIG_NAME
 from vit_core.errors import CheckpointError, ConfigError, InputError, MissingFileError, VitError
@@ -94,7 +94,11 @@ def open_source(
         return _source(where, None, _open(Path(src), options), None)
     local = local_folder(src, hub.get("subfolder") or "")
     folder = local or _fetched(Repository(where, **hub), variant, limits)
-    return _unchanged(folder, lambda: _source(where, _config(folder), _open(folder, options), commit_of(folder)))
+
+    def read() -> Source:
+        return _source(where, _config(folder, limits), _open(folder, options), commit_of(folder))
+
+    return _unchanged(folder, read)
 
 
 def _fetched(repository: Repository, variant: str | None, limits: Limits) -> Path:
@@ -116,13 +120,12 @@ def _fetched(repository: Repository, variant: str | None, limits: Limits) -> Pat
 def _unchanged(folder: Path, read: Callable[[], Source]) -> Source:
     """What `read` finds in a folder, all of it of one checkpoint: again if a save replaced the folder meanwhile."""
     for _ in range(_ATTEMPTS):
-        finish_swap(folder)
-        if not folder.is_dir():
+        if not finds_folder(folder):
             raise MissingFileError(f"{folder}: no such folder.")
         with _held(folder) as is_same:
             try:
                 source = read()
-            except VitError:
+            except (VitError, FileNotFoundError):
                 if is_same():
                     raise
                 continue
@@ -140,12 +143,16 @@ def _held(folder: Path) -> Iterator[Callable[[], bool]]:
     if os.name != "posix":  # folders cannot be opened, and one in use cannot be replaced
         yield lambda: True
         return
-    descriptor = os.open(folder, os.O_RDONLY)
-    before = _versions(folder)
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except FileNotFoundError:  # just being replaced
+        yield lambda: False
+        return
+    before = _versions(descriptor)
 
     def is_same() -> bool:
         try:
-            return os.path.samestat(os.fstat(descriptor), os.stat(folder)) and _versions(folder) == before
+            return os.path.samestat(os.fstat(descriptor), os.stat(folder)) and _versions(descriptor) == before
         except FileNotFoundError:
             return False
 
@@ -155,16 +162,20 @@ def _held(folder: Path) -> Iterator[Callable[[], bool]]:
         os.close(descriptor)
 
 
-def _versions(folder: Path) -> dict[str, tuple[int, int]]:
-    """Inode and time of every file of a checkpoint in a folder: saves replace files and never write into them."""
+def _versions(folder: int) -> dict[str, tuple[int, int]]:
+    """Inode and time of every file of a checkpoint in an open folder: saves replace files, never write into them."""
+    found = {}
     with os.scandir(folder) as entries:
-        mine = [entry for entry in entries if entry.name.endswith((SUFFIX, ".json"))]
-        return {entry.name: (entry.inode(), entry.stat(follow_symlinks=False).st_mtime_ns) for entry in mine}
+        for entry in entries:
+            with suppress(FileNotFoundError):  # removed since it was listed
+                if entry.name.endswith((SUFFIX, ".json")):
+                    found[entry.name] = (entry.inode(), entry.stat(follow_symlinks=False).st_mtime_ns)
+    return found
 
 
-def _config(folder: Path) -> dict[str, Any] | None:
+def _config(folder: Path, limits: Limits) -> dict[str, Any] | None:
     path = folder / CONFIG_NAME
-    return read_json(path, limit=LIMITS.config_bytes, error=ConfigError) if path.exists() else None
+    return read_json(path, limit="config_bytes", error=ConfigError, limits=limits) if path.exists() else None
 
 
 def _open(path: Path, options: dict[str, Any]) -> Weights:

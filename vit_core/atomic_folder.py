@@ -33,6 +33,7 @@ except ImportError:  # Windows: nothing keeps two writers apart there
 
 _SPACE_FACTOR = 1.1  # free bytes wanted per byte to write
 _PATIENCE = 1.0  # seconds that a reader waits for a save that is putting its files in place
+_LOOKS = 5
 _STALE = ".stale"  # in `.vitriad.new`: an empty file for each old file to be removed
 
 
@@ -157,6 +158,21 @@ def finish_swap(folder: str | Path) -> None:
                 f"{folder}: a save to it was interrupted, and cannot be finished: {problem.strerror or problem}.\n"
                 "Load it once as a user, and on a machine, that can write to it."
             ) from problem
+
+
+def finds_folder(folder: str | Path) -> bool:
+    """Whether there is a folder of this name, an interrupted save finished first.
+
+    Looks more than once: one that is being replaced by renaming is gone for a moment.
+
+    Raises:
+        CheckpointError: as `finish_swap`.
+    """
+    for _ in range(_LOOKS):
+        finish_swap(folder)
+        if os.path.isdir(folder):
+            return True
+    return False
 
 
 def _is_interrupted(folder: Path) -> bool:

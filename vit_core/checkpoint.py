@@ -117,13 +117,13 @@ def open_file(path: Path, *, mmap: bool = True, limits: Limits = LIMITS) -> Weig
     if size < 8 + length:
         raise CheckpointError(f"{path}: not a whole safetensors file: a header of {length} bytes in {size} bytes.")
     if length > limits.header_bytes:
-        raise CheckpointError(f"{path}: header of {length} bytes, above {_limit('header_bytes', limits)}.")
+        raise CheckpointError(f"{path}: header of {length} bytes, above {limits.bound('header_bytes')}.")
     header = _header(path, bytes(content[8 : 8 + length]), limits)
     metadata = header.pop("__metadata__", {})
     if not (isinstance(metadata, dict) and all(isinstance(text, str) for text in metadata.values())):
         raise CheckpointError(f"{path}: __metadata__: expected strings by name, got {_short(metadata)}.")
     if len(header) > limits.tensors:
-        raise CheckpointError(f"{path}: {len(header)} tensors, above {_limit('tensors', limits)}.")
+        raise CheckpointError(f"{path}: {len(header)} tensors, above {limits.bound('tensors')}.")
     tensors = {name: _entry(path, name, value, 8 + length, limits) for name, value in header.items()}
     _check_tiling(path, tensors, 8 + length, size)
     return WeightFile(path, metadata, tensors, content)
@@ -186,7 +186,7 @@ def _header(path: Path, text: bytes, limits: Limits) -> dict[str, Any]:
         raise CheckpointError(f"{path}: not a safetensors file: expected a header that starts with '{{'.")
     # Objects take memory by the number of marks, of which an honest tensor has a few and one comma per axis.
     if sum(map(text.count, (b"{", b"[", b","))) > (8 + limits.rank) * limits.tensors:
-        raise CheckpointError(f"{path}: header: more entries than {_limit('tensors', limits)} would need.")
+        raise CheckpointError(f"{path}: header: more entries than {limits.bound('tensors')} would need.")
     try:
         header = json.loads(text.decode("utf-8"), object_pairs_hook=unique)
     except CheckpointError:
@@ -210,9 +210,9 @@ def _entry(path: Path, name: str, value: Any, data_start: int, limits: Limits) -
     if not _are_counts(shape):
         raise bad(f"shape: expected counts, got {_short(shape)}")
     if len(shape) > limits.rank:
-        raise bad(f"{len(shape)} axes, above {_limit('rank', limits)}")
+        raise bad(f"{len(shape)} axes, above {limits.bound('rank')}")
     if math.prod(side or 1 for side in shape) > limits.parameters:
-        raise bad(f"shape {shape}, above {_limit('parameters', limits)}")
+        raise bad(f"shape {shape}, above {limits.bound('parameters')}")
     if not (_are_counts(offsets) and len(offsets) == 2):
         raise bad(f"data_offsets: expected two counts, got {_short(offsets)}")
     nbytes = math.prod(shape) * DTYPES[dtype].itemsize
@@ -238,10 +238,6 @@ def _check_tiling(path: Path, tensors: Mapping[str, TensorInfo], start: int, siz
         raise CheckpointError(
             f"{path}: {size} bytes, expected {place} by its header: the file was cut, or something was added."
         )
-
-
-def _limit(name: str, limits: Limits) -> str:
-    return f"the limit of {getattr(limits, name)}; to raise it: limits=replace(LIMITS, {name}=...)"
 
 
 def _short(value: object) -> str:
@@ -344,7 +340,7 @@ def read_index(index: Path, limits: Limits = LIMITS) -> dict[str, set[str]]:
         UnsafeFileError: the name of a shard leads out of the folder.
         CheckpointError: not an index, or too many shards.
     """
-    weight_map = read_json(_target(index), limit=limits.index_bytes, error=CheckpointError).get("weight_map")
+    weight_map = read_json(_target(index), limit="index_bytes", error=CheckpointError, limits=limits).get("weight_map")
     if not (
         isinstance(weight_map, dict) and weight_map and all(isinstance(shard, str) for shard in weight_map.values())
     ):
@@ -356,7 +352,7 @@ def read_index(index: Path, limits: Limits = LIMITS) -> dict[str, set[str]]:
         if shard.startswith(".") or not shard.endswith(SUFFIX) or {*shard} & {*"/\\:\0"}:
             raise UnsafeFileError(f"{index}: expected the plain name of a {SUFFIX} file, got {_short(shard)}.")
     if len(promised) > limits.shards:
-        raise CheckpointError(f"{index}: {len(promised)} shards, above {_limit('shards', limits)}.")
+        raise CheckpointError(f"{index}: {len(promised)} shards, above {limits.bound('shards')}.")
     return promised
 
 
@@ -379,7 +375,7 @@ def _read_manifest(manifest: Path, limits: Limits) -> dict[str, Any] | None:
         os.lstat(manifest)  # not lexists(), which takes every error for a no
     except FileNotFoundError:
         return None
-    found = read_json(_target(manifest), limit=limits.index_bytes, error=CheckpointError)
+    found = read_json(_target(manifest), limit="index_bytes", error=CheckpointError, limits=limits)
     if "vitriad" not in found:
         return None
     if not isinstance(files := found.get("files"), dict):
@@ -468,7 +464,7 @@ def _plan(tensors: Mapping[str, Array], size: int | str, variant: str | None) ->
     if len(shards) <= 1:
         return {single: list(tensors)}
     if len(shards) > LIMITS.shards:
-        raise InputError(f"max_shard_size: {size!r} makes {len(shards)} files, above {_limit('shards', LIMITS)}.")
+        raise InputError(f"max_shard_size: {size!r} makes {len(shards)} files, above {LIMITS.bound('shards')}.")
     stem = single.removesuffix(SUFFIX)
     return {f"{stem}-{i:05d}-of-{len(shards):05d}{SUFFIX}": names for i, names in enumerate(shards, 1)}
 

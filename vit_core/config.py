@@ -74,6 +74,7 @@ def _one_of(*names: str) -> _Rule:
     return _Rule(f"one of {', '.join(names)}", lambda v: isinstance(v, str) and v in names)
 
 
+_TINY = float(np.finfo(np.float32).tiny)  # smaller ones are 0, or become it on some devices
 _BOOL = _Rule("True or False", lambda v: isinstance(v, bool))
 _TEXT = _Rule("a string", lambda v: isinstance(v, str))
 _PROBABILITY = _Rule("a number in [0, 1]", lambda v: _is_number(v) and 0 <= v <= 1)
@@ -94,7 +95,7 @@ _SHARED_RULES = {
     "hidden_dropout_prob": _PROBABILITY,
     "attention_probs_dropout_prob": _PROBABILITY,
     "initializer_range": _Rule("a number of at least 0", lambda v: _is_number(v) and v >= 0),
-    "layer_norm_eps": _Rule("a number above 0", lambda v: _is_number(v) and v > 0),
+    "layer_norm_eps": _Rule("a number above 0 in float32", lambda v: _is_number(v) and v >= _TINY),
     "image_size": _size(LIMITS.image_side),
     "patch_size": _size(LIMITS.image_side),
     "num_channels": _WIDTH,
@@ -271,7 +272,7 @@ class PretrainedConfig(PushToHub):
         Args:
             name_or_path: folder holding config.json, path of a JSON file, or "owner/name" on the hub.
             return_unused_kwargs: return (config, keywords that are no fields) instead of refusing such keywords.
-            **kwargs: hub options (`vit_core.hub.HUB_OPTIONS`), and fields that override those of the file.
+            **kwargs: hub options (`vit_core.hub.HUB_OPTIONS`), limits, and fields that override those of the file.
 
         Raises:
             MissingFileError: no such file; a folder without config.json is never a default configuration.
@@ -301,7 +302,7 @@ class PretrainedConfig(PushToHub):
     @classmethod
     def from_json_file(cls, json_file: str | Path) -> Self:
         """The configuration in one JSON file."""
-        return cls(**cls._own(read_json(Path(json_file), limit=LIMITS.config_bytes, error=ConfigError)))
+        return cls(**cls._own(read_json(Path(json_file), limit="config_bytes", error=ConfigError)))
 
     def to_dict(self) -> dict[str, Any]:
         """Every field and every extra key, as a new dict."""
@@ -550,6 +551,8 @@ class ViTMAEConfig(PretrainedConfig):
     def _violations(self) -> Iterator[str]:
         yield from super()._violations()
         yield from _indivisible(self, "decoder_hidden_size", "decoder_num_attention_heads")
+        if self.norm_pix_loss and math.prod(pair(self.patch_size)) * self.num_channels == 1:
+            yield "norm_pix_loss: expected patches of at least 2 numbers (one alone has no variance), got 1"
         for name in ("hidden_size", "decoder_hidden_size"):
             if (width := getattr(self, name)) % 4:
                 yield f"{name}: expected a multiple of 4 for the sin-cos positions, got {width}"
@@ -589,15 +592,16 @@ class AutoConfig:
 
 
 def read_config(name_or_path: str | Path, kwargs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The JSON object of a stored configuration, with its origin, and those of `kwargs` that are no hub options."""
+    """The JSON object of a stored configuration, with its origin, and the fields among `kwargs`."""
     from vit_core.hub import HUB_OPTIONS, commit_of, resolve
 
     options = {name: value for name, value in kwargs.items() if name in HUB_OPTIONS}
     overrides = {name: value for name, value in kwargs.items() if name not in HUB_OPTIONS}
+    limits = overrides.pop("limits", LIMITS)
     path = Path(name_or_path)
     if path.suffix != ".json" and not os.path.isfile(path):
         path = resolve(name_or_path, [CONFIG_NAME], **options) / CONFIG_NAME
-    data = read_json(path, limit=LIMITS.config_bytes, error=ConfigError)
+    data = read_json(path, limit="config_bytes", error=ConfigError, limits=limits)
     return {**data, "name_or_path": str(name_or_path), "hub_commit": commit_of(path)}, overrides
 
 

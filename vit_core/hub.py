@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
-from vit_core.atomic_folder import finish_swap
+from vit_core.atomic_folder import finds_folder, finish_swap
 from vit_core.errors import CheckpointError, InputError, MissingFileError, UnsafeFileError, VitError
 from vit_core.limits import LIMITS
 
@@ -64,11 +64,11 @@ def local_folder(name_or_path: str | Path, subfolder: str = "") -> Path | None:
     """
     if Path(subfolder).is_absolute() or ".." in Path(subfolder).parts:
         raise CheckpointError(f"subfolder {subfolder!r}: expected a path inside the checkpoint.")
-    folder = Path(name_or_path) / subfolder
-    finish_swap(folder)
     if os.path.isfile(name_or_path):
         raise CheckpointError(f"{name_or_path}: expected a folder or a hub name 'owner/name', got a file.")
-    return folder if os.path.isdir(name_or_path) else None
+    if subfolder:
+        finish_swap(Path(name_or_path) / subfolder)
+    return Path(name_or_path) / subfolder if finds_folder(name_or_path) else None
 
 
 def commit_of(folder: Path) -> str | None:

@@ -54,8 +54,8 @@ class Batch:
         for index, image in enumerate(images):
             if index == limits.batch_images:
                 raise ImageError(
-                    f"preprocess: more than {limits.batch_images} images in one call.\n"
-                    "Make several calls, or raise the limit with limits=replace(LIMITS, batch_images=...)."
+                    f"preprocess: more images in one call than {limits.bound('batch_images')}.\n"
+                    "Several calls give the same."
                 )
             layout_of_this = self.given
             if layout_of_this is None and len(getattr(image, "shape", ())) == 3:  # the first such array speaks for all

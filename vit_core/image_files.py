@@ -40,10 +40,7 @@ def open_image(
     if not stat.S_ISREG(status.st_mode):
         raise ImageError(f"{path}: expected a regular file.")
     if status.st_size > limits.image_file_bytes:
-        raise ImageError(
-            f"{path}: {status.st_size} bytes, more than the limit of {limits.image_file_bytes}.\n"
-            "Raise it with limits=replace(LIMITS, image_file_bytes=...)."
-        )
+        raise ImageError(f"{path}: {status.st_size} bytes, above {limits.bound('image_file_bytes')}.")
     try:
         with Image.open(path, formats=FILE_FORMATS) as image:
             _check_picture_size(path, image.size, limits)

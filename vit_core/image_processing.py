@@ -273,7 +273,7 @@ class ViTImageProcessor(PushToHub):
         Args:
             pretrained_model_name_or_path: folder holding preprocessor_config.json, a JSON file, or "owner/name".
             return_unused_kwargs: as for `from_dict`.
-            **kwargs: hub options (`vit_core.hub.HUB_OPTIONS`), and options that override those of the file.
+            **kwargs: hub options (`vit_core.hub.HUB_OPTIONS`), limits, and options that override those of the file.
 
         Raises:
             MissingFileError: no such file, folder or repository.
@@ -283,12 +283,13 @@ class ViTImageProcessor(PushToHub):
 
         hub_options = {name: value for name, value in kwargs.items() if name in HUB_OPTIONS}
         overrides = {name: value for name, value in kwargs.items() if name not in HUB_OPTIONS}
+        limits = overrides.pop("limits", LIMITS)
         path = Path(pretrained_model_name_or_path)
         if path.suffix != ".json":
             folder = resolve(pretrained_model_name_or_path, [PREPROCESSOR_NAME], **hub_options)
             path = folder / PREPROCESSOR_NAME
         return cls.from_dict(
-            _read_options(path, cls, overrides), return_unused_kwargs=return_unused_kwargs, **overrides
+            _read_options(path, cls, overrides, limits), return_unused_kwargs=return_unused_kwargs, **overrides
         )
 
     @classmethod
@@ -379,8 +380,10 @@ class AutoImageProcessor:
 # Files
 
 
-def _read_options(path: Path, cls: type[ViTImageProcessor], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    options = read_json(path, limit=LIMITS.config_bytes, error=ImageError)
+def _read_options(
+    path: Path, cls: type[ViTImageProcessor], overrides: Mapping[str, Any], limits: Limits = LIMITS
+) -> dict[str, Any]:
+    options = read_json(path, limit="config_bytes", error=ImageError, limits=limits)
     options = options.get("image_processor", options)  # the file of a multi-part processor
     if not isinstance(options, dict):
         raise ImageError(f"{path}: image_processor: expected an object, got {seen(options)}.")

@@ -10,23 +10,23 @@ from pathlib import Path
 from typing import Any
 
 from vit_core.errors import MissingFileError, VitError
-from vit_core.limits import LIMITS
+from vit_core.limits import LIMITS, Limits
 
 
-def read_json(path: Path, *, limit: int, error: type[VitError], depth: int = LIMITS.json_depth) -> dict[str, Any]:
+def read_json(path: Path, *, limit: str, error: type[VitError], limits: Limits = LIMITS) -> dict[str, Any]:
     """The object in a JSON file.
 
     Args:
         path: a regular file; pipes and devices are refused before they can block.
-        limit: largest accepted size in bytes.
+        limit: the field of `limits` that bounds its size.
         error: class of the error for a file that is there but unusable.
-        depth: deepest accepted nesting of objects and arrays.
+        limits: bounds on the size and on the nesting of objects and arrays.
 
     Raises:
         MissingFileError: no such file.
         error: not a regular file, too large, not UTF-8, not JSON, duplicate keys, too deep, or not an object.
     """
-    text = _read_text(Path(path), limit, error)
+    text = _read_text(Path(path), limit, error, limits)
 
     def unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
         keys: dict[str, Any] = {}
@@ -36,10 +36,10 @@ def read_json(path: Path, *, limit: int, error: type[VitError], depth: int = LIM
             keys[key] = value
         return keys
 
-    too_deep = error(f"{path}: expected JSON nested at most {depth} deep, got more.")
+    too_deep = error(f"{path}: nested deeper than {limits.bound('json_depth')}.")
     try:
         value = json.loads(text, object_pairs_hook=unique)
-        if _depth(value) > depth:
+        if _depth(value) > limits.json_depth:
             raise too_deep
     except RecursionError:
         raise too_deep from None
@@ -57,20 +57,25 @@ def json_text(value: object) -> str:
     return json.dumps(value, indent=2, sort_keys=True) + "\n"
 
 
-def _read_text(path: Path, limit: int, error: type[VitError]) -> str:
+def _read_text(path: Path, limit: str, error: type[VitError], limits: Limits) -> str:
+    largest: int = getattr(limits, limit)
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # opening a device can have effects
+            raise error(f"{path}: expected a regular file.")
         file = open(path, "rb", opener=_open_at_once)  # noqa: SIM115  # closed below
     except FileNotFoundError:
         raise MissingFileError(f"{path}: no such file.") from None
     except (OSError, ValueError) as problem:
+        if isinstance(problem, VitError):
+            raise
         raise error(f"{path}: cannot be opened: {getattr(problem, 'strerror', problem)}.") from None
     with file:
         found = os.fstat(file.fileno())
         if not stat.S_ISREG(found.st_mode):
             raise error(f"{path}: expected a regular file.")
-        if found.st_size > limit:
-            raise error(f"{path}: {found.st_size} bytes, more than the limit of {limit} for this kind of file.")
-        content = file.read(limit + 1)
+        if found.st_size > largest:
+            raise error(f"{path}: {found.st_size} bytes, above {limits.bound(limit)}.")
+        content = file.read(largest + 1)
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as problem:

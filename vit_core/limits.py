@@ -32,5 +32,9 @@ class Limits:
     image_file_side: int = 65_535
     batch_images: int = 4_096
 
+    def bound(self, name: str) -> str:
+        """One of these limits as errors name it, with how to raise it."""
+        return f"the limit of {getattr(self, name)}; to raise it: limits=replace(LIMITS, {name}=...)"
+
 
 LIMITS = Limits()

@@ -226,6 +226,8 @@ def _activation(prefix: str, name: object, part: str) -> list[Parameter]:
 
 
 def _weights_of(config: PretrainedConfig) -> Initialiser:
+    if not config.initializer_range:  # frameworks divide by it
+        return _ZEROS
     return Initialiser("normal" if isinstance(config, ViTMAEConfig) else "trunc_normal", config.initializer_range)
 
 

@@ -11,7 +11,6 @@ from typing import Any
 from vit_core.errors import CheckpointError, InputError
 from vit_core.hub import Repository, check_hub_name, hub_errors
 from vit_core.jsonfile import json_text, read_json
-from vit_core.limits import LIMITS
 
 CARD_NAME = "README.md"
 
@@ -108,10 +107,10 @@ class _Branch:
         repository = Repository(self.name, revision=self.revision, cache_dir=manifest.parent.parent, **self._access)
         found = repository.fetch(manifest.name)
         try:
-            known = read_json(found, limit=LIMITS.index_bytes, error=CheckpointError).get("files") if found else None
+            known = read_json(found, limit="index_bytes", error=CheckpointError).get("files") if found else None
         except CheckpointError:  # damaged; what it said is lost with it
             return
-        mine = read_json(manifest, limit=LIMITS.index_bytes, error=CheckpointError)
+        mine = read_json(manifest, limit="index_bytes", error=CheckpointError)
         kept = {file: record for file, record in known.items() if file in staying} if isinstance(known, dict) else {}
         manifest.write_text(json_text({**mine, "files": {**kept, **mine["files"]}}), encoding="utf-8")
 

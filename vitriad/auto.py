@@ -94,7 +94,7 @@ def available_backends(name: str) -> Iterator[str]:
 
 
 def _hub_options(kwargs: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in kwargs.items() if name in HUB_OPTIONS}
+    return {name: value for name, value in kwargs.items() if name in (*HUB_OPTIONS, "limits")}
 
 
 def _same_commit(config: PretrainedConfig) -> dict[str, str]:

@@ -115,7 +115,7 @@ def test_limits_of_the_index_hold(folder):
     assert message == f"{INDEX}: 2 shards, above the limit of 1; to raise it: limits=replace(LIMITS, shards=...)."
     size = (folder / INDEX).stat().st_size
     check(open_weights(folder, limits=replace(LIMITS, index_bytes=size)))
-    assert f"{size} bytes, more than the limit" in refusal(folder, limits=replace(LIMITS, index_bytes=size - 1))
+    assert f"{size} bytes, above the limit of" in refusal(folder, limits=replace(LIMITS, index_bytes=size - 1))
 
 
 def test_nothing_there_is_said_by_name(tmp_path):

@@ -122,7 +122,7 @@ def test_limits_hold_at_the_bound_and_one_above(limit, value, picture, tmp_path)
     Image.fromarray(picture).save(path)
     bound = value or path.stat().st_size
     assert open_image(path, limits=replace(LIMITS, **{limit: bound})).size == (20, 30)
-    with pytest.raises(ImageError, match=f"limits?.* of.*{bound - 1}.*\n.*replace") as caught:
+    with pytest.raises(ImageError, match=f"limits?.* of.*{bound - 1}(.|\n)*replace") as caught:
         open_image(path, limits=replace(LIMITS, **{limit: bound - 1}))
     assert limit == "image_file_bytes" or "height 30 and width 20" in str(caught.value)
 

@@ -1,0 +1,968 @@
+"""Bad inputs, and legal ones that look odd: how each is made, what is done with it, and what the refusal says."""
+
+import itertools
+import json
+import os
+import pickle
+import socket
+import struct
+import time
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import ml_dtypes
+import numpy as np
+import safetensors.numpy
+from PIL import Image
+from reliability.watched import CANARY
+
+import conversion
+import vitriad
+from vit_core import ConfigError, ViTConfig, ViTImageProcessor, open_image
+from vit_core.config import AutoConfig, ViTMAEConfig
+from vit_core.parameters import draw
+from vitriad.auto import model_class
+
+VIT, CLASSIFIER, MAE = "ViTModel", "ViTForImageClassification", "ViTMAEForPreTraining"
+SIZES = {
+    "hidden_size": 8,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 16,
+    "image_size": 8,
+    "patch_size": 4,
+}
+DECODER = {
+    "decoder_hidden_size": 8,
+    "decoder_num_hidden_layers": 1,
+    "decoder_num_attention_heads": 2,
+    "decoder_intermediate_size": 8,
+}
+SINGLE, INDEX, MANIFEST = "model.safetensors", "model.safetensors.index.json", "manifest.json"
+QUERY = "vit.encoder.layer.0.attention.attention.query.weight"  # square: (8, 8)
+UP = "vit.encoder.layer.0.intermediate.dense.weight"  # (16, 8)
+
+
+class Case(NamedTuple):
+    """One input. `error` is None for a legal one; `what` and `why` are expressions that the refusal's text matches."""
+
+    group: str
+    prepare: Callable[[Path], Any]
+    act: Callable[[Path], Any]
+    error: str | None
+    what: str = ""
+    why: str = ""
+
+
+CASES: dict[str, Case] = {}
+
+
+def nothing(folder: Path) -> None:
+    """There is nothing to write."""
+
+
+def add(group: str, name: str, prepare: Callable, act: Callable, error: str | None, what: str = "", why: str = ""):
+    """Puts one case into the table."""
+    assert f"{group}: {name}" not in CASES
+    CASES[f"{group}: {name}"] = Case(group, prepare, act, error, what, why)
+
+
+# --- configurations --------------------------------------------------------------------------------------------------
+
+
+def load_config(folder: Path) -> Any:
+    """Reads config.json."""
+    return AutoConfig.from_pretrained(folder)
+
+
+def config_file(content: str | bytes) -> Callable[[Path], None]:
+    """Writes config.json as it is given."""
+    data = content.encode() if isinstance(content, str) else content
+    return lambda folder: (folder / "config.json").write_bytes(data)
+
+
+def changed(mae: bool = False, **fields: Any) -> Callable[[Path], None]:
+    """Writes the configuration of a small model with some fields changed."""
+    base = {"model_type": "vit_mae", **SIZES, **DECODER} if mae else {"model_type": "vit", **SIZES}
+    return config_file(json.dumps({**base, **fields}))
+
+
+WIDTH, COUNT = "expected an int from 1 to", "expected an int from 0 to"
+FIELDS: list[tuple[dict[str, Any], str]] = [
+    ({"hidden_size": "32"}, WIDTH),
+    ({"hidden_size": 8.0}, WIDTH),
+    ({"hidden_size": True}, WIDTH),
+    ({"hidden_size": None}, WIDTH),
+    ({"hidden_size": 0}, WIDTH),
+    ({"hidden_size": -8}, WIDTH),
+    ({"hidden_size": [8]}, WIDTH),
+    ({"hidden_size": 2**31}, "65536, got 2147483648"),
+    ({"hidden_size": 9}, "a multiple of num_attention_heads 2, got 9"),
+    ({"num_hidden_layers": -1}, COUNT),
+    ({"num_hidden_layers": 10**9}, "1024, got 1000000000"),
+    ({"num_attention_heads": 0}, WIDTH),
+    ({"num_attention_heads": 3}, "a multiple of num_attention_heads 3, got 8"),
+    ({"num_attention_heads": 10**6}, "1024, got 1000000"),
+    ({"intermediate_size": 0}, WIDTH),
+    ({"intermediate_size": 1e400}, WIDTH),
+    ({"hidden_act": "os.system"}, "gelu.*got 'os.system'"),
+    ({"hidden_act": ["gelu"]}, "gelu"),
+    ({"hidden_act": None}, "gelu"),
+    ({"hidden_dropout_prob": 1.5}, r"a number in \[0, 1\], got 1.5"),
+    ({"hidden_dropout_prob": float("nan")}, r"a number in \[0, 1\], got nan"),
+    ({"attention_probs_dropout_prob": -0.1}, r"a number in \[0, 1\], got -0.1"),
+    ({"layer_norm_eps": -1}, "a number above 0 in float32, got -1"),
+    ({"layer_norm_eps": 0}, "a number above 0 in float32, got 0"),
+    ({"layer_norm_eps": float("nan")}, "a number above 0 in float32, got nan"),
+    ({"layer_norm_eps": float("inf")}, "a number above 0 in float32, got inf"),
+    ({"layer_norm_eps": 1e-300}, "a number above 0 in float32, got 1e-300"),
+    ({"layer_norm_eps": "1e-12"}, "a number above 0 in float32, got '1e-12'"),
+    ({"initializer_range": -0.02}, "at least 0, got -0.02"),
+    ({"image_size": 0}, "from 1 to 16384, got 0"),
+    ({"image_size": 1e3}, "from 1 to 16384, got 1000.0"),
+    ({"image_size": [8, 8, 8]}, "pair of ints"),
+    ({"image_size": [8, -8]}, "pair of ints"),
+    ({"image_size": 10**6}, "16384, got 1000000"),
+    ({"patch_size": -8}, "from 1 to"),
+    ({"patch_size": 0}, "from 1 to"),
+    ({"patch_size": 16}, "at most image_size 8, got 16"),
+    ({"num_channels": 0}, WIDTH),
+    ({"num_channels": -3}, WIDTH),
+    ({"qkv_bias": "false"}, "True or False, got 'false'"),
+    ({"qkv_bias": 1}, "True or False, got 1"),
+    ({"encoder_stride": 0}, WIDTH),
+    ({"pooler_act": "exec"}, "tanh.*got 'exec'"),
+    ({"problem_type": "guess"}, "regression.*got 'guess'"),
+    ({"dtype": "int8"}, "float16, bfloat16.*int8"),
+    ({"pruned_heads": {"0": [5]}}, "heads below 2"),
+    ({"pruned_heads": {"0": [0, 1]}}, "one head left"),
+    ({"pruned_heads": {"7": [0]}}, "layers below 2"),
+    ({"pruned_heads": [1, 2]}, "pruned_heads.*expected"),
+    ({"id2label": {"0": "a", "1": "b"}, "num_labels": 5}, "num_labels"),
+    ({"id2label": {"a": "b"}}, "expected.*got"),
+    ({"id2label": ["a", "b"], "label2id": {"a": "0"}}, "expected|label"),
+    ({"num_labels": -1}, "expected an int"),
+    ({"num_labels": 10**8}, "expected an int"),
+    ({"architectures": "ViTModel"}, "expected.*got 'ViTModel'"),
+    ({"output_attentions": "yes"}, "True or False"),
+    ({"hiden_size": 8, "hidden_size": 768, "num_attention_heads": 12}, "hidden_size"),
+    ({"hidden_size": 65536, "num_hidden_layers": 1024, "intermediate_size": 65536}, "parameters, the limit is"),
+]
+for number, (fields, why) in enumerate(FIELDS):
+    (field, *_) = fields
+    what = "the sizes together" if "parameters, the" in why else field
+    add("config", f"{number} {field}", changed(**fields), load_config, "ConfigError", what, why)
+
+MAE_FIELDS: list[tuple[dict[str, Any], str]] = [
+    ({"mask_ratio": 1.5}, "expected a number"),
+    ({"mask_ratio": -0.5}, "expected a number"),
+    ({"mask_ratio": 1.0}, "expected a number"),
+    ({"mask_ratio": "most"}, "expected a number"),
+    ({"mask_ratio": float("nan")}, "expected a number"),
+    ({"decoder_num_attention_heads": 3}, "a multiple of decoder_num_attention_heads 3"),
+    ({"decoder_hidden_size": 0}, WIDTH),
+    ({"norm_pix_loss": "no"}, "True or False"),
+    ({"norm_pix_loss": True, "patch_size": 1, "num_channels": 1}, "at least 2 numbers"),
+]
+for number, (fields, why) in enumerate(MAE_FIELDS):
+    (field, *_) = fields
+    add("config", f"mae {number} {field}", changed(True, **fields), load_config, "ConfigError", field, why)
+
+GOOD = json.dumps({"model_type": "vit", **SIZES})
+TEXTS: dict[str, tuple[str | bytes, str]] = {
+    "empty": ("", "not valid JSON"),
+    "truncated": (GOOD[:-20], "not valid JSON"),
+    "an array": ("[1, 2]", "expected a JSON object, got list"),
+    "null": ("null", "expected a JSON object, got NoneType"),
+    "binary": (bytes(range(256)), "expected UTF-8"),
+    "UTF-16": (GOOD.encode("utf-16"), "expected UTF-8"),
+    "a duplicate key": (GOOD[:-1] + ', "hidden_size": 16}', "'hidden_size' stands there twice"),
+    "a duplicate key far inside": (GOOD[:-1] + ', "x": {"a": {"b": 1, "b": 2}}}', "'b' stands there twice"),
+    "deep": (GOOD[:-1] + ', "x": ' + 1000 * "[" + 1000 * "]" + "}", "nested deeper than the limit of 32"),
+    "very deep": (200_000 * "[", "nested deeper than the limit of 32|not valid JSON"),
+    "one level too deep": (GOOD[:-1] + ', "x": ' + 32 * "[" + 32 * "]" + "}", "nested deeper than the limit of 32"),
+    "huge digits": (GOOD[:-1] + ', "x": ' + 100_000 * "9" + "}", "not valid JSON"),
+    "too large": (
+        GOOD[:-1] + ', "x": "' + 4_000_000 * "x" + '"}',
+        "4000[0-9]* bytes, above the limit of 4000000; to raise it: .*config_bytes",
+    ),
+    "no model type": (json.dumps(SIZES), "model_type"),
+    "another model type": ('{"model_type": "swin"}', "swin"),
+    "a model type of another type": ('{"model_type": ["vit"]}', "model_type"),
+    "a pickle": (pickle.dumps({"model_type": "vit"}, 4), "expected UTF-8|not valid JSON"),
+    "HTML": ("<!DOCTYPE html><html></html>", "not valid JSON"),
+    "single quotes": (GOOD.replace('"', "'"), "not valid JSON"),
+    "a trailing comma": (GOOD[:-1] + ",}", "not valid JSON"),
+    "code behind it": (GOOD + "\nimport os", "not valid JSON"),
+}
+for name, (text, why) in TEXTS.items():
+    what = "model_type|config.json" if "model type" in name else "config.json"
+    add("config", f"text: {name}", config_file(text), load_config, "ConfigError", what, why)
+
+PLACES: dict[str, tuple[Callable[[Path], Any], str, str]] = {
+    "a pipe": (lambda folder: os.mkfifo(folder / "config.json"), "ConfigError", "expected a regular file"),
+    "a folder": (lambda folder: (folder / "config.json").mkdir(), "ConfigError", "expected a regular file|directory"),
+    "a device": (
+        lambda folder: (folder / "config.json").symlink_to("/dev/zero"),
+        "ConfigError",
+        "expected a regular file|link",
+    ),
+    "missing": (nothing, "MissingFileError", "no such file"),
+    "a link to nothing": (
+        lambda folder: (folder / "config.json").symlink_to("nowhere"),
+        "MissingFileError",
+        "no such file",
+    ),
+    "a link to itself": (
+        lambda folder: (folder / "config.json").symlink_to("config.json"),
+        "ConfigError",
+        "cannot be opened",
+    ),
+}
+for name, (prepare, error, why) in PLACES.items():
+    add("config", f"place: {name}", prepare, load_config, error, "config.json", why)
+
+
+# --- weights ---------------------------------------------------------------------------------------------------------
+
+
+def load(folder: Path) -> Any:
+    """What every backend's from_pretrained does first; touches every tensor."""
+    loaded = conversion.load_pretrained(folder, CLASSIFIER, {})
+    return sum(float(np.abs(array).sum()) for array in loaded.tensors.values()), loaded.report.notes
+
+
+def small(dtype: Any = np.float32) -> tuple[ViTConfig, dict[str, Any]]:
+    """A small classifier's configuration and weights."""
+    config = ViTConfig(**SIZES, num_labels=3)
+    return config, {name: array.astype(dtype) for name, array in draw(config, CLASSIFIER, seed=0).items()}
+
+
+def saved(folder: Path, manifest: bool = False, **options: Any) -> None:
+    """Writes the classifier; without a manifest, as other programs do."""
+    config, tensors = small()
+    conversion.save_pretrained(folder, config, tensors, class_name=CLASSIFIER, **options)
+    if not manifest:
+        (folder / MANIFEST).unlink()
+
+
+def tensors(change: Callable[[dict[str, Any]], Any], metadata: dict[str, str] | None = None) -> Callable:
+    """Writes the classifier with its tensors changed in place."""
+
+    def prepare(folder: Path) -> None:
+        config, found = small()
+        change(found)
+        config.architectures = [CLASSIFIER]
+        config.save_pretrained(folder)
+        safetensors.numpy.save_file(found, folder / SINGLE, metadata)
+
+    return prepare
+
+
+def content(change: Callable[[bytes], bytes], manifest: bool = False) -> Callable[[Path], None]:
+    """Writes the classifier and changes the bytes of its weight file."""
+
+    def prepare(folder: Path) -> None:
+        saved(folder, manifest)
+        (folder / SINGLE).write_bytes(change((folder / SINGLE).read_bytes()))
+
+    return prepare
+
+
+def header(change: Callable[[dict[str, Any]], Any], data: Callable[[bytes], bytes] = bytes) -> Callable:
+    """Writes the classifier and changes the header, and perhaps the data, of its weight file."""
+
+    def rewritten(file: bytes) -> bytes:
+        length = int.from_bytes(file[:8], "little")
+        entries = json.loads(file[8 : 8 + length])
+        changed = change(entries)
+        text = changed if isinstance(changed, bytes) else json.dumps(entries).encode()
+        return struct.pack("<Q", len(text)) + text + data(file[8 + length :])
+
+    return content(rewritten)
+
+
+def flipped(file: bytes) -> bytes:
+    """One bit of the last number changed."""
+    return file[:-1] + bytes([file[-1] ^ 1])
+
+
+class Gadget:
+    """What a hostile pickle holds."""
+
+    def __reduce__(self):
+        return os.system, (f"touch {CANARY}",)
+
+
+def entry(**fields: Any) -> Callable[[dict[str, Any]], None]:
+    """Changes fields of one tensor in a header."""
+    return lambda entries: entries[QUERY].update(fields)
+
+
+def many(count: int) -> Callable[[dict[str, Any]], None]:
+    """Adds so many empty tensors to a header."""
+
+    def change(entries: dict[str, Any]) -> None:
+        end = max(value["data_offsets"][1] for name, value in entries.items() if name != "__metadata__")
+        entries |= {f"extra.{i}": {"dtype": "F32", "shape": [0], "data_offsets": [end, end]} for i in range(count)}
+
+    return change
+
+
+def renamed(found: dict[str, Any], old: str, new: str) -> None:
+    """Gives a tensor another name."""
+    found[new] = found.pop(old)
+
+
+CHECKPOINT, UNSAFE, MISSING = "CheckpointError", "UnsafeFileError", "MissingFileError"
+WEIGHTS: dict[str, tuple[Callable[[Path], Any], str, str, str]] = {
+    "empty": (content(lambda file: b""), CHECKPOINT, SINGLE, "empty file"),
+    "7 bytes": (content(lambda file: file[:7]), CHECKPOINT, SINGLE, "not a whole safetensors file"),
+    "8 bytes": (content(lambda file: file[:8]), CHECKPOINT, SINGLE, "not a whole safetensors file"),
+    "cut in the header": (content(lambda file: file[:100]), CHECKPOINT, SINGLE, "not a whole safetensors file"),
+    "cut in the data": (content(lambda file: file[:-4]), CHECKPOINT, SINGLE, "the file was cut"),
+    "cut in the middle": (content(lambda file: file[: len(file) // 2]), CHECKPOINT, SINGLE, "the file was cut"),
+    "a byte too long": (content(lambda file: file + b"\0"), CHECKPOINT, SINGLE, "something was added"),
+    "zeros": (content(lambda file: bytes(len(file))), CHECKPOINT, SINGLE, "starts with"),
+    "a Git LFS pointer": (
+        content(lambda file: b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"),
+        CHECKPOINT,
+        SINGLE,
+        "Git LFS pointer.*\n.*git lfs pull",
+    ),
+    "HTML": (content(lambda file: b"<!DOCTYPE html>" + 99 * b" "), CHECKPOINT, SINGLE, "safetensors file"),
+    "a pickle": (content(lambda file: pickle.dumps(Gadget())), CHECKPOINT, SINGLE, "safetensors file"),
+    "a huge header length": (
+        content(lambda file: struct.pack("<Q", 2**63) + file[8:]),
+        CHECKPOINT,
+        SINGLE,
+        "header of 9223372036854775808 bytes",
+    ),
+    "a header above the limit": (
+        header(lambda entries: json.dumps(entries).encode() + 16_000_001 * b" "),
+        CHECKPOINT,
+        SINGLE,
+        "limit of 16000000; to raise it: .*header_bytes",
+    ),
+    "a header that is no JSON": (header(lambda entries: b"{oops}"), CHECKPOINT, SINGLE, "not valid JSON"),
+    "a header that is an array": (header(lambda entries: b"[]"), CHECKPOINT, SINGLE, "starts with"),
+    "a deep header": (header(lambda entries: b'{"a":' * 100_000), CHECKPOINT, SINGLE, "not valid JSON|more entries"),
+    "a header of other bytes": (header(lambda entries: b'{"\xff\xfe": 1}'), CHECKPOINT, SINGLE, "not valid JSON"),
+    "a name twice": (
+        header(lambda entries: json.dumps(entries).encode()[:-1] + b', "classifier.bias": {}}'),
+        CHECKPOINT,
+        "classifier.bias",
+        "stands there twice",
+    ),
+    "two shapes for one name": (
+        header(lambda entries: json.dumps(entries).encode().replace(b'"shape"', b'"shape": [1], "shape"', 1)),
+        CHECKPOINT,
+        "shape",
+        "stands there twice",
+    ),
+    "an unknown dtype": (header(entry(dtype="F8_E5M2")), CHECKPOINT, QUERY, "dtype: expected one of"),
+    "a dtype that is a number": (header(entry(dtype=3)), CHECKPOINT, QUERY, "dtype: expected one of"),
+    "a negative side": (header(entry(shape=[-8, 8])), CHECKPOINT, QUERY, "shape: expected counts"),
+    "a side that is a fraction": (header(entry(shape=[8.0, 8])), CHECKPOINT, QUERY, "shape: expected counts"),
+    "a shape of text": (header(entry(shape="8x8")), CHECKPOINT, QUERY, "shape: expected counts"),
+    "nine axes": (header(entry(shape=[1] * 7 + [8, 8])), CHECKPOINT, QUERY, "9 axes, above the limit of 8"),
+    "a product that overflows": (header(entry(shape=[2**40, 2**40])), CHECKPOINT, QUERY, "parameters"),
+    "a shape of another size": (header(entry(shape=[8, 9])), CHECKPOINT, QUERY, "takes 288 bytes"),
+    "offsets backwards": (header(entry(data_offsets=[256, 0])), CHECKPOINT, QUERY, "takes 256 bytes"),
+    "offsets far away": (header(entry(data_offsets=[2**62, 2**62 + 256])), CHECKPOINT, SINGLE, "a hole or an overlap"),
+    "negative offsets": (header(entry(data_offsets=[-256, 0])), CHECKPOINT, QUERY, "expected two counts"),
+    "three offsets": (header(entry(data_offsets=[0, 128, 256])), CHECKPOINT, QUERY, "expected two counts"),
+    "an overlap": (header(lambda entries: entry(**entries["classifier.bias"])(entries)), CHECKPOINT, SINGLE, "overlap"),
+    "a hole": (
+        header(lambda entries: entries.pop(QUERY) and None),
+        CHECKPOINT,
+        SINGLE,
+        "a hole or an overlap",
+    ),
+    "an entry without offsets": (
+        header(lambda entries: entries[QUERY].pop("data_offsets") and None),
+        CHECKPOINT,
+        QUERY,
+        "expected dtype, shape and data_offsets",
+    ),
+    "metadata of numbers": (
+        header(lambda entries: entries.update(__metadata__={"format": 1})),
+        CHECKPOINT,
+        "__metadata__",
+        "expected strings by name",
+    ),
+    "30,000 extra names": (header(many(30_000)), CHECKPOINT, "extra.0", "30000|30,000"),
+    "300,000 extra names": (header(many(300_000)), CHECKPOINT, SINGLE, "the limit of 1"),
+    "weights of integers": (
+        tensors(lambda found: found.update({QUERY: found[QUERY].astype(np.int64)})),
+        CHECKPOINT,
+        "query.weight",
+        "int64",
+    ),
+    "weights of truth values": (
+        tensors(lambda found: found.update({QUERY: found[QUERY] > 0})),
+        CHECKPOINT,
+        "query.weight",
+        "bool",
+    ),
+    "NaN": (tensors(lambda found: found[QUERY].fill(np.nan)), CHECKPOINT, "query.weight", "64 of 64 values are NaN"),
+    "one infinity": (
+        tensors(lambda found: found[UP].__setitem__((3, 4), np.inf)),
+        CHECKPOINT,
+        "intermediate.dense.weight",
+        "1 of 128 values are NaN or infinite",
+    ),
+    "a float64 too large for float32": (
+        tensors(lambda found: found.update({QUERY: np.full((8, 8), 1e300)})),
+        CHECKPOINT,
+        "query.weight",
+        "float32|infinite",
+    ),
+    "a transposed kernel": (
+        tensors(lambda found: found.update({UP: np.ascontiguousarray(found[UP].T)})),
+        CHECKPOINT,
+        "intermediate.dense.weight",
+        r"8, 16",
+    ),
+    "a tensor missing": (
+        tensors(lambda found: found.pop(QUERY)),
+        CHECKPOINT,
+        "query.weight",
+        "not in the file|missing",
+    ),
+    "all encoder tensors missing": (
+        tensors(lambda found: [found.pop(name) for name in [*found] if "encoder" in name]),
+        CHECKPOINT,
+        "encoder",
+        "missing|not in the file",
+    ),
+    "a tensor of nobody": (
+        tensors(lambda found: found.update(backdoor=np.ones(3, np.float32))),
+        CHECKPOINT,
+        "backdoor",
+        "not known|unexpected|unexplained|mean",
+    ),
+    "a flattened tensor": (
+        tensors(lambda found: found.update({QUERY: found[QUERY].reshape(-1)})),
+        CHECKPOINT,
+        "query.weight",
+        r"\(64,?\)|64",
+    ),
+    "two spellings of one tensor": (
+        tensors(lambda found: found.update({QUERY.removeprefix("vit."): found[QUERY] * 2})),
+        CHECKPOINT,
+        "query.weight",
+        "twice|both|two|same",
+    ),
+    "tensors of another model": (
+        tensors(lambda found: [renamed(found, name, f"bert.{i}") for i, name in enumerate([*found])]),
+        CHECKPOINT,
+        "bert",
+        "not a ViT",
+    ),
+    "more layers than the configuration": (
+        lambda folder: (saved(folder), changed(num_hidden_layers=1, num_labels=3)(folder)),
+        CHECKPOINT,
+        "layer.1",
+        "",
+    ),
+    "fewer layers than the configuration": (
+        lambda folder: (saved(folder), changed(num_hidden_layers=3, num_labels=3)(folder)),
+        CHECKPOINT,
+        "layer.2",
+        "",
+    ),
+    "another width than the configuration": (
+        lambda folder: (saved(folder), changed(hidden_size=16, num_labels=3)(folder)),
+        CHECKPOINT,
+        "weight",
+        "16",
+    ),
+    "in a TensorFlow layout": (tensors(lambda found: None, {"format": "tf"}), CHECKPOINT, SINGLE, "layout 'tf'"),
+    "in a Flax layout": (tensors(lambda found: None, {"format": "flax"}), CHECKPOINT, SINGLE, "layout 'flax'"),
+    "a flipped bit": (content(flipped, manifest=True), CHECKPOINT, SINGLE, "damaged"),
+    "a file of another save": (
+        lambda folder: (saved(folder, True), tensors(lambda found: found[QUERY].fill(1))(folder)),
+        CHECKPOINT,
+        SINGLE,
+        "another program wrote it",
+    ),
+    "a manifest that is no manifest": (
+        lambda folder: (saved(folder), (folder / MANIFEST).write_text('{"vitriad": "1", "files": 3}')),
+        CHECKPOINT,
+        MANIFEST,
+        "expected records",
+    ),
+    "a manifest cut short": (
+        lambda folder: (saved(folder), (folder / MANIFEST).write_text('{"vitriad": ')),
+        CHECKPOINT,
+        MANIFEST,
+        "not valid JSON",
+    ),
+    "a file that the manifest does not know": (
+        lambda folder: (saved(folder), (folder / MANIFEST).write_text('{"vitriad": "1", "files": {}}')),
+        CHECKPOINT,
+        SINGLE,
+        "not as manifest.json records it",
+    ),
+    "no weights": (changed(), MISSING, "", "no weights here"),
+    "a folder in place of the file": (
+        lambda folder: (changed()(folder), (folder / SINGLE).mkdir()),
+        CHECKPOINT,
+        SINGLE,
+        "regular file|directory",
+    ),
+    "a pipe in place of the file": (
+        lambda folder: (changed()(folder), os.mkfifo(folder / SINGLE)),
+        CHECKPOINT,
+        SINGLE,
+        "expected a regular file",
+    ),
+    "a link out of the folder": (
+        lambda folder: (
+            saved(folder),
+            os.rename(folder / SINGLE, folder.parent / "outside"),
+            (folder / SINGLE).symlink_to("../outside"),
+        ),
+        UNSAFE,
+        SINGLE,
+        "a symbolic link out of its folder",
+    ),
+    "a link to itself": (
+        lambda folder: (changed()(folder), (folder / SINGLE).symlink_to(SINGLE)),
+        CHECKPOINT,
+        SINGLE,
+        "cannot be opened|link",
+    ),
+    "only a pickle": (
+        lambda folder: (changed()(folder), (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Gadget()))),
+        CHECKPOINT,
+        "pytorch_model.bin",
+        "pickle, which can run code",
+    ),
+    "only an HDF5 file": (
+        lambda folder: (changed()(folder), (folder / "tf_model.h5").write_bytes(b"\x89HDF\r\n\x1a\n")),
+        CHECKPOINT,
+        "tf_model.h5",
+        "not read",
+    ),
+    "only msgpack": (
+        lambda folder: (changed()(folder), (folder / "flax_model.msgpack").write_bytes(b"\x80")),
+        CHECKPOINT,
+        "flax_model.msgpack",
+        "not read",
+    ),
+}
+for name, (prepare, error, what, why) in WEIGHTS.items():
+    add("weights", name, prepare, load, error, what, why)
+
+
+# --- shards ----------------------------------------------------------------------------------------------------------
+
+
+def sharded(change: Callable[[Path, dict[str, Any]], Any], manifest: bool = False) -> Callable[[Path], None]:
+    """Writes the classifier in shards and changes the folder, or its index in place."""
+
+    def prepare(folder: Path) -> None:
+        saved(folder, manifest, max_shard_size=3000)
+        index = json.loads((folder / INDEX).read_text())
+        text = change(folder, index)
+        (folder / INDEX).write_text(text if isinstance(text, str) else json.dumps(index))
+
+    return prepare
+
+
+def points_to(shard: Any) -> Callable[[Path], None]:
+    """An index whose first tensor is said to be in another file."""
+
+    def change(folder: Path, index: dict[str, Any]) -> None:
+        index["weight_map"][min(index["weight_map"])] = shard
+        (folder.parent / "x.safetensors").write_bytes(next(folder.glob("model-*")).read_bytes())
+
+    return sharded(change)
+
+
+def first_shard(folder: Path) -> Path:
+    """The file of the first shard."""
+    return min(folder.glob("model-*"))
+
+
+NAMES = ["../x.safetensors", "/etc/passwd", "/tmp/x.safetensors", "a/../../x.safetensors", "..\\x.safetensors"]
+NAMES += ["C:\\x.safetensors", ".x.safetensors", "x.bin", "", "x.safetensors\0.bin", "checkpoint/x.safetensors"]
+for shard in NAMES:
+    add("shards", f"named {shard!r}", points_to(shard), load, UNSAFE, "index.json", "plain name of a .safetensors file")
+INDEXES: dict[str, tuple[Callable[[Path], Any], str, str, str]] = {
+    "a shard that is a number": (points_to(3), CHECKPOINT, "index.json", "weight_map: expected file names"),
+    "a shard missing": (
+        sharded(lambda folder, index: first_shard(folder).unlink()),
+        MISSING,
+        "model-00001",
+        "no such file",
+    ),
+    "a shard cut": (
+        sharded(lambda folder, index: os.truncate(first_shard(folder), 200)),
+        CHECKPOINT,
+        "model-00001",
+        "not a whole|was cut",
+    ),
+    "a shard that is a pickle": (
+        sharded(lambda folder, index: first_shard(folder).write_bytes(pickle.dumps(Gadget())) and None),
+        CHECKPOINT,
+        "model-00001",
+        "safetensors file",
+    ),
+    "a shard that is a link out": (
+        sharded(
+            lambda folder, index: (
+                os.rename(first := first_shard(folder), folder.parent / "outside"),
+                first.symlink_to("../outside"),
+            )
+        ),
+        UNSAFE,
+        "model-0000",
+        "a symbolic link out of its folder",
+    ),
+    "a tensor that is not in its shard": (
+        sharded(lambda folder, index: index["weight_map"].update({"vit.more": min(index["weight_map"].values())})),
+        CHECKPOINT,
+        "vit.more",
+        "does not hold",
+    ),
+    "a tensor that the index leaves out": (
+        sharded(lambda folder, index: index["weight_map"].pop(QUERY) and None),
+        CHECKPOINT,
+        QUERY,
+        "also holds",
+    ),
+    "a tensor in the wrong shard": (
+        sharded(lambda folder, index: index["weight_map"].update({QUERY: max(index["weight_map"].values())})),
+        CHECKPOINT,
+        "query",
+        "does not hold|also holds",
+    ),
+    "an empty map": (
+        sharded(lambda folder, index: index.update(weight_map={})),
+        CHECKPOINT,
+        "index.json",
+        "weight_map: expected file names",
+    ),
+    "no map": (sharded(lambda folder, index: "{}"), CHECKPOINT, "index.json", "weight_map: expected file names"),
+    "no object": (sharded(lambda folder, index: "[]"), CHECKPOINT, "index.json", "expected a JSON object"),
+    "cut": (sharded(lambda folder, index: '{"weight_map": {'), CHECKPOINT, "index.json", "not valid JSON"),
+    "a name twice": (
+        sharded(
+            lambda folder, index: json.dumps(index).replace('"weight_map": {', '"weight_map": {"a": "b", "a": "c",')
+        ),
+        CHECKPOINT,
+        "index.json",
+        "'a' stands there twice",
+    ),
+    "too many shards": (
+        sharded(lambda folder, index: index.update(weight_map={f"x{i}": f"{i}.safetensors" for i in range(1025)})),
+        CHECKPOINT,
+        "1025 shards",
+        "limit of 1024; to raise it",
+    ),
+    "too large": (
+        sharded(lambda folder, index: json.dumps({**index, "x": 16_000_000 * "y"})),
+        CHECKPOINT,
+        "index.json",
+        "limit of 16000000; to raise it: .*index_bytes",
+    ),
+    "a flipped bit in a shard": (
+        sharded(
+            lambda folder, index: (
+                first_shard(folder).write_bytes(flipped(first_shard(folder).read_bytes())),
+                json.dumps(index, indent=2, sort_keys=True) + "\n",
+            )[1],
+            manifest=True,
+        ),
+        CHECKPOINT,
+        "model-00001",
+        "damaged",
+    ),
+    "a changed index": (
+        sharded(lambda folder, index: json.dumps(index), manifest=True),
+        CHECKPOINT,
+        "index.json",
+        "not as manifest.json records it",
+    ),
+}
+for name, (prepare, error, what, why) in INDEXES.items():
+    add("shards", name, prepare, load, error, what, why)
+
+
+# --- images ----------------------------------------------------------------------------------------------------------
+
+
+def picture_file(change: Callable[[bytes], bytes], form: str = "PNG") -> Callable[[Path], None]:
+    """Writes an image file and changes its bytes."""
+
+    def prepare(folder: Path) -> None:
+        noise = np.random.default_rng(0).integers(0, 256, (40, 30, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(folder / "x", format=form)
+        (folder / "x").write_bytes(change((folder / "x").read_bytes()))
+
+    return prepare
+
+
+def sized(width: int, height: int) -> Callable[[bytes], bytes]:
+    """A PNG whose header claims another size."""
+
+    def change(file: bytes) -> bytes:
+        chunk = b"IHDR" + struct.pack(">II", width, height) + file[24:29]
+        return file[:12] + chunk + struct.pack(">I", zlib.crc32(chunk)) + file[33:]
+
+    return change
+
+
+def open_it(folder: Path) -> Any:
+    """Opens the image file."""
+    return open_image(folder / "x")
+
+
+FILES: dict[str, tuple[Callable[[Path], Any], str, str]] = {
+    **{
+        f"half of a {form}": (
+            picture_file(lambda file: file[: len(file) // 2], form),
+            "ImageError",
+            "cannot be decoded",
+        )
+        for form in ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+    },
+    "EPS": (picture_file(lambda file: file, "EPS"), "ImageError", "cannot be decoded.*\n.*JPEG, PNG"),
+    "PDF": (picture_file(lambda file: file, "PDF"), "ImageError", "cannot be decoded.*\n.*JPEG, PNG"),
+    "ICO": (picture_file(lambda file: file, "ICO"), "ImageError", "cannot be decoded"),
+    "SVG": (picture_file(lambda file: b"<svg/>"), "ImageError", "cannot be decoded"),
+    "empty": (picture_file(lambda file: b""), "ImageError", "cannot be decoded"),
+    "text": (picture_file(lambda file: b"hello"), "ImageError", "cannot be decoded"),
+    "a pickle": (picture_file(lambda file: pickle.dumps(Gadget())), "ImageError", "cannot be decoded"),
+    "174 megapixels in a header": (picture_file(sized(13_200, 13_200)), "ImageError", "13200.*limits of"),
+    "a very wide header": (picture_file(sized(70_000, 1)), "ImageError", "70000.*limits of 65535|limits of"),
+    "no pixels": (picture_file(sized(0, 0)), "ImageError", "cannot be decoded|at least one"),
+    "a folder": (lambda folder: (folder / "x").mkdir(), "ImageError", "expected a regular file"),
+    "a pipe": (lambda folder: os.mkfifo(folder / "x"), "ImageError", "expected a regular file"),
+    "missing": (nothing, "MissingImageError", "no such file"),
+    "100 MB": (picture_file(lambda file: file + bytes(100_000_000)), "ImageError", "limit of 100000000; to raise it"),
+}
+for name, (prepare, error, why) in FILES.items():
+    add("images", f"file: {name}", prepare, open_it, error, "/x", why)
+
+PIXELS = np.zeros((3, 9, 7), np.uint8)
+ARRAYS: dict[str, tuple[Any, str]] = {
+    "a path": ("cat.png", r"vit_core.open_image\(path\)"),
+    "a URL": ("http://127.0.0.1:9/cat.png", "no files or URLs are opened"),
+    "bytes": (b"\x89PNG", r"vit_core.open_image\(path\)"),
+    "a Path": (Path("cat.png"), r"vit_core.open_image\(path\)"),
+    "None": (None, "NoneType"),
+    "a dict": ({"image": PIXELS}, "dict"),
+    "nested numbers": ([[[1, 2], [3, 4]]], "got int"),
+    "no pixels": (np.zeros((0, 0, 3), np.uint8), "at least one pixel"),
+    "objects": (PIXELS.astype(object), "dtype object"),
+    "truth values": (PIXELS.astype(bool), "dtype bool"),
+    "complex numbers": (PIXELS.astype(complex), "dtype complex"),
+    "text": (PIXELS.astype("U1"), "dtype"),
+    "NaN": (np.full((3, 4, 4), np.nan), "NaN or infinity"),
+    "infinity": (np.full((3, 4, 4), np.inf), "NaN or infinity"),
+    "five axes": (np.zeros((1, 1, 3, 4, 4), np.uint8), r"got shape \(1, 1, 3, 4, 4\)"),
+    "one axis": (np.zeros(9, np.uint8), r"got shape \(9,\)"),
+    "five channels": (np.zeros((5, 8, 6), np.uint8), "1, 3 or 4 channels"),
+    "below zero": (PIXELS.astype(int) - 1, "-1 to -1"),
+    "above 255": (PIXELS.astype(int) + 256, "256 to 256"),
+    "two layouts": ([PIXELS, PIXELS.transpose(1, 2, 0)], "one layout"),
+}
+for name, (images, why) in ARRAYS.items():
+    add("images", name, nothing, lambda folder, i=images: ViTImageProcessor(size=4)(i), "ImageError", "image \\d", why)
+add("images", "none", nothing, lambda folder: ViTImageProcessor()([]), "ImageError", "preprocess", "at least one image")
+OPTIONS: list[dict[str, Any]] = [{"size": 0}, {"size": "224"}, {"size": 10**6}, {"resample": 99}, {"do_resize": "yes"}]
+OPTIONS += [{"image_mean": [float("nan")] * 3}, {"rescale_factor": "1/255"}, {"do_pad": True}, {"image_std": "0.5"}]
+OPTIONS += [{"image_processor_type": "CLIPImageProcessor"}, {"alpha_background": "white"}, {"do_exif_transpose": 1}]
+for options in OPTIONS:
+    (option,) = options
+    add(
+        "images",
+        f"option {option} {options[option]!r}",
+        lambda folder, o=options: (folder / "preprocessor_config.json").write_text(json.dumps(o)),
+        lambda folder: vitriad.AutoImageProcessor.from_pretrained(folder),
+        "ImageError",
+        option,
+        "expected|no such step",
+    )
+
+
+# --- calls -----------------------------------------------------------------------------------------------------------
+
+
+def call(cls: str, **inputs: Any) -> Callable[[Path], Any]:
+    """Calls a fresh small model."""
+
+    def act(folder: Path) -> Any:
+        config = ViTMAEConfig(**SIZES, **DECODER) if "MAE" in cls else ViTConfig(**SIZES, num_labels=3)
+        model = model_class(cls, "torch")(config).eval()
+        return model(**{"pixel_values": IMAGES, **inputs})
+
+    return act
+
+
+IMAGES = np.random.default_rng(1).standard_normal((2, 3, 8, 8)).astype(np.float32)
+MIM = "ViTForMaskedImageModeling"
+CALLS: list[tuple[str, str, dict[str, Any], str]] = [
+    (VIT, "pixel_values", {"pixel_values": None}, "expected images, got None"),
+    (VIT, "pixel_values", {"pixel_values": IMAGES[0]}, r"got \(3, 8, 8\)"),
+    (VIT, "pixel_values", {"pixel_values": IMAGES[:, :2]}, r"expected \(batch, 3.*got \(2, 2, 8, 8\)"),
+    (VIT, "pixel_values", {"pixel_values": IMAGES[..., :4]}, "8x8 pixels.*got 8x4"),
+    (VIT, "pixel_values", {"pixel_values": IMAGES * np.nan}, "384 of 384 NaN"),
+    (VIT, "pixel_values", {"pixel_values": np.where(IMAGES > 3, IMAGES, np.inf)}, "NaN or infinite"),
+    (VIT, "pixel_values", {"pixel_values": (99 * IMAGES).astype(np.uint8)}, "floating point.*\n.*image processor"),
+    (VIT, "pixel_values", {"pixel_values": IMAGES[..., :2], "interpolate_pos_encoding": True}, "at least one patch"),
+    (VIT, "bool_masked_pos", {"bool_masked_pos": np.ones((2, 4))}, "no mask token"),
+    (VIT, "head_mask", {"head_mask": np.ones((5, 2))}, r"\(layers, heads\) = \(2, 2\)"),
+    (VIT, "head_mask", {"head_mask": np.full((2, 2), np.nan)}, "NaN or infinite"),
+    (MIM, "bool_masked_pos", {"bool_masked_pos": np.ones((1, 4))}, r"\(2, 4\), got \(1, 4\)|encoder_stride"),
+    (CLASSIFIER, "labels", {"labels": np.array([0, 3])}, "0 to 2.*got 0 to 3"),
+    (CLASSIFIER, "labels", {"labels": np.array([-1, 0])}, "0 to 2.*got -1 to 0"),
+    (CLASSIFIER, "labels", {"labels": np.array([-100, -100])}, "every label is -100"),
+    (CLASSIFIER, "labels", {"labels": np.array([0])}, r"got \(1,\)"),
+    (CLASSIFIER, "labels", {"labels": np.array([0.0, 1.0])}, r"\(2, 3\).*got \(2,\)|class indices"),
+    (CLASSIFIER, "labels", {"labels": np.zeros((2, 5))}, r"\(2, 3\).*got \(2, 5\)"),
+    (MAE, "noise", {"noise": np.zeros((1, 4))}, r"\(2, 4\), got \(1, 4\)"),
+    (MAE, "noise", {"noise": np.zeros((2, 5))}, r"\(2, 4\), got \(2, 5\)"),
+    (MAE, "noise", {"noise": np.full((2, 4), np.nan)}, "8 of 8 NaN"),
+    (MAE, "mask_ratio", {"mask_ratio": 1.5}, "1.5"),
+    (MAE, "mask_ratio", {"mask_ratio": -0.5}, "-0.5"),
+    (MAE, "mask_ratio", {"mask_ratio": 0}, "0"),
+    (MAE, "mask_ratio", {"mask_ratio": 0.99}, "0.99"),
+    (MAE, "pixel_values", {"pixel_values": IMAGES[:, :, :4]}, "8x8 pixels.*got 4x8"),
+]
+for number, (cls, what, inputs, why) in enumerate(CALLS):
+    add("calls", f"{number} {cls} {what}", nothing, call(cls, **inputs), "InputError", f"{cls}: {what}|{what}", why)
+
+
+# --- legal, though odd -----------------------------------------------------------------------------------------------
+
+
+def labelled(count: int) -> Callable[[Path], None]:
+    """A configuration with so many labels, both ways."""
+    labels = [f"n{i:08d} a kind of thing" for i in range(count)]
+    return changed(id2label=dict(enumerate(labels)), label2id={label: i for i, label in enumerate(labels)})
+
+
+def as_snapshot(folder: Path) -> None:
+    """The links of the hub's cache: a snapshot whose files are blobs."""
+    saved(folder)
+    (folder / "blobs").mkdir()
+    (folder / SNAPSHOT).mkdir(parents=True)
+    for name in ("config.json", SINGLE):
+        os.rename(folder / name, folder / "blobs" / name)
+        (folder / SNAPSHOT / name).symlink_to(f"../../blobs/{name}")
+
+
+def cast(dtype: Any) -> Callable[[Path], None]:
+    """Weights of another floating dtype."""
+    return tensors(lambda found: found.update({name: array.astype(dtype) for name, array in found.items()}))
+
+
+SNAPSHOT = f"snapshots/{40 * 'a'}"
+CODE = {"auto_map": {"AutoModel": "evil.Model"}, "_attn_implementation_internal": "attacker/kernel"}
+LEGAL: dict[str, tuple[Callable[[Path], Any], Callable[[Path], Any]]] = {
+    "unknown keys": (changed(some_future_option=[1, {"a": None}], _private=3), load_config),
+    "code and kernels named as data": (changed(**CODE, trust_remote_code=True), load_config),
+    "keys named like methods": (changed(to_dict=1, from_pretrained=2, __class__="x", validate=3), load_config),
+    "1,000 labels": (labelled(1000), load_config),
+    "21,843 labels": (labelled(21_843), load_config),
+    "labels in other scripts": (
+        changed(id2label={"0": "größe", "1": "猫"}, label2id={"größe": 0, "猫": 1}),
+        load_config,
+    ),
+    "150,000 unknown keys": (changed(**{f"unknown{i}": i for i in range(150_000)}), load_config),
+    "no label2id": (changed(id2label={"0": "a", "1": "b", "2": "c"}), load_config),
+    "a patch that does not divide": (changed(image_size=9), load_config),
+    "sides of their own": (changed(image_size=[8, 12], patch_size=[2, 3]), load_config),
+    "no layers": (changed(num_hidden_layers=0), load_config),
+    "the depth limit": (config_file(GOOD[:-1] + ', "x": ' + 31 * "[" + 31 * "]" + "}"), load_config),
+    "torch_dtype": (changed(torch_dtype="bfloat16"), load_config),
+    "a link within the folder": (
+        lambda folder: (
+            changed()(folder),
+            os.rename(folder / "config.json", folder / "c"),
+            (folder / "config.json").symlink_to("c"),
+        ),
+        load_config,
+    ),
+    "one file": (saved, load),
+    "with a manifest": (lambda folder: saved(folder, True), load),
+    "shards": (lambda folder: saved(folder, max_shard_size=3000), load),
+    "an index without metadata": (sharded(lambda folder, index: index.pop("metadata") and None), load),
+    "no metadata": (tensors(lambda found: None), load),
+    "float16": (cast(np.float16), load),
+    "bfloat16": (cast(ml_dtypes.bfloat16), load),
+    "float64": (cast(np.float64), load),
+    "a pooler too many": (
+        tensors(
+            lambda found: found.update(
+                {
+                    "vit.pooler.dense.weight": np.ones((8, 8), np.float32),
+                    "vit.pooler.dense.bias": np.ones(8, np.float32),
+                }
+            )
+        ),
+        load,
+    ),
+    "no classifier": (tensors(lambda found: [found.pop(f"classifier.{kind}") for kind in ("weight", "bias")]), load),
+    "the hub's cache": (as_snapshot, lambda folder: load(folder / SNAPSHOT)),
+    "a pickle beside it": (
+        lambda folder: (saved(folder), (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Gadget()))),
+        load,
+    ),
+    "read-only files": (lambda folder: (saved(folder), [path.chmod(0o444) for path in folder.iterdir()]), load),
+    "a hard link": (lambda folder: (saved(folder), os.link(folder / SINGLE, folder.parent / "other")), load),
+    "a file of another program with its own manifest": (
+        lambda folder: (saved(folder), (folder / MANIFEST).write_text('{"name": "something else"}')),
+        load,
+    ),
+    "a 1 x 1 picture": (nothing, lambda folder: ViTImageProcessor()(Image.new("RGB", (1, 1)))),
+    "a 50,000 x 1 picture": (nothing, lambda folder: ViTImageProcessor()(Image.new("RGB", (50_000, 1)))),
+    "channels last": (nothing, call(VIT, pixel_values=IMAGES.transpose(0, 2, 3, 1))),
+    "some labels ignored": (nothing, call(CLASSIFIER, labels=np.array([-100, 2]))),
+    "no images in a batch": (nothing, call(VIT, pixel_values=IMAGES[:0])),
+}
+for name, (prepare, act) in LEGAL.items():
+    add("legal", name, prepare, act, None)
+
+
+# --- what the watch must notice --------------------------------------------------------------------------------------
+
+
+def hang(folder: Path) -> None:
+    """Never ends."""
+    while True:
+        time.sleep(1)
+
+
+def hoard(folder: Path) -> None:
+    """Takes 150 MB before it refuses."""
+    _ = bytearray(b"x") * 150_000_000
+    raise ConfigError("too late")
+
+
+def dawdle(folder: Path) -> None:
+    """Takes two seconds before it refuses."""
+    sum(1 for _ in itertools.takewhile(lambda _: time.process_time() < 2.5, itertools.count()))
+    raise ConfigError("too late")
+
+
+META: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "hangs": (hang, "killed by signal 9"),
+    "takes memory": (hoard, "bytes"),
+    "takes time": (dawdle, "seconds"),
+    "reads elsewhere": (lambda folder: Path("/etc/passwd").read_bytes(), "opened /etc/passwd"),
+    "starts a program": (lambda folder: os.system("true"), "os.system"),
+    "loads a pickle": (lambda folder: pickle.loads(pickle.dumps(Gadget())), "pickle.find_class"),
+    "connects": (lambda folder: socket.create_connection(("127.0.0.1", 9)), "socket.connect"),
+    "leaves a canary": (lambda folder: (folder / CANARY).touch(), CANARY),
+    "crashes": (lambda folder: os.kill(os.getpid(), 11), "killed by signal 11"),
+}
+for name, (act, _) in META.items():
+    add("meta", name, nothing, act, "ConfigError")

@@ -1,0 +1,72 @@
+"""Bad inputs, each in a watched child process: refused by name, at once, in little memory, with nothing executed."""
+
+import re
+
+import pytest
+from reliability.bad_inputs import CASES, META
+from reliability.watched import Server
+
+MEGABYTES, SECONDS = 100, 1.0  # what a refusal may take
+
+
+@pytest.fixture(scope="module")
+def server():
+    server = Server()
+    yield server
+    server.close()
+
+
+def names(*groups: str) -> list[str]:
+    return [name for name, case in CASES.items() if case.group in groups]
+
+
+def problems(case, found: dict) -> list[str]:
+    """What is wrong with how a bad input was met."""
+    text, wrong = found["text"], [*found["noted"]]
+    if found["ended"] != "raised":
+        return [*wrong, f"{found['ended']} {found.get('value', '')}"]
+    if case.error not in found["classes"] or "VitError" not in found["classes"]:
+        wrong.append(f"expected {case.error}, got {found['classes'][0]}: {text}")
+    wrong += [f"{part!r} is not in: {text}" for part in (case.what, case.why) if not re.search(part, text)]
+    if len(text.splitlines()) > 3:
+        wrong.append(f"more than 3 lines: {text}")
+    if found["bytes"] > MEGABYTES * 10**6:
+        wrong.append(f"{found['bytes']} bytes")
+    if found["seconds"] > SECONDS:
+        wrong.append(f"{found['seconds']} seconds")
+    return wrong
+
+
+def record(figure, group: str, found: list[dict]) -> None:
+    """Puts the figures of a group into the table of `make reliability`."""
+    seconds = sorted(each["seconds"] for each in found)
+    worst = max(each["bytes"] for each in found) / 1e6
+    middle, last = (f"{1e3 * each:.1f} ms" for each in (seconds[len(seconds) // 2], seconds[-1]))
+    figure(f"bad input: {group}", f"{len(found)} cases, median {middle}, at most {last} and {worst:.0f} MB")
+
+
+@pytest.mark.parametrize("group", ["config", "weights", "shards", "images", "calls"])
+def test_refused(group, server, figure):
+    found = {name: server.run(name) for name in names(group)}
+    wrong = {name: problems(CASES[name], each) for name, each in found.items()}
+    assert {name: each for name, each in wrong.items() if each} == {}
+    record(figure, group, [*found.values()])
+
+
+def test_accepted(server, figure):
+    found = {name: server.run(name) for name in names("legal")}
+    wrong = {name: each for name, each in found.items() if each["ended"] != "returned" or each["noted"]}
+    assert wrong == {}
+    record(figure, "legal, accepted", [*found.values()])
+
+
+@pytest.mark.parametrize("name", META)
+def test_the_watch_notices(name, server):
+    """Each detector can fail: a case that does the forbidden thing is reported for just that."""
+    found = problems(CASES[f"meta: {name}"], server.run(f"meta: {name}"))
+    assert any(META[name][1] in problem for problem in found), found
+
+
+def test_there_are_enough():
+    assert len(names("config", "weights", "shards", "images", "calls")) >= 150
+    assert len(names("legal")) >= 25

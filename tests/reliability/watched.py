@@ -1,0 +1,151 @@
+"""Runs cases, each in a child process of its own that is watched: what it opened and started, its time, its memory.
+
+`python -m reliability.watched` imports everything once, then forks for every name on stdin and answers with a line of
+JSON. A case is prepared (its files are written) before the watch begins.
+"""
+
+import contextlib
+import gc
+import json
+import os
+import resource
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+
+SECONDS = 20  # then a child is taken for hanging
+MEMORY = 2**31  # bytes of address space beyond what the parent has
+CANARY = "executed"  # hostile files try to make a file of this name
+_STARTS = ("os.system", "os.exec", "os.posix_spawn", "os.fork", "subprocess.Popen")
+_REACHES = ("socket.connect", "socket.getaddrinfo", "socket.bind", "pickle.find_class")
+
+
+class Server:
+    """The parent of all children, started once."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-m", "reliability.watched"],
+            cwd=Path(__file__).parents[1],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+
+    def run(self, name: str) -> dict:
+        """What happened: how it ended, the error's classes and text, bytes, CPU seconds, and what it must not do."""
+        self._process.stdin.write(name + "\n")
+        self._process.stdin.flush()
+        return json.loads(self._process.stdout.readline())
+
+    def close(self) -> None:
+        """Ends the parent."""
+        self._process.stdin.close()
+        self._process.wait()
+        self._process.stdout.close()
+
+
+def status(field: str) -> int:
+    """A size from /proc/self/status, in bytes."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
+    return 1024 * int(line.split()[1])
+
+
+def watch(folder: Path, allowed: list[str]) -> list[str]:
+    """From now on, notes what this process must not do."""
+    noted: list[str] = []
+    home = os.path.realpath(folder)
+
+    def hook(event: str, args: tuple) -> None:
+        if event in _STARTS or event in _REACHES:
+            noted.append(f"{event} {args!r}"[:200])
+        elif event == "open" and isinstance(args[0], str | bytes):
+            path = os.path.realpath(os.fsdecode(args[0]))
+            if not any(path == place or path.startswith(place.rstrip("/") + "/") for place in (home, *allowed)):
+                noted.append(f"opened {path}")
+
+    sys.addaudithook(hook)
+    return noted
+
+
+def child(case, answer: int) -> None:
+    """Prepares and runs one case, and writes down what happened."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "checkpoint"
+        folder.mkdir()
+        case.prepare(folder)
+        os.chdir(scratch)
+        gc.collect()
+        Path("/proc/self/clear_refs").write_text("5")  # the peak starts here
+        resource.setrlimit(resource.RLIMIT_AS, (status("VmSize") + MEMORY,) * 2)
+        noted = watch(
+            folder,
+            [
+                sys.prefix,
+                sys.base_prefix,
+                *sys.path[1:],
+                str(Path(__file__).parents[2]),
+                "/proc",
+                "/sys",
+                "/dev/null",
+                "/usr/lib",
+            ],
+        )
+        before, start = status("VmRSS"), resource.getrusage(resource.RUSAGE_SELF)
+        found = {"ended": "returned", "classes": [], "text": "", "value": ""}
+        try:
+            found["value"] = repr(case.act(folder))[:200]
+        except BaseException as error:
+            classes = [cls.__name__ for cls in type(error).__mro__]
+            found.update(ended="raised", classes=classes, text=str(error), trace=traceback.format_exc()[-2000:])
+        end = resource.getrusage(resource.RUSAGE_SELF)
+        found["seconds"] = end.ru_utime + end.ru_stime - start.ru_utime - start.ru_stime
+        found["bytes"] = max(0, status("VmHWM") - before)
+        found["noted"] = [*noted, *(f"{CANARY}: {path}" for path in Path(scratch).rglob(CANARY))]
+        os.write(answer, json.dumps(found).encode())
+
+
+def fork(case) -> dict:
+    """Runs a case in a child and waits for it, not for ever."""
+    reader, writer = os.pipe()
+    sys.stdout.flush()
+    pid = os.fork()
+    if not pid:
+        os.close(reader)
+        try:
+            child(case, writer)
+        except BaseException:
+            os.write(writer, json.dumps({"ended": "broken", "text": traceback.format_exc()}).encode())
+        os._exit(0)
+    os.close(writer)
+    answer = b""
+    with contextlib.closing(os.fdopen(reader, "rb", buffering=0)) as pipe:
+        while select.select([pipe], [], [], SECONDS)[0]:
+            if not (piece := pipe.read(65_536)):
+                break
+            answer += piece
+        else:
+            os.kill(pid, signal.SIGKILL)
+    _, how = os.waitpid(pid, 0)
+    if answer:
+        return json.loads(answer)
+    return {"ended": f"killed by signal {os.WTERMSIG(how)}", "text": "", "seconds": SECONDS, "bytes": 0, "noted": []}
+
+
+def serve() -> None:
+    """Answers names of cases until stdin ends."""
+    from reliability import bad_inputs
+
+    for cls in (bad_inputs.VIT, bad_inputs.MIM, bad_inputs.CLASSIFIER, bad_inputs.MAE):  # what the first call loads
+        bad_inputs.call(cls)(Path())
+    for line in sys.stdin:
+        print(json.dumps(fork(bad_inputs.CASES[line.strip()])), flush=True)
+
+
+if __name__ == "__main__":
+    serve()
