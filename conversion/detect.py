@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from conversion.engine import Dialect, canonical_names, listed
 from conversion.tables import hf
-from vit_core.atomic_folder import finds_folder
+from vit_core.atomic_folder import finds_folder, is_decided
 from vit_core.checkpoint import MANIFEST_NAME, SUFFIX, Weights, open_weights, read_index, weight_names
 from vit_core.config import CONFIG_NAME
 from vit_core.errors import CheckpointError, ConfigError, InputError, MissingFileError, VitError
@@ -152,7 +152,8 @@ def _held(folder: Path) -> Iterator[Callable[[], bool]]:
 
     def is_same() -> bool:
         try:
-            return os.path.samestat(os.fstat(descriptor), os.stat(folder)) and _versions(descriptor) == before
+            is_there = os.path.samestat(os.fstat(descriptor), os.stat(folder))
+            return is_there and _versions(descriptor) == before and not is_decided(folder)
         except FileNotFoundError:
             return False
 

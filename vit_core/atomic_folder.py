@@ -33,6 +33,7 @@ except ImportError:  # Windows: nothing keeps two writers apart there
 
 _SPACE_FACTOR = 1.1  # free bytes wanted per byte to write
 _PATIENCE = 1.0  # seconds that a reader waits for a save that is putting its files in place
+_GLANCE = 0.2  # seconds that a writer waits for a reader that is looking for something to finish
 _LOOKS = 5
 _STALE = ".stale"  # in `.vitriad.new`: an empty file for each old file to be removed
 
@@ -146,7 +147,7 @@ def finish_swap(folder: str | Path) -> None:
     until = time.monotonic() + _PATIENCE
     while _is_interrupted(folder):
         try:
-            with _locked(folder, _is_decided(folder)):
+            with _locked(folder, is_decided(folder)):
                 _tidy(folder)
                 return
         except CheckpointError:
@@ -177,13 +178,16 @@ def finds_folder(folder: str | Path) -> bool:
 
 def _is_interrupted(folder: Path) -> bool:
     try:
-        return _is_decided(folder) or (_is_empty(folder) and bool(_leftovers(_beside(folder, "old-"))))
+        return is_decided(folder) or (_is_empty(folder) and bool(_leftovers(_beside(folder, "old-"))))
     except OSError:  # nothing that could be read, and so finished, is there
         return False
 
 
-def _is_decided(folder: Path) -> bool:
-    """Whether files wait in `.vitriad.new`; never in one that is a link, whose files are somebody else's."""
+def is_decided(folder: Path) -> bool:
+    """Whether files wait in `.vitriad.new` to be put in place: until they are, a folder can hold parts of two saves.
+
+    Never in one that is a link, whose files are somebody else's.
+    """
     try:
         return stat.S_ISDIR(os.lstat(_inside(folder, "new")).st_mode)
     except (FileNotFoundError, NotADirectoryError):
@@ -351,7 +355,7 @@ def _exchange(one: Path, other: Path) -> bool:
 
 def _tidy(folder: Path) -> None:
     """Finishes an interrupted save and removes what dead ones left behind; called under the lock."""
-    if _is_decided(folder):
+    if is_decided(folder):
         _move_in(folder)
     for pid, old in _leftovers(_beside(folder, "old-")).items():
         new = _beside(folder, f"tmp-{pid}")
@@ -441,8 +445,12 @@ def _lock(path: Path, folder: Path) -> Iterator[None]:
 
 
 def _take(file: TextIO, folder: Path) -> None:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        owner = file.read(20) or "another"
-        raise CheckpointError(f"{folder}: process {owner} is saving to it right now.") from None
+    until = time.monotonic() + _GLANCE
+    while True:
+        try:
+            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > until:
+                owner = file.read(20) or "another"
+                raise CheckpointError(f"{folder}: process {owner} is saving to it right now.") from None
+            time.sleep(0.005)
