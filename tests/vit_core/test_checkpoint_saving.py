@@ -384,6 +384,7 @@ def test_a_folder_made_anew_does_not_lose_an_interrupted_save(folder, dead):
 def test_a_reader_waits_for_a_save_that_is_putting_its_files_in_place(folder, dead, monkeypatch):
     save(folder.with_name(f".model.old-{dead}"))
     monkeypatch.setattr(atomic_folder, "_PATIENCE", 0.05)
+    monkeypatch.setattr(atomic_folder, "_GLANCE", -1)
     with atomic_folder._locked(folder, False), pytest.raises(CheckpointError, match=f"process {os.getpid()} is saving"):
         finish_swap(folder)
 
