@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
 from threading import Lock
 from typing import Any
 
@@ -16,13 +17,21 @@ from PIL import Image
 
 from vit_core import image_steps
 from vit_core.errors import ImageError, InputError
-from vit_core.image_options import CHECKS, Array, ChannelDimension, layout, seen
+from vit_core.image_options import CHECKS, Array, ChannelDimension, height_width, layout, seen
 from vit_core.image_steps import Picture
 from vit_core.limits import Limits
-from vit_core.pictures import each_image, inferred_layout, read
+from vit_core.pictures import each_image, inferred_layout, is_drawn, read
 from vit_core.tensors import framework_of
 
 _logger = logging.getLogger("vitriad")
+
+
+@dataclass(frozen=True)
+class _Job:
+    index: int
+    image: Any
+    layout: str | None
+    lock: Lock  # against decoding an image that is given twice in two threads at a time
 
 
 class Batch:
@@ -30,6 +39,8 @@ class Batch:
 
     def __init__(self, options: Mapping[str, Any], wanted: str | None, given: str | None) -> None:
         self.options, self.wanted, self.given = options, wanted, given
+        self.sides = height_width("size", options["size"]) if options["do_resize"] else None
+        self.crop_sides = height_width("crop_size", options["crop_size"]) if options["do_center_crop"] else None
         self.total: int | None = None
         self.rows: Array | None = None
         self.tables: dict[int, Array] = {}  # channels -> what becomes of each level
@@ -37,36 +48,35 @@ class Batch:
 
     def process(self, images: Any, num_threads: int, limits: Limits) -> Array | list[Array]:
         """The results in order: rows of one array, or a list."""
-        flat: Iterable[Any] = each_image(images, rank=2 if self.given == "none" else 3)
-        if not isinstance(images, Iterator):
-            flat = [*flat]
-            self.total = len(flat)
-            num_threads = min(num_threads, self.total)
-        results = [*_in_order(self._one, self._jobs(flat, limits), num_threads)]
+        flat = _bounded(each_image(images, rank=2 if self.given == "none" else 3), limits)
+        if not is_drawn(images):
+            known = [*flat]
+            flat, self.total = iter(known), len(known)
+        num_threads = min(num_threads, self.total or 1)
+        if num_threads == 1:  # also for what is drawn: the next image may be the same object with new contents
+            results = [*map(self._one, self._jobs(flat))]
+        else:
+            with ThreadPoolExecutor(num_threads) as pool:
+                results = [*pool.map(self._one, self._jobs(flat))]  # the first in order to fail is the one that raises
         if not results:
             raise ImageError("preprocess: expected at least one image, got none.")
         is_whole = self.rows is not None and all(result.base is self.rows for result in results)
         return self.rows if is_whole and self.rows is not None else results
 
-    def _jobs(self, images: Iterable[Any], limits: Limits) -> Iterator[tuple[Any, ...]]:
-        """Index, image, its layout, and a lock against reading one image twice at a time."""
+    def _jobs(self, images: Iterable[Any]) -> Iterator[_Job]:
         layout_of_arrays, locks = None, defaultdict[int, Lock](Lock)
         for index, image in enumerate(images):
-            if index == limits.batch_images:
-                raise ImageError(
-                    f"preprocess: more images in one call than {limits.bound('batch_images')}.\n"
-                    "Several calls give the same."
-                )
             layout_of_this = self.given
             if layout_of_this is None and len(getattr(image, "shape", ())) == 3:  # the first such array speaks for all
                 with suppress(ImageError):  # said when its turn comes
                     layout_of_arrays = layout_of_this = layout_of_arrays or inferred_layout(tuple(image.shape))
-            yield index, image, layout_of_this, locks[id(image)]
+            yield _Job(index, image, layout_of_this, locks[id(image)])
 
-    def _one(self, index: int, image: Any, layout_of_this: str | None, lock: Lock) -> Array:
+    def _one(self, job: _Job) -> Array:
+        index, image = job.index, job.image
         try:
-            with lock:
-                found = read(image, layout_of_this, self.options)
+            with job.lock:
+                found = read(image, job.layout, self.options)
             if self.given is None and framework_of(image) is not None:
                 _check_inferred(found.picture, found.layout)
             if index == 0 and self.options["do_rescale"] and getattr(image, "mode", "F") == "F":
@@ -79,12 +89,11 @@ class Batch:
             raise ImageError(f"image {index}{total}: {error}") from None
 
     def _resized(self, picture: Picture) -> Picture:
-        options = self.options
-        if options["do_resize"]:
-            compatible = bool(options["compatible"])
-            picture = image_steps.resize(picture, options["size"], options["resample"], compatible=compatible)
-        if options["do_center_crop"]:
-            picture = image_steps.center_crop(image_steps.as_array(picture), options["crop_size"])
+        if self.sides:
+            compatible = bool(self.options["compatible"])
+            picture = image_steps.resize(picture, self.sides, self.options["resample"], compatible=compatible)
+        if self.crop_sides:
+            picture = image_steps.center_crop(image_steps.as_array(picture), self.crop_sides)
         return picture
 
     def _finished(self, index: int, picture: Picture, channels: int, layout: str) -> Array:
@@ -102,11 +111,11 @@ class Batch:
         planes = [*image_steps.planes(picture)]
         planes *= channels // len(planes)
         for levels, plane, into in zip(table, planes, _planes(result, layout), strict=True):
-            image_steps.look_up(levels, plane, into)
+            levels.take(plane, out=into, mode="wrap")  # "raise" would write through a buffer
         return result
 
     def _row(self, index: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-        if self.total is None or not (self.options["do_resize"] or self.options["do_center_crop"]):
+        if self.total is None or not (self.sides or self.crop_sides):
             return np.empty(shape, dtype)
         with self.lock:
             if self.rows is None:
@@ -135,24 +144,14 @@ def threads(num_threads: int | None) -> int:
     return num_threads
 
 
-def _in_order(work: Callable[..., Array], jobs: Iterable[tuple[Any, ...]], num_threads: int) -> Iterator[Array]:
-    """What `work` makes of every job, in order; few jobs are drawn ahead."""
-    if num_threads <= 1:
-        for job in jobs:
-            yield work(*job)
-        return
-    pending: deque[Future[Array]] = deque()
-    with ThreadPoolExecutor(num_threads) as threads:
-        try:
-            for job in jobs:
-                pending.append(threads.submit(work, *job))
-                if len(pending) > 2 * num_threads:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            for future in pending:
-                future.cancel()
+def _bounded(images: Iterator[Any], limits: Limits) -> Iterator[Any]:
+    for index, image in enumerate(images):
+        if index == limits.batch_images:
+            raise ImageError(
+                f"preprocess: more images in one call than {limits.bound('batch_images')}.\n"
+                "Several calls give the same."
+            )
+        yield image
 
 
 def _channels(picture: Picture) -> int:

@@ -21,11 +21,12 @@ def open_image(
 
     Args:
         path: a regular file in one of `FILE_FORMATS`; URLs are never opened.
-        fast_decode: decode a large JPEG at 1/2, 1/4 or 1/8 of its size, whichever is the smallest not below `size`.
-            That takes a fraction of the time and memory; what is then resized to `size` differs from the exact
-            result (docs/benchmarks.md says by how much).
+        fast_decode: decode a large JPEG at 1/2, 1/4 or 1/8 of its size, whichever is the smallest with neither side
+            below the longer one of `size`. That takes a fraction of the time and memory; what is then resized to
+            `size` differs from the exact result (docs/benchmarks.md says by how much).
         size: what the image will be resized to, as `size` of an image processor; only fast_decode needs it.
-        limits: bounds on bytes, sides and pixels, checked before decoding. Pillow's own Image.MAX_IMAGE_PIXELS stays.
+        limits: bounds on bytes, sides and pixels, checked before decoding. Pillow's own Image.MAX_IMAGE_PIXELS stays:
+            a warning above it, an error above twice that.
 
     Raises:
         MissingImageError: no such file.
@@ -45,11 +46,14 @@ def open_image(
         with Image.open(path, formats=FILE_FORMATS) as image:
             _check_picture_size(path, image.size, limits)
             if fast_decode:
-                image.draft(None, height_width("size", size)[::-1])  # only JPEG has drafts
+                longer = max(height_width("size", size))
+                image.draft(None, (longer, longer))  # only JPEG has drafts; EXIF may yet turn it
             image.load()
             return image
     except ImageError:
         raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageError(f"{path}: {error}\nThat is PIL.Image.MAX_IMAGE_PIXELS, which holds beside limits=.") from error
     except Exception as error:  # decoders fed with damaged bytes raise nearly anything
         raise ImageError(
             f"{path}: cannot be decoded: {error}.\nExpected an undamaged {', '.join(FILE_FORMATS)} file."

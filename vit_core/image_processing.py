@@ -29,6 +29,7 @@ from vit_core.image_options import (
     Array,
     PerChannel,
     Size,
+    height_width,
     layout,
     seen,
     size,
@@ -41,6 +42,8 @@ PREPROCESSOR_NAME = "preprocessor_config.json"
 
 _VIT_NAMES = ("ViTImageProcessor", "ViTImageProcessorFast", "ViTImageProcessorPil", "ViTFeatureExtractor")
 _DEIT_NAMES = tuple(name.replace("ViT", "DeiT") for name in _VIT_NAMES)
+# Options of the reference's other processors that are no options of this one, at the only value that changes nothing.
+_FIXED = {"data_format": "channels_first", "input_data_format": None, "return_tensors": None, "default_to_square": True}
 # What the class of those names leaves unsaid.
 _DEIT_DEFAULTS: dict[str, Any] = {"size": 256, "resample": 3, "do_center_crop": True, "crop_size": 224}
 
@@ -170,15 +173,16 @@ class ViTImageProcessor(PushToHub):
 
         Args:
             images: a PIL image, an array or tensor of one image or a batch, or a list or generator of these (nested or
-                mixed; a generator is drawn from as its images are needed). Numbers are 0..255; for 0..1 pass
-                do_rescale=False.
+                mixed). What a generator yields is worked on at once, before the next is drawn. Numbers are 0..255;
+                for 0..1 pass do_rescale=False.
             return_tensors: "np", "pt", "tf" or "jax"; a list of NumPy arrays where None.
             data_format: layout of the result: "channels_first", "channels_last", "none" for (height, width), or None
                 to keep the input's.
             input_data_format: the same words, for arrays. Where None, the axis of 1 or 3 (else 4) channels in the
                 first array decides for all; channels first if both ends qualify; two axes are (height, width). PIL
                 images need no layout.
-            num_threads: images worked on at the same time; as many as there are CPUs for this process where None.
+            num_threads: images worked on at the same time; as many as there are CPUs for this process where None. A
+                generator has one at a time.
             limits: bounds the number of images.
 
         Every other option overrides the processor's own for this call where not None.
@@ -235,9 +239,9 @@ class ViTImageProcessor(PushToHub):
 
         Dtypes: uint8 for integers, float32 for floats (`compatible`: uint8 for whole numbers).
         """
-        compatible = bool(self.compatible)
+        sides, code, compatible = height_width("size", size), CHECKS["resample"]("resample", resample), self.compatible
         return apply(
-            lambda picture: image_steps.as_array(image_steps.resize(picture, size, resample, compatible=compatible)),
+            lambda picture: image_steps.as_array(image_steps.resize(picture, sides, code, compatible=bool(compatible))),
             image,
             data_format,
             input_data_format,
@@ -262,7 +266,8 @@ class ViTImageProcessor(PushToHub):
         self, image: Any, size: Size, data_format: object = None, input_data_format: object = None
     ) -> Array:
         """The middle of one image, with zeros around it where it is smaller than `size`; layouts as for `resize`."""
-        return apply(lambda picture: image_steps.center_crop(picture, size), image, data_format, input_data_format)
+        sides = height_width("size", size)
+        return apply(lambda picture: image_steps.center_crop(picture, sides), image, data_format, input_data_format)
 
     @classmethod
     def from_pretrained(
@@ -407,6 +412,9 @@ def _checked_extra(extra: Mapping[str, Any]) -> dict[str, Any]:
     asked = [name for name, value in extra.items() if (name.startswith("do_") or name == "reduce_labels") and value]
     if asked:
         raise ImageError(f"ViTImageProcessor: {', '.join(asked)}: no such step here; expected false or none.")
+    for name, only in _FIXED.items():
+        if extra.get(name) not in (only, None):
+            raise ImageError(f"ViTImageProcessor: {name}: expected {only} as an option, got {seen(extra[name])}.")
     ignored = {"image_processor_type", "feature_extractor_type"}  # the class says its own name when it is written
     unset = {"processor_class"} if extra.get("processor_class") is None else set()
     return {name: deepcopy(value) for name, value in extra.items() if name not in ignored | unset}

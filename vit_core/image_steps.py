@@ -3,35 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from vit_core.errors import ImageError
-from vit_core.image_options import Array, height_width, number, numbers, seen
-from vit_core.image_options import resample as checked_filter
+from vit_core.image_options import Array, number, numbers, seen
 
 Picture = Array | Image.Image  # a PIL image is of mode L or RGB
 
 _LEVELS = np.arange(256, dtype=np.uint8)
 
 
-def resize(picture: Picture, size: Any, resample: Any, *, compatible: bool = False) -> Picture:
-    """The picture stretched to `size` by Pillow.
+def resize(picture: Picture, sides: tuple[int, int], code: int, *, compatible: bool = False) -> Picture:
+    """The picture stretched by Pillow.
 
     Args:
         picture: numbers in 0..255, or 0..1.
-        size: see `vit_core.image_options.height_width`.
-        resample: number of a Pillow filter.
+        sides: the new height and width.
+        code: number of a Pillow filter.
         compatible: as the reference: floats are cut to 8 bits first, and the colours of four channels are weighted by
             the fourth.
 
     Returns:
         A PIL image for one; of an array uint8 for integers, float32 for floats (compatible: uint8 for whole numbers).
     """
-    sides, code = height_width("size", size), checked_filter("resample", resample)
     if isinstance(picture, Image.Image):
         return _stretched(picture, sides, code)
     if picture.dtype == np.uint8:
@@ -47,7 +44,7 @@ def resize(picture: Picture, size: Any, resample: Any, *, compatible: bool = Fal
         return _resized_bytes(picture.astype(np.uint8), sides, code, compatible)
     if compatible:
         return rescale(_resized_bytes(rescale(picture, 255).astype(np.uint8), sides, code, True), 1 / 255)
-    return _resized_planes(picture.astype(np.float32), sides, code)
+    return _resized_planes(picture.astype(np.float32, copy=False), sides, code)
 
 
 def _are_whole(picture: Array) -> bool:
@@ -75,9 +72,9 @@ def _stretched(image: Image.Image, sides: tuple[int, int], code: int) -> Image.I
     return image.resize(sides[::-1], Image.Resampling(code))
 
 
-def center_crop(picture: Array, size: Any) -> Array:
-    """The middle of the picture, with zeros around it where it is smaller than `size`."""
-    height, width = height_width("crop_size", size)
+def center_crop(picture: Array, sides: tuple[int, int]) -> Array:
+    """The middle of the picture, (height, width) large, with zeros around it where it is smaller than that."""
+    height, width = sides
     if picture.shape[:2] == (height, width):
         return picture
     cropped = np.zeros((height, width, picture.shape[2]), picture.dtype)
@@ -154,19 +151,3 @@ def levels(channels: int, options: Mapping[str, Any]) -> Array:
     """What the last two steps make of each of the 256 levels of an 8-bit picture: (channels, 256)."""
     ramp = np.repeat(_LEVELS[:, None, None], channels, axis=2)  # (height 256, width 1, channels)
     return np.ascontiguousarray(rescale_and_normalize(ramp, options)[:, 0].T)
-
-
-def look_up(table: Array, plane: Array, into: Array) -> None:
-    """Writes table[plane] into an array of that shape, two levels at a time where memory allows."""
-    if table.dtype == np.float32 and plane.size % 2 == 0 and plane.flags.c_contiguous and into.flags.c_contiguous:
-        pairs = plane.reshape(-1).view(np.uint16)
-        np.take(_pairs(table.tobytes()), pairs, out=into.reshape(-1).view(np.float64), mode="clip")
-    else:
-        np.take(table, plane, out=into, mode="clip")
-
-
-@lru_cache(maxsize=16)
-def _pairs(table: bytes) -> Array:
-    """For every two neighbouring levels, what becomes of them, held in one float64: (65536,)."""
-    pairs = np.arange(2**16, dtype=np.uint16).view(np.uint8).reshape(-1, 2)
-    return np.frombuffer(table, np.float32)[pairs].view(np.float64)[:, 0]

@@ -44,6 +44,11 @@ def each_image(images: Any, rank: int) -> Iterator[Any]:
         yield images
 
 
+def is_drawn(images: Any) -> bool:
+    """Whether a generator or another iterator is among them."""
+    return isinstance(images, Iterator) or (isinstance(images, list | tuple) and any(map(is_drawn, images)))
+
+
 class Read(NamedTuple):
     """One image, read.
 
@@ -84,8 +89,8 @@ def read(image: Any, layout: str | None, options: Mapping[str, Any]) -> Read:
 
 def _channels_wanted(options: Mapping[str, Any]) -> int | None:
     """How many channels the means and deviations are for; None where one number stands for all."""
-    sizes = {np.size(options[name]) for name in ("image_mean", "image_std") if np.ndim(options[name])}
-    return max(sizes) if sizes else None
+    counts = [len(value) for value in (options["image_mean"], options["image_std"]) if isinstance(value, list)]
+    return max(counts, default=None)
 
 
 # --- PIL images ------------------------------------------------------------------------------------------------------
@@ -108,10 +113,10 @@ def _from_pil(image: Image.Image, wanted: int | None, options: Mapping[str, Any]
         return np.asarray(image)  # a mean for alpha too
     if options["do_convert_rgb"] is False:
         return _as_it_is(image)
+    if image.mode.startswith(_DEEP_MODES):
+        return _deep(image, options["alpha_background"])
     if options["alpha_background"] is not None and image.has_transparency_data:
         image = _composited(image, options["alpha_background"])
-    if image.mode.startswith(_DEEP_MODES):
-        return _deep(image)
     return _converted(image, "L" if image.mode in _GRAY_MODES and wanted in (None, 1, 3) else "RGB")
 
 
@@ -131,7 +136,7 @@ def _as_it_is(image: Image.Image) -> Picture:
     if image.mode in ("RGBA", "LA"):
         return np.asarray(image)
     if image.mode.startswith(_DEEP_MODES):
-        return _deep(image)
+        return _deep(image, None)
     raise ImageError(
         f"do_convert_rgb=False: expected a PIL image of mode L, LA, RGB, RGBA, I;16, I or F, got mode {image.mode}.\n"
         "Leave do_convert_rgb unset to have it converted."
@@ -141,24 +146,33 @@ def _as_it_is(image: Image.Image) -> Picture:
 def _composited(image: Image.Image, background: list[int]) -> Image.Image:
     """The image over a plain colour; gray stays gray where the colour is."""
     over = Image.new("RGBA", image.size, (*background, 255))
-    over.alpha_composite(image.convert("RGBA"))
+    over.alpha_composite(_converted(image, "RGBA"))
     is_gray = image.mode in _GRAY_MODES and len({*background}) == 1
     return over.convert("L" if is_gray else "RGB")
 
 
-def _deep(image: Image.Image) -> Array:
-    """The float32 numbers of an image of more than 8 bits: (height, width, 1)."""
-    array = np.asarray(image)
-    if image.mode == "F":
-        return _check_numbers(array)[:, :, None]
+def _deep(image: Image.Image, background: list[int] | None) -> Array:
+    """The float32 numbers of an image of more than 8 bits: (height, width, 1), or 3 with a background in colour."""
+    array = np.asarray(image)[:, :, None]
+    levels = _check_numbers(array) if image.mode == "F" else _eight_bits(image.mode, array)
+    see_through = image.info.get("transparency")  # one level, in PNG files of 16 bits
+    if background is None or see_through is None:
+        return levels
+    colour = background[:1] if len({*background}) == 1 else background
+    return np.where(array == see_through, np.array(colour, np.float32), levels)
+
+
+def _eight_bits(mode: str, array: Array) -> Array:
     low, high = int(array.min()), int(array.max())
     if low < 0 or high > _SIXTEEN_BITS:
         raise ImageError(
-            f"expected levels in 0..255 or 0..65535, got a PIL image of mode {image.mode} with {low} to {high}.\n"
+            f"expected levels in 0..255 or 0..65535, got a PIL image of mode {mode} with {low} to {high}.\n"
             "Scale it to 0..255 first."
         )
-    is_eight_bits = image.mode == "I" and high <= 255
-    return (array / (1 if is_eight_bits else _SIXTEEN_BITS / 255)).astype(np.float32)[:, :, None]
+    levels = array.astype(np.float32)
+    if mode != "I" or high > 255:
+        levels /= _SIXTEEN_BITS / 255  # in place: these pictures may be large
+    return levels
 
 
 # --- arrays ----------------------------------------------------------------------------------------------------------

@@ -168,6 +168,21 @@ def test_normalize_divides():
         np.testing.assert_array_equal(result, (unit - np.float32(0.485)) * np.float32(1 / 0.229))
 
 
+@pytest.mark.parametrize("scale", [1 / 255, 1 / 127.5, 0.01, 1, 3])
+@pytest.mark.parametrize(("mean", "std"), [(0.5, 0.5), (MEAN[:3], STD[:3]), (0, 1), ([-3.1, 2e5, 7], [1e-9, 0.7, 255])])
+def test_every_level_is_rescaled_then_normalized(scale, mean, std):
+    image = np.stack([np.arange(256, dtype=np.uint8).reshape(16, 16) + channel for channel in range(3)])
+    unit = (image.astype(np.float64) * scale).astype(np.float32)
+    columns = [np.broadcast_to(np.float32(each), 3)[:, None, None] for each in (mean, std)]
+    process = ViTImageProcessor(rescale_factor=scale, image_mean=mean, image_std=std, do_resize=False)
+    for form in (image, Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0)))):
+        np.testing.assert_array_equal(one(process(form)), (unit - columns[0]) / columns[1])
+        np.testing.assert_array_equal(one(process(form, do_normalize=False)), unit)
+        np.testing.assert_array_equal(
+            one(process(form, do_rescale=False)), (image.astype(np.float32) - columns[0]) / columns[1]
+        )
+
+
 def test_floats_are_cut_to_8_bits_only_where_that_is_asked_for():
     image = np.full((1, 2, 2), 0.999, np.float32)  # 254.745 of 255
     np.testing.assert_array_equal(ViTImageProcessor().resize(image, (2, 2)), image)
