@@ -17,6 +17,7 @@ SOURCES := pyproject.toml constraints.txt
 help:
 	@echo "make demo        classify held-out digits and reconstruct masked ones, with every installed backend"
 	@echo "make test        run the tests"
+	@echo "make test-only-tf  run the tests in an environment with that framework alone"
 	@echo "make check       lint, types and layers"
 	@echo "make bench       run the benchmarks (ratios within one run)"
 	@echo "make reliability  every bad input and every interrupted save, with the figures of docs/reliability.md"
@@ -35,7 +36,7 @@ $(VENV)/.torch: $(VENV)/.pip
 	touch $@
 
 $(VENV)/.run: $(VENV)/.torch
-	$(PIP) install -q -c constraints.txt -e '.[torch,viz]'
+	$(PIP) install -q -c constraints.txt -e '.[torch,tf,viz]'
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.run
@@ -47,6 +48,16 @@ demo: $(VENV)/.run
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
+
+# An environment with one framework alone, such as make test-only-tf
+.venv-only-%/.dev: $(SOURCES)
+	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install -q --disable-pip-version-check --upgrade "pip>=25.1"
+	$(@D)/bin/pip install -q --disable-pip-version-check -c constraints.txt -e '.[$*,viz]' --group test
+	touch $@
+
+test-only-%: .venv-only-%/.dev
+	.venv-only-$*/bin/python -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
@@ -77,4 +88,4 @@ test-peers: $(VENV)/.dev .venv-hf4 .venv-hf5
 	$(BIN)/python -m pytest tests/peers -m peers $(PYTEST_ARGS)
 
 clean:
-	rm -rf $(VENV) .venv-hf4 .venv-hf5 demo-output
+	rm -rf $(VENV) .venv-only-* .venv-hf4 .venv-hf5 demo-output

@@ -19,10 +19,12 @@ class VitError(Exception):
     """Base of every error raised on purpose.
 
     Differs: `ag_pass_through` keeps the class when TensorFlow's AutoGraph re-raises it; without it AutoGraph
-    changes the class to one that callers cannot catch by name.
+    changes the class to one that callers cannot catch by name. `_keras_call_info_injected` keeps the text when Keras
+    re-raises it; without it Keras adds many lines of its own.
     """
 
     ag_pass_through = True
+    _keras_call_info_injected = True
 
     def __init__(self, message: str) -> None:
         super().__init__(message)

@@ -1,0 +1,29 @@
+"""Environments with some of the frameworks: tests that need one which is not installed are not collected."""
+
+from importlib.util import find_spec
+
+_NEED_TORCH = [
+    "vit_torch",
+    "torch_models.py",
+    "benchmarks/test_torch.py",
+    "hub",
+    "reliability",
+    "vit_core/test_config.py",
+    "vit_core/test_positions.py",
+    "vit_core/test_tensors.py",
+    "vitriad/test_auto.py",
+    "vitriad/test_classify.py",
+    "vitriad/test_demo_and_doctor.py",
+    "vitriad/test_shipped_models.py",
+    "vitriad/test_train_digits.py",
+    "peers",
+    "test_imports.py",
+    "test_readme.py",
+    "test_wheel.py",
+]
+_NEED_TENSORFLOW = ["vit_tf", "tf_models.py", "benchmarks/test_tf.py"]
+
+collect_ignore = [
+    *(_NEED_TORCH if find_spec("torch") is None else ()),
+    *(_NEED_TENSORFLOW if find_spec("tensorflow") is None else ()),
+]

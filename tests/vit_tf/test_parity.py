@@ -1,0 +1,126 @@
+"""Every output, hidden state, attention, loss and gradient of every class against the float64 oracle."""
+
+import numpy as np
+import oracle
+import pytest
+import tensorflow as tf
+
+import vit_tf
+from vit_core.tensors import to_numpy
+
+EVERYTHING = {"output_attentions": True, "output_hidden_states": True}
+
+
+def build(case: oracle.Case, dtype: str) -> vit_tf.vit.TFViTPreTrainedModel:
+    tensors = {name: array.astype(dtype) for name, array in oracle.random_tensors(case).items()}
+    model = getattr(vit_tf, f"TF{case.cls}").from_tensors(case.config, tensors, **case.options)
+    model.compiles_calls = False  # test_calls.py compares the two ways
+    return model
+
+
+def as_numpy(output: dict) -> dict:
+    return {
+        name: tuple(map(to_numpy, value)) if isinstance(value, tuple) else to_numpy(value)
+        for name, value in output.items()
+    }
+
+
+def scalar(output: dict, case: oracle.Case) -> tf.Tensor:
+    """The number that is differentiated."""
+    if "loss" in output:
+        return output["loss"]
+    weights = oracle.projection(case)
+    return sum(tf.reduce_sum(output[name] * array.astype(output[name].dtype.name)) for name, array in weights.items())
+
+
+def canonical_gradients(model: vit_tf.vit.TFViTPreTrainedModel, tape: tf.GradientTape, number: tf.Tensor) -> dict:
+    """Canonical name -> gradient in the canonical layout."""
+    trained = {name: weight.value for name, weight in model.named_weights().items() if weight.trainable}
+    found = tape.gradient(number, trained, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+    axes = {"linear": (1, 0), "conv": (3, 2, 0, 1)}
+    kinds = {name: row.kind for name, row in model.parameter_table().items()}
+    return {
+        name: np.transpose(gradient, axes[kinds[name]]) if kinds[name] in axes else gradient.numpy()
+        for name, gradient in found.items()
+    }
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("case", oracle.CASES, ids=lambda case: case.name)
+def test_outputs(case, dtype):
+    output = build(case, dtype)(**case.inputs, **EVERYTHING)
+    oracle.check_outputs(case, as_numpy(output), dtype)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("case", oracle.CASES, ids=lambda case: case.name)
+def test_gradients(case, dtype):
+    model = build(case, dtype)
+    with tf.GradientTape() as tape:
+        number = scalar(model(**case.inputs), case)
+    oracle.check_gradients(case, canonical_gradients(model, tape, number), dtype)
+
+
+@pytest.mark.parametrize("case", oracle.CASES, ids=lambda case: case.name)
+def test_kernels_agree(case):
+    model = build(case, "float64")
+    outputs = {}
+    for implementation in ("eager", "sdpa"):
+        model.set_attn_implementation(implementation)
+        outputs[implementation] = as_numpy(model(**case.inputs))
+    for name, eager in outputs["eager"].items():
+        scale = np.abs(eager).max()
+        np.testing.assert_allclose(outputs["sdpa"][name], eager, rtol=0, atol=1e-12 * scale, err_msg=name)
+
+
+def operations(graph: tf.Graph) -> set[str]:
+    """The types of all operations of a graph and of the functions it calls."""
+    definition = graph.as_graph_def()
+    nodes = [*definition.node, *(node for function in definition.library.function for node in function.node_def)]
+    return {node.op for node in nodes}
+
+
+def split(case: oracle.Case) -> tuple[dict, dict]:
+    """The arrays and the flags of a case's inputs."""
+    arrays = {name: value for name, value in case.inputs.items() if isinstance(value, np.ndarray)}
+    return arrays, {name: value for name, value in case.inputs.items() if name not in arrays}
+
+
+@pytest.mark.parametrize("case", oracle.CASES, ids=lambda case: case.name)
+def test_graphs_with_sides_that_are_not_known(case):
+    model, (arrays, flags) = build(case, "float64"), split(case)
+
+    def run(inputs):
+        with tf.GradientTape() as tape:
+            output = model(**inputs, **flags, **EVERYTHING)
+            number = scalar(output, case)
+        trained = {name: weight.value for name, weight in model.named_weights().items() if weight.trainable}
+        return dict(output), tape.gradient(number, trained, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+
+    specs = {name: tf.TensorSpec([None] * array.ndim, array.dtype, name) for name, array in arrays.items()}
+    specs["pixel_values"] = tf.TensorSpec([None, case.config.num_channels, None, None], tf.float64)
+    function = tf.function(run, input_signature=[specs])
+    assert not {op for op in operations(function.get_concrete_function().graph) if "PyFunc" in op}
+    output, gradients = function({name: tf.constant(array) for name, array in arrays.items()})
+    oracle.check_outputs(case, as_numpy(output), "float64")
+    assert set(gradients) == set(oracle.directions(case))
+
+
+@pytest.mark.parametrize("case", oracle.CASES[::4], ids=lambda case: case.name)
+def test_xla(case):
+    model, (arrays, flags) = build(case, "float64"), split(case)
+
+    def run(inputs):
+        with tf.GradientTape() as tape:
+            output = model(**inputs, **flags)
+            number = scalar(output, case)
+        trained = {name: weight.value for name, weight in model.named_weights().items() if weight.trainable}
+        return output, tape.gradient(number, trained, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+
+    inputs = {name: tf.constant(array) for name, array in arrays.items()}
+    (compiled, ours), (plain, theirs) = tf.function(run, jit_compile=True)(inputs), run(inputs)
+    scale = max(np.abs(gradient).max() for gradient in theirs.values())
+    for name, value in plain.items():
+        np.testing.assert_allclose(compiled[name], value, rtol=0, atol=1e-10 * np.abs(value).max(), err_msg=name)
+    for name, value in theirs.items():
+        np.testing.assert_allclose(ours[name], value, rtol=0, atol=1e-10 * scale, err_msg=name)

@@ -1,0 +1,162 @@
+"""The layers that models are made of: Keras' own with no default left open, and what Keras does not have.
+
+As in torch, a layer is told the sizes of its inputs when it is made; `build` then only makes the weights, each with its
+value, under the path of the layers around it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import keras
+import tensorflow as tf
+from keras import ops
+from tensorflow import Tensor
+
+# (path, dtype) -> the value that the weight at the path starts with, in the model whose weights are being made
+source: ContextVar[Any] = ContextVar("source")
+_seeds: ContextVar[Mapping[int, Iterator[Tensor]] | None] = ContextVar("seeds", default=None)  # by ids of dropouts
+
+
+@contextmanager
+def setting(variable: ContextVar[Any], value: Any) -> Iterator[None]:
+    """Inside this block the variable has that value."""
+    token = variable.set(value)
+    try:
+        yield
+    finally:
+        variable.reset(token)
+
+
+class Value(keras.initializers.Initializer):
+    """What a weight starts with: its tensor where the model is being loaded, fresh values elsewhere.
+
+    It is found by the path at which the weight is being made, so nothing is drawn only to be replaced.
+    """
+
+    def __call__(self, shape: Any, dtype: Any = None) -> Any:
+        """The value, in Keras' layout."""
+        return source.get()(tf.get_current_name_scope(), dtype)
+
+
+VALUE = Value()
+
+
+def linear(inputs: int, units: int, name: str, use_bias: bool = True, dtype: str | None = None) -> keras.layers.Dense:
+    """A dense layer without activation."""
+    initial = {"kernel_initializer": VALUE, "bias_initializer": VALUE}
+    layer = keras.layers.Dense(units, activation=None, use_bias=use_bias, name=name, dtype=dtype, **initial)
+    layer.built_for = (None, None, inputs)
+    return layer
+
+
+def convolution(
+    channels: int, filters: int, kernel: tuple[int, int], name: str, dtype: str | None = None
+) -> keras.layers.Conv2D:
+    """A convolution of channels-last images whose windows do not overlap."""
+    initial = {"kernel_initializer": VALUE, "bias_initializer": VALUE}
+    layout = {"strides": kernel, "padding": "valid", "data_format": "channels_last"}
+    layer = keras.layers.Conv2D(filters, kernel, use_bias=True, name=name, dtype=dtype, **layout, **initial)
+    layer.built_for = (None, None, None, channels)
+    return layer
+
+
+def layer_norm(hidden: int, epsilon: float, name: str) -> keras.layers.LayerNormalization:
+    """A norm over the last axis: two passes, in float32 or wider."""
+    initial = {"gamma_initializer": VALUE, "beta_initializer": VALUE}
+    layer = keras.layers.LayerNormalization(axis=-1, epsilon=epsilon, name=name, **initial)
+    layer.built_for = (None, None, hidden)
+    return layer
+
+
+def head_dtype() -> str:
+    """The dtype of heads: that of the weights, so float32 under a mixed policy."""
+    return keras.config.dtype_policy().variable_dtype
+
+
+class Module(keras.layers.Layer):
+    """A layer made of weights of its own and of layers: they are all made with it."""
+
+    def parameter(self, name: str, shape: tuple[int, ...], trainable: bool = True) -> None:
+        """Gives this layer a weight, as the attribute `name` once it is built."""
+        given = vars(self).get("parameters", ())
+        self.parameters = (*given, {"name": name, "shape": shape, "trainable": trainable, "initializer": VALUE})
+
+    def build(self, input_shape: Any = None) -> None:
+        """Makes the weights."""
+        for parameter in vars(self).get("parameters", ()):
+            setattr(self, parameter["name"], self.add_weight(**parameter))
+        build_parts(self)
+
+
+def build_parts(layer: keras.layers.Layer) -> None:
+    """Makes the weights of the layers that a layer is made of, in the order in which it got them."""
+    for part in layer._flatten_layers(include_self=False, recursive=False):
+        if not part.built:
+            part.build(getattr(part, "built_for", None))
+
+
+class ModuleDict(Module):
+    """Layers by name: one more step in the paths of their weights."""
+
+    def __init__(self, name: str, parts: Mapping[str, keras.layers.Layer]) -> None:
+        super().__init__(name=name)
+        self.parts = dict(parts)
+
+    def __getitem__(self, name: str) -> keras.layers.Layer:
+        return self.parts[name]
+
+    def values(self) -> Any:
+        """The layers."""
+        return self.parts.values()
+
+
+class PixelShuffle(keras.layers.Layer):
+    """Spreads channels over pixels: (batch, rows, columns, channels * step * step) -> (batch, channels, height, width).
+
+    Differs: channels come first in the last axis, as in torch; tf.nn.depth_to_space has them last.
+    """
+
+    def __init__(self, step: int, name: str) -> None:
+        super().__init__(name=name, autocast=False)  # nothing is computed here
+        self.step = step
+
+    def call(self, patches: Tensor) -> Tensor:
+        """The pixels."""
+        batch, rows, columns, depth = ops.shape(patches)
+        step, channels = self.step, depth // self.step**2
+        pixels = ops.reshape(patches, (batch, rows, columns, channels, step, step))
+        pixels = ops.transpose(pixels, (0, 3, 1, 4, 2, 5))
+        return ops.reshape(pixels, (batch, channels, rows * step, columns * step))
+
+
+class Dropout(keras.layers.Dropout):
+    """Dropout that can drop the same units again."""
+
+    def call(self, inputs: Tensor, training: bool = False) -> Tensor:
+        """The inputs; in training a share `rate` of them is zero, and the others are scaled up."""
+        if not training or self.rate == 0:
+            return inputs
+        seeds = _seeds.get()
+        seed = self.seed_generator.next() if seeds is None else next(seeds[id(self)])
+        seed = tf.cast(seed % (2**31 - 1), tf.int32)  # XLA draws from nothing wider
+        return tf.nn.experimental.stateless_dropout(inputs, rate=self.rate, seed=seed, rng_alg="auto_select")
+
+
+def recomputed(layer: keras.layers.Layer, hidden_states: Tensor, **arguments: Any) -> Any:
+    """The outputs of a ViTLayer, computed again in the backward pass, where its dropouts drop what they dropped."""
+    dropouts = [part for part in layer._flatten_layers() if isinstance(part, Dropout) and part.rate > 0]
+    seeds = {
+        id(dropout): [dropout.seed_generator.next() for _ in range(2)] for dropout in dropouts
+    }  # two calls at most
+
+    def run(x: Tensor) -> Any:
+        with setting(_seeds, {key: iter(drawn) for key, drawn in seeds.items()}):
+            hidden_states, probabilities = layer(x, training=True, **arguments)
+        return (hidden_states,) if probabilities is None else (hidden_states, probabilities)
+
+    hidden_states, *probabilities = keras.remat(run)(hidden_states)
+    return hidden_states, probabilities[0] if probabilities else None

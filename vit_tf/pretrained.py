@@ -1,0 +1,677 @@
+"""What every model of this backend shares: its calls, loading, saving, initialisation, pruning and checkpointing."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from copy import deepcopy
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, ClassVar, NamedTuple, Self, TypeVar
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import ops
+
+# Keras has no public word for "inside the call of another layer" and "inside a StatelessScope".
+from keras.src.backend.common.global_state import get_global_attribute
+from tensorflow import Tensor
+
+import conversion
+from vit_core.config import PretrainedConfig, pair
+from vit_core.errors import CheckpointError, InputError
+from vit_core.inputs import (
+    check_class_indices,
+    check_head_mask,
+    check_labels,
+    check_per_patch,
+    check_pixel_values,
+    check_values,
+    is_checked,
+    warn_unseen,
+)
+from vit_core.parameters import BASE_CLASSES, Kind, Parameter, check_tensors, class_name, parameter_table, sincos_of
+from vit_core.positions import cubic_matrix, resize_matrix
+from vit_core.tensors import to_numpy
+from vit_core.upload import PushToHub
+from vit_tf.layers import VALUE, build_parts, setting, source
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Model = TypeVar("Model", bound="TFViTPreTrainedModel")
+
+SERIALISABLE = keras.saving.register_keras_serializable(package="vitriad")
+
+# Keras' words in the paths of weights -> the canonical ones, and Keras' layouts: canonical axes in Keras' order.
+WORDS = {"kernel": "weight", "gamma": "weight", "beta": "bias"}
+AXES: dict[Kind, tuple[int, ...]] = {"linear": (1, 0), "conv": (2, 3, 1, 0)}
+KEPT_GRAPHS = 16  # compiled calls of a model; one is made per image size and set of arguments
+GRAPH_SETTINGS = ("dtype_policy", "rate", "activation", "epsilon", "heads", "implementation", "checkpointing")
+TENSORS = ("pixel_values", "bool_masked_pos", "head_mask", "labels", "noise")  # arguments of calls
+
+
+class Flags(NamedTuple):
+    """The three output switches of a call, settled."""
+
+    attentions: bool
+    hidden_states: bool
+    return_dict: bool
+
+    def named(self) -> dict[str, bool]:
+        """The first two by the names of arguments: Keras takes nothing but tensors by position."""
+        return {"output_attentions": self.attentions, "output_hidden_states": self.hidden_states}
+
+
+def wide(dtype: Any) -> str:
+    """float32, or float64 for float64: the dtype of softmax, losses and position resizing."""
+    return keras.backend.result_type(dtype, "float32")
+
+
+# NumPy's names for sizes that are known only inside a compiled graph.
+_GRAPH = SimpleNamespace(
+    arange=lambda n, dtype: tf.range(tf.cast(n, dtype), dtype=dtype),
+    abs=tf.abs,
+    clip=tf.clip_by_value,
+    floor=tf.floor,
+    where=tf.where,
+    float64=tf.float64,
+)
+
+
+def resize_matrices(old: tuple[int, int], new: tuple[Any, Any], dtype: Any) -> tuple[Tensor, Tensor]:
+    """The matrices that resize rows and columns of a position grid, in `wide(dtype)`. New sides may be tensors."""
+    rows, columns = (
+        cubic_matrix(o, n, xp=_GRAPH) if tf.is_tensor(n) else resize_matrix(o, n) for o, n in zip(old, new, strict=True)
+    )
+    return ops.cast(rows, wide(dtype)), ops.cast(columns, wide(dtype))
+
+
+class Same:
+    """Equal to what holds the very same object; keeps it, so that its id is not given to another one."""
+
+    def __init__(self, kept: object) -> None:
+        self.kept = kept
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Same) and self.kept is other.kept
+
+
+class Graphs:
+    """The compiled calls of a model, the oldest first.
+
+    Attributes:
+        state: of the model when they were made.
+        functions: kinds of inputs -> function.
+    """
+
+    def __init__(self) -> None:
+        self.state: object = None
+        self.functions: dict[Any, Any] = {}
+
+    def keep(self, key: Any, function: Any) -> None:
+        """Keeps one more, and no more than KEPT_GRAPHS."""
+        if len(self.functions) == KEPT_GRAPHS:
+            del self.functions[next(iter(self.functions))]
+        self.functions[key] = function
+
+
+_tensors: ContextVar[Mapping[str, Any] | None] = ContextVar("tensors", default=None)  # canonical name -> value
+_is_inner: ContextVar[bool] = ContextVar("is_inner", default=False)
+
+
+class TFViTPreTrainedModel(PushToHub, keras.Model):
+    """Base of the five models. Subclasses make their layers inside `building()`, then call `initialise()`."""
+
+    config_class: ClassVar[type[PretrainedConfig]]
+    base_model_prefix: ClassVar[str] = "vit"
+    main_input_name: ClassVar[str] = "pixel_values"
+    framework: ClassVar[str] = "tf"
+
+    def __init__(self, config: PretrainedConfig, options: Mapping[str, bool] | None = None, **kwargs: Any) -> None:
+        super().__init__(autocast=False, **kwargs)  # the door casts what has to be cast
+        if not isinstance(config, self.config_class):
+            raise InputError(
+                f"{type(self).__name__}: expected a {self.config_class.__name__}, got {type(config).__name__}.\n"
+                f"To load a checkpoint, use {type(self).__name__}.from_pretrained(...)."
+            )
+        config.validate()
+        warn_unseen(pair(config.image_size), pair(config.patch_size))
+        self.config: Any = deepcopy(config)
+        self.options = dict(options or {})  # add_pooling_layer and use_mask_token, where the class has them
+        self.built_for = (None, config.num_channels, *pair(config.image_size))  # what exports take
+        self.compiles_calls = True
+        self._graphs = Graphs()
+
+    # --- construction ------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def building(self) -> Iterator[None]:
+        """Layers made in here take the model's dtypes; a model made in here leaves its weights to this one."""
+        policy = keras.config.dtype_policy()
+        keras.config.set_dtype_policy(self.dtype_policy)
+        try:
+            with setting(_is_inner, True):
+                yield
+        finally:
+            keras.config.set_dtype_policy(policy)
+
+    def inner(self, cls: type[Model], **options: bool) -> Model:
+        """The base model of a class with a head; the two share one configuration."""
+        model = cls(self.config, name=self.base_model_prefix, **options)
+        model.config = self.config
+        return model
+
+    def initialise(self) -> None:
+        """Makes every weight, each with its value, unless the model is a part of another one."""
+        if self.config.extra.get("gradient_checkpointing"):
+            self.gradient_checkpointing_enable()
+        if not _is_inner.get():
+            with setting(source, partial(self._value_at, self.parameter_table(), _tensors.get() or {})):
+                self.build(self.built_for)
+            self._tracker.unlock()  # Keras lets nobody add layers to a built model: here subclasses may
+
+    def build(self, input_shape: Any = None) -> None:
+        """Makes the weights."""
+        build_parts(self)
+
+    def parameter_table(self) -> dict[str, Parameter]:
+        """Every parameter of this model: canonical name -> shape, kind, initialiser, trainability."""
+        return parameter_table(self.config, type(self), **self.options)
+
+    def _value_at(self, table: Mapping[str, Parameter], tensors: Mapping[str, Any], path: str, dtype: Any) -> Any:
+        """The value, in Keras' layout, that the weight at `path` starts with."""
+        row = table[self._canonical_name(table, path)]
+        if row.name not in tensors:
+            return _fresh(row, self.config, dtype)
+        return _transposed(tensors[row.name], AXES.get(row.kind))
+
+    def _canonical_name(self, table: Mapping[str, Parameter], path: str) -> str:
+        """The canonical name of the weight at a path; a weight that is not in the table keeps Keras' words."""
+        _, found, inside = f"/{path}".partition(f"/{self.path}/")
+        *layers, word = (inside if found else path).split("/")
+        as_keras, canonical = (".".join((*layers, name)) for name in (word, WORDS.get(word, word)))
+        return canonical if canonical in table and as_keras not in table else as_keras
+
+    def named_weights(self) -> dict[str, keras.Variable]:
+        """Canonical name -> weight, in Keras' layout."""
+        table = self.parameter_table()
+        return {self._canonical_name(table, weight.path): weight for weight in self.weights}
+
+    # --- loading and saving ------------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_tensors(cls, config: PretrainedConfig, tensors: Mapping[str, Array | Tensor], **options: Any) -> Self:
+        """A model with exactly these weights, copied.
+
+        Args:
+            config: a configuration of this class.
+            tensors: canonical name -> array, all of one floating dtype, which becomes the model's.
+            **options: constructor options (add_pooling_layer, use_mask_token, name, dtype).
+
+        Raises:
+            CheckpointError: a name is missing or unknown, or a shape is wrong.
+        """
+        dtype = keras.backend.standardize_dtype(next(iter(tensors.values())).dtype)
+        shapes = {name: array.shape for name, array in tensors.items()}
+        flags = {name: value for name, value in options.items() if name in ("add_pooling_layer", "use_mask_token")}
+        check_tensors(cls.__name__, parameter_table(config, cls, **flags), shapes)
+        with setting(_tensors, tensors):
+            return cls(config, **{"dtype": dtype, **options})
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> Any:
+        """A model with the weights of a checkpoint.
+
+        Args:
+            pretrained_model_name_or_path: folder, or "owner/name" on the hub.
+            **kwargs: see `conversion.load_pretrained`: config, dtype, ignore_mismatched_sizes, strict,
+                attn_implementation, hub options, configuration overrides … With output_loading_info=True the result
+                is (model, info). A dtype may also be a policy of Keras, such as "mixed_bfloat16"; without one the
+                global policy holds.
+
+        Raises:
+            CheckpointError: the weights are missing, damaged or do not fit.
+            ConfigError: the configuration, with its overrides, is invalid.
+            InputError: a keyword that means nothing here.
+        """
+        wants_info = kwargs.pop("output_loading_info", False)
+        policy = _policy(kwargs)
+        if policy is not None:
+            kwargs["dtype"] = policy.variable_dtype
+        loaded = conversion.load_pretrained(pretrained_model_name_or_path, cls, kwargs)
+        with setting(_tensors, loaded.tensors):
+            model = cls(loaded.config, dtype=policy or loaded.config.dtype, **loaded.options)
+        return (model, loaded.info) if wants_info else model
+
+    def save_pretrained(
+        self,
+        save_directory: str | Path,
+        *,
+        max_shard_size: int | str = "5GB",
+        variant: str | None = None,
+        safe_serialization: bool = True,
+    ) -> None:
+        """Writes config.json and model.safetensors, which every backend and transformers load.
+
+        Args:
+            save_directory: folder, made where missing; an older checkpoint in it is replaced as a whole.
+            max_shard_size: largest weight file, as bytes or as text like "5GB".
+            variant: infix of the file names, as in model.fp16.safetensors.
+            safe_serialization: must be True; nothing here writes pickles.
+
+        Raises:
+            ConfigError: a callable activation cannot be saved.
+            CheckpointError: the folder cannot be written.
+        """
+        if not safe_serialization:
+            raise CheckpointError("save_pretrained: safe_serialization=False writes a pickle; delete the argument.")
+        conversion.save_pretrained(
+            save_directory,
+            self.config,
+            self.canonical_tensors(),
+            class_name=class_name(type(self)),
+            max_shard_size=max_shard_size,
+            variant=variant,
+        )
+
+    def canonical_tensors(self) -> dict[str, Array]:
+        """Canonical name -> values in the canonical layout: what `from_tensors` of every backend takes."""
+        table = self.parameter_table()
+        return {
+            name: to_numpy(_transposed(weight.value, _inverse(table, name)))
+            for name, weight in self.named_weights().items()
+        }
+
+    def get_config(self) -> dict[str, Any]:
+        """What `from_config` makes the same model from, with fresh weights."""
+        policy = keras.dtype_policies.serialize(self.dtype_policy)
+        settings = {"name": self.name, "dtype": policy, "trainable": self.trainable}
+        return {"config": self.config.to_dict(), **self.options, **settings}
+
+    @classmethod
+    def from_config(cls, config: Any, custom_objects: Any = None, **kwargs: Any) -> Self:
+        """The model of what `get_config` gave, or of a configuration."""
+        if isinstance(config, PretrainedConfig):
+            return cls(config, **kwargs)
+        settings = {**config, **kwargs}
+        return cls(cls.config_class.from_dict(settings.pop("config")), **settings)
+
+    # --- calls -------------------------------------------------------------------------------------------------------
+
+    @tf.autograph.experimental.do_not_convert
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Calls the model: arguments of `call`, by position, by name, or as a dict or list in the first place.
+
+        A plain call runs as a compiled graph, kept from call to call; set `compiles_calls` to False to run it operation
+        by operation.
+
+        Raises:
+            InputError: an argument does not fit the model.
+        """
+        inputs = self.bind(args, kwargs)
+        if any(map(keras.utils.is_keras_tensor, inputs.values())):
+            return super().__call__(**inputs)
+        inputs = {name: _tensor(value) if name in TENSORS else _plain(value) for name, value in inputs.items()}
+        self.check_values(inputs)
+        if self.compiles_calls and self._is_plain_call() and not any(map(tf.is_tensor, _static(inputs).values())):
+            return self._compiled(inputs)
+        return super().__call__(**inputs)
+
+    def _is_plain_call(self) -> bool:
+        """Whether a call stands alone: eager, and inside no layer, scope or strategy that would change what it does."""
+        return (
+            tf.executing_eagerly()
+            and not (self.run_eagerly or tf.config.functions_run_eagerly() or tf.distribute.has_strategy())
+            and get_global_attribute("current_call_ctx") is get_global_attribute("stateless_scope") is None
+        )
+
+    def _compiled(self, inputs: Mapping[str, Any]) -> Any:
+        """The call as a graph for any batch of such inputs, kept until something changes that it was made from."""
+        if self._graph_state() != self._graphs.state:
+            self._graphs = Graphs()
+        tensors = {name: value for name, value in inputs.items() if name in TENSORS}
+        specs = {name: _any_batch(name, tensor) for name, tensor in tensors.items()}
+        static = _static(inputs)
+        key = (*specs.items(), *static.items())
+        try:
+            if key not in self._graphs.functions:
+                self._graphs.keep(key, self._graph(specs, static))
+                self._graphs.state = self._graph_state()
+            return self._graphs.functions[key](tensors)
+        except (InputError, tf.errors.InvalidArgumentError):
+            return super().__call__(**inputs)  # a graph knows no batch: let the call itself say what is wrong
+
+    def _graph(self, specs: Mapping[str, tf.TensorSpec], static: Mapping[str, Any]) -> Any:
+        """The call with these arguments as a compiled function of tensors."""
+        plain = super().__call__
+        function = tf.function(lambda tensors: plain(**tensors, **static), input_signature=[specs], autograph=False)
+        function.get_concrete_function()  # raises what the call raises
+        return function
+
+    def _graph_state(self) -> list[Any]:
+        """What a graph depends on: layers, weights and Keras' random numbers; settings of layers; the configuration."""
+        layers = self._flatten_layers()
+        objects = (*layers, *self.weights, get_global_attribute("global_seed_generator"))
+        settings = [[getattr(layer, name, None) for name in GRAPH_SETTINGS] for layer in layers]
+        return [[Same(x) for x in objects], settings, dict(vars(self.config))]
+
+    def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments of a call by name, without those that are None."""
+        first, rest = (args[0] if args else None), args[1:]
+        signature = inspect.signature(self.call)
+        if isinstance(first, Mapping):
+            bound = signature.bind(*rest, **first, **kwargs)
+        elif isinstance(first, list | tuple):
+            bound = signature.bind(*first, *rest, **kwargs)
+        else:
+            bound = signature.bind(*args, **kwargs)
+        return {name: value for name, value in bound.arguments.items() if value is not None}
+
+    def check_values(self, inputs: Mapping[str, Tensor]) -> None:
+        """Checks the values of the arguments of a call, where they can be looked at.
+
+        Raises:
+            InputError: NaN or infinity, a mask outside [0, 1], or labels that are no classes.
+        """
+        model = type(self).__name__
+        hosts = {name: self.host(inputs[name]) for name in TENSORS if name in inputs}
+        labels = hosts.pop("labels", None)
+        check_values(model, **hosts)
+        if labels is None:
+            return
+        batch = next(iter(dims(inputs["pixel_values"])), None) if "pixel_values" in inputs else None
+        problem = check_labels(model, self.config, labels.shape, batch, is_float=inputs["labels"].dtype.is_floating)
+        if problem == "single_label_classification":
+            check_class_indices(model, labels, self.config.num_labels)
+
+    def host(self, tensor: Tensor) -> Array | None:
+        """The values of a tensor where they can be looked at: eager, and on the CPU or inside `vit_core.checked()`."""
+        if not tf.executing_eagerly():
+            return None
+        return to_numpy(tensor) if "CPU" in tensor.device or is_checked() else None
+
+    # --- fit, evaluate and predict -----------------------------------------------------------------------------------
+
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+    ) -> Tensor:
+        """The loss to train on: the one that was given to `compile`, of the main output; or else the model's own.
+
+        The model's own needs its labels, or its mask, among the inputs `x`; the labels of a classifier may also be `y`.
+
+        Raises:
+            InputError: there is nothing to compute a loss from, or a sample weight, which the model's own takes not.
+        """
+        if self._compile_loss is not None:
+            return super().compute_loss(x, y, self._compared(y_pred), sample_weight, training)
+        model = type(self).__name__
+        if sample_weight is not None:
+            raise InputError(f"{model}: sample_weight: the model's own loss takes none; give a loss to compile().")
+        if "loss" in y_pred:
+            return y_pred["loss"]
+        if y is None or "logits" not in y_pred:
+            raise InputError(
+                f"{model}: fit: no loss: give its labels or mask among the inputs, or a loss to compile()."
+            )
+        return self.loss_of(y_pred["logits"], y)
+
+    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
+        """The metrics that were given to `compile`, of the main output."""
+        return super().compute_metrics(x, y, self._compared(y_pred), sample_weight)
+
+    def _compared(self, output: Any) -> Any:
+        """What a user's loss and metrics see of an output: everything where they go by name, else the main tensor."""
+        is_named = isinstance(self.loss, Mapping)
+        return dict(output) if is_named else next(value for name, value in output.items() if name != "loss")
+
+    def predict_step(self, data: Any) -> Any:
+        """The outputs for one batch, without the loss: batches are put together image by image."""
+        output = super().predict_step(data)
+        return type(output)(**{name: value for name, value in output.items() if name != "loss"})
+
+    # --- the door of call --------------------------------------------------------------------------------------------
+
+    def flags(
+        self, output_attentions: bool | None, output_hidden_states: bool | None, return_dict: bool | None
+    ) -> Flags:
+        """The output switches of a call, None meaning the configuration's value."""
+        config = self.config
+        return Flags(
+            config.output_attentions if output_attentions is None else output_attentions,
+            config.output_hidden_states if output_hidden_states is None else output_hidden_states,
+            config.use_return_dict if return_dict is None else return_dict,
+        )
+
+    def door(self, pixel_values: Tensor | None, interpolate: bool | None) -> tuple[Tensor, tuple[Any, Any]]:
+        """The images as (batch, channels, height, width) in the weights' dtype, and their patch grid (rows, columns).
+
+        Raises:
+            InputError: no images, or they do not fit the model.
+        """
+        model, config = type(self).__name__, self.config
+        if pixel_values is None:
+            raise InputError(f"{model}: pixel_values: expected images, got None.")
+        pixel_values = ops.convert_to_tensor(pixel_values)
+        channels_last = check_pixel_values(
+            model,
+            config,
+            dims(pixel_values),
+            is_float=pixel_values.dtype.is_floating,
+            interpolate=bool(interpolate),
+        )
+        if channels_last:
+            pixel_values = ops.transpose(pixel_values, (0, 3, 1, 2))
+        if not interpolate:  # a side that is not known while tracing is checked when the graph runs
+            pixel_values = tf.ensure_shape(pixel_values, (None, config.num_channels, *pair(config.image_size)))
+        height, width = ops.shape(pixel_values)[2:]
+        patch_height, patch_width = pair(config.patch_size)
+        if isinstance(height, int) and isinstance(width, int):
+            warn_unseen((height, width), (patch_height, patch_width))
+        return ops.cast(pixel_values, self.variable_dtype), (height // patch_height, width // patch_width)
+
+    def masked_door(self, bool_masked_pos: Tensor | None, pixel_values: Tensor, grid: tuple[Any, Any]) -> Tensor | None:
+        """bool_masked_pos as a tensor (batch, patches).
+
+        Raises:
+            InputError: another shape, or the model has no mask token.
+        """
+        if bool_masked_pos is None:
+            return None
+        model = type(self).__name__
+        if self.base_model.embeddings.mask_token is None:
+            raise InputError(
+                f"{model}: bool_masked_pos: this model has no mask token; build it with use_mask_token=True."
+            )
+        check_per_patch(model, "bool_masked_pos", dims(bool_masked_pos), pixel_values.shape[0], known_patches(grid))
+        return ops.reshape(bool_masked_pos, (ops.shape(pixel_values)[0], grid[0] * grid[1]))
+
+    def head_mask_door(self, head_mask: Tensor | None) -> Tensor | None:
+        """head_mask as (layers, batch or 1, heads, tokens or 1, tokens or 1) in the weights' dtype.
+
+        Raises:
+            InputError: another shape.
+        """
+        if head_mask is None:
+            return None
+        check_head_mask(type(self).__name__, self.config, dims(head_mask))
+        heads, layers = self.config.num_attention_heads, self.config.num_hidden_layers
+        if len(head_mask.shape) < 5:
+            head_mask = head_mask[..., None, :, None, None]
+        return ops.cast(head_mask, self.variable_dtype) * ops.ones((layers, 1, heads, 1, 1), self.variable_dtype)
+
+    # --- properties and switches -------------------------------------------------------------------------------------
+
+    @property
+    def base_model(self) -> Any:
+        """The encoder: this model itself, or the one inside a model with a head."""
+        return self if class_name(type(self)) in BASE_CLASSES else self.vit
+
+    def __dir__(self) -> list[str]:
+        """Keras saves all layers that are listed here: `base_model` would be one under a second name, or itself."""
+        return [name for name in super().__dir__() if name != "base_model"]
+
+    def get_input_embeddings(self) -> Any:
+        """The layer that turns pixels into patch embeddings."""
+        return self.base_model.embeddings.patch_embeddings
+
+    def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
+        """How many numbers the weights hold.
+
+        Args:
+            only_trainable: leave out what gets no gradient.
+            exclude_embeddings: leave out the patch projection, the tokens and the positions.
+        """
+        embeddings = {weight.path for weight in self.base_model.embeddings.weights} if exclude_embeddings else set()
+        counted = [w for w in self.weights if w.path not in embeddings and (w.trainable or not only_trainable)]
+        return sum(math.prod(weight.shape) for weight in counted)
+
+    def set_attn_implementation(self, attn_implementation: str) -> None:
+        """Chooses "sdpa" or "eager" attention for every layer.
+
+        Raises:
+            ConfigError: another name.
+        """
+        self.config.attn_implementation = attn_implementation
+        for layer in self._flatten_layers():
+            if hasattr(layer, "implementation"):
+                layer.implementation = attn_implementation
+
+    def prune_heads(self, heads_to_prune: Mapping[int, Sequence[int]]) -> None:
+        """Removes attention heads from the encoder.
+
+        Args:
+            heads_to_prune: layer -> heads, numbered as in the unpruned model. Heads that are gone are passed over.
+
+        Raises:
+            ConfigError: no such layer or head, or none would be left in a layer. Nothing is pruned then.
+        """
+        config = deepcopy(self.config)
+        old = config.pruned_heads
+        new = {layer: sorted({*old.get(layer, ()), *heads}) for layer, heads in heads_to_prune.items()}
+        config.update({"pruned_heads": {**old, **new}})
+        for layer, heads in new.items():
+            _prune(self.base_model.encoder.layer[layer].attention, heads)
+        self.config.pruned_heads = config.pruned_heads
+
+    def gradient_checkpointing_enable(self) -> None:
+        """Recomputes each layer in the backward pass instead of keeping its activations (in training mode)."""
+        self._set_checkpointing(True)
+
+    def gradient_checkpointing_disable(self) -> None:
+        """Keeps activations for the backward pass again."""
+        self._set_checkpointing(False)
+
+    @property
+    def is_gradient_checkpointing(self) -> bool:
+        """Whether gradient checkpointing is on."""
+        return any(getattr(layer, "checkpointing", False) for layer in self._flatten_layers())
+
+    def _set_checkpointing(self, is_on: bool) -> None:
+        for layer in self._flatten_layers():
+            if hasattr(layer, "checkpointing"):
+                layer.checkpointing = is_on
+
+
+def known_patches(grid: tuple[Any, Any]) -> int | None:
+    """The patches of a grid, or None where a side is a tensor."""
+    rows, columns = grid
+    return rows * columns if isinstance(rows, int) and isinstance(columns, int) else None
+
+
+def dims(tensor: Tensor) -> tuple[int | None, ...]:
+    """The sides of a tensor, None where they are not known; () for one of unknown rank."""
+    return tuple(tensor.shape) if tensor.shape.rank is not None else ()
+
+
+def _tensor(value: Any) -> Tensor:
+    return value if tf.is_tensor(value) else tf.convert_to_tensor(value)
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value  # Keras makes tensors of NumPy's numbers
+
+
+def _static(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in inputs.items() if name not in TENSORS}
+
+
+def _any_batch(name: str, tensor: Tensor) -> tf.TensorSpec:
+    sides = tensor.shape if name == "head_mask" else (*(None for _ in tensor.shape[:1]), *tensor.shape[1:])
+    return tf.TensorSpec(sides, tensor.dtype, name)
+
+
+def _transposed(value: Any, axes: tuple[int, ...] | None) -> Any:
+    return value if axes is None else tf.transpose(value, axes)  # five times as fast as NumPy
+
+
+def _inverse(table: Mapping[str, Parameter], name: str) -> tuple[int, ...] | None:
+    """The axes that bring Keras' layout of a weight back to the canonical one."""
+    axes = AXES.get(table[name].kind) if name in table else None
+    return axes and tuple(axes.index(axis) for axis in range(len(axes)))
+
+
+def _policy(kwargs: dict[str, Any]) -> Any:
+    """The policy of Keras that a load asks for, taken out of the keywords; None where a plain dtype does."""
+    asked = kwargs.get("dtype", kwargs.get("torch_dtype"))
+    if asked is None:
+        return keras.config.dtype_policy()
+    is_policy = isinstance(asked, keras.dtype_policies.DTypePolicy) or str(asked).startswith("mixed_")
+    if is_policy:
+        kwargs.pop("torch_dtype", None)
+    return keras.dtype_policies.get(asked) if is_policy else None
+
+
+def _prune(attention: Any, heads: Sequence[int]) -> None:
+    """Cuts heads out of one attention: columns of query, key and value, rows of the output."""
+    kept = [place for place, head in enumerate(attention.heads) if head not in heads]
+    places = np.arange(len(attention.heads) * attention.head_dim).reshape(-1, attention.head_dim)[kept].flatten()
+    for projection in attention.attention.values():
+        kernel, *bias = projection.get_weights()
+        _rebuild(projection, kernel[:, places], *(values[places] for values in bias))
+    dense = attention.attention_output["dense"]
+    kernel, bias = dense.get_weights()
+    _rebuild(dense, kernel[places], bias)
+    attention.heads = tuple(attention.heads[place] for place in kept)
+
+
+def _rebuild(dense: keras.layers.Dense, kernel: Array, bias: Array | None = None) -> None:
+    """Gives a dense layer weights of another shape, for which Keras has no public way."""
+    for weight in dense.weights:
+        dense._untrack_variable(weight)
+    dense._tracker.unlock()
+    dense.units = kernel.shape[1]
+    dense.kernel_initializer = keras.initializers.Constant(kernel)
+    dense.bias_initializer = keras.initializers.Constant(0.0 if bias is None else bias)
+    dense.build((None, None, kernel.shape[0]))
+    dense.kernel_initializer = dense.bias_initializer = VALUE
+    dense.trainable = dense.trainable  # for the new weights too
+
+
+def _fresh(row: Parameter, config: PretrainedConfig, dtype: Any) -> Any:
+    """Fresh values of a row in Keras' layout, from Keras' global seed."""
+    kind, value = row.init
+    axes = AXES.get(row.kind, range(len(row.shape)))
+    shape = tuple(row.shape[axis] for axis in axes)
+    if kind == "trunc_normal":
+        return _truncated_normal(shape, value, dtype)
+    if kind == "normal":
+        return keras.random.normal(shape, mean=0.0, stddev=value, dtype=dtype)
+    if kind == "uniform":
+        return keras.random.uniform(shape, minval=-value, maxval=value, dtype=dtype)
+    if kind == "sincos":
+        return ops.cast(sincos_of(row, config), dtype)
+    return ops.full(shape, value, dtype=dtype)
+
+
+def _truncated_normal(shape: tuple[int, ...], deviation: float, dtype: Any) -> Tensor:
+    """Normal numbers of mean 0, cut at -2 and 2.
+
+    Differs: Keras cuts at two deviations.
+    """
+    inside = math.erf(2 / (deviation * math.sqrt(2)))
+    uniform = keras.random.uniform(shape, minval=-inside, maxval=inside, dtype="float64")
+    return ops.cast(deviation * math.sqrt(2) * ops.erfinv(uniform), dtype)

@@ -1,0 +1,462 @@
+"""Vision Transformer in Keras 3, in data-flow order: patches, embeddings, layers, encoder, model, heads.
+
+Shapes at line ends use: batch, channels, height, width, patches, tokens (= 1 + patches), hidden, heads, head_dim, mlp,
+classes. Layers are named so that the path of a weight is its canonical name, dots for slashes.
+
+Source: Dosovitskiy et al., An Image is Worth 16x16 Words (2020); numerics of transformers 4.57.6 (PyTorch, eager).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+from keras import ops
+from tensorflow import Tensor
+
+from vit_core.config import PretrainedConfig, ViTConfig, pair, patch_grid
+from vit_core.errors import InputError
+from vit_core.inputs import IGNORED_LABEL, check_labels
+from vit_core.outputs import BaseModelOutputWithPooling, ImageClassifierOutput, MaskedImageModelingOutput
+from vit_tf import layers as nn
+from vit_tf.activations import activation
+from vit_tf.pretrained import SERIALISABLE, TFViTPreTrainedModel, resize_matrices, wide
+
+
+class ViTPatchEmbeddings(nn.Module):
+    """Cuts images into patches and projects each to the hidden width, row by row."""
+
+    def __init__(self, config: PretrainedConfig, name: str) -> None:
+        super().__init__(name=name)
+        self.projection = nn.convolution(config.num_channels, config.hidden_size, pair(config.patch_size), "projection")
+
+    def call(self, pixel_values: Tensor) -> Tensor:
+        """(batch, channels, height, width) -> (batch, patches, hidden); a rest that fills no patch is unseen."""
+        patches = self.projection(ops.transpose(pixel_values, (0, 2, 3, 1)))  # (batch, rows, columns, hidden)
+        batch, rows, columns, hidden = ops.shape(patches)
+        return ops.reshape(patches, (batch, rows * columns, hidden))
+
+
+def resized_positions(positions: Tensor, old: tuple[int, int], new: tuple[Any, Any]) -> Tensor:
+    """A position table (1, tokens, hidden) for another patch grid; the class token's row stays.
+
+    Differs: the kernel is written out (bicubic, a = -0.75, no antialias) as two matrices, in float32 or wider;
+    tf.image.resize has another one (a = -0.5). Sides of the new grid may be tensors.
+    """
+    if not any(map(tf.is_tensor, new)) and old == new:
+        return positions
+    rows, columns = resize_matrices(old, new, positions.dtype)
+    hidden = positions.shape[2]
+    grid = ops.reshape(ops.cast(positions[0, 1:], rows.dtype), (*old, hidden))  # (rows, columns, hidden)
+    patches = ops.reshape(ops.einsum("ri,cj,ijh->rch", rows, columns, grid), (1, new[0] * new[1], hidden))
+    return ops.concatenate((positions[:, :1], ops.cast(patches, positions.dtype)), axis=1)  # (1, tokens, hidden)
+
+
+class ViTEmbeddings(nn.Module):
+    """Patches, mask token, class token and positions."""
+
+    def __init__(self, config: PretrainedConfig, name: str, use_mask_token: bool = False) -> None:
+        super().__init__(name=name)
+        rows, columns = self.grid = patch_grid(config)
+        self.patch_size = pair(config.patch_size)
+        self.parameter("cls_token", (1, 1, config.hidden_size))
+        self.mask_token = None
+        if use_mask_token:
+            self.parameter("mask_token", (1, 1, config.hidden_size))
+        self.parameter("position_embeddings", (1, 1 + rows * columns, config.hidden_size))
+        self.patch_embeddings = ViTPatchEmbeddings(config, "patch_embeddings")
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def call(self, pixel_values: Tensor, bool_masked_pos: Tensor | None = None) -> Tensor:
+        """(batch, channels, height, width) -> (batch, tokens, hidden)."""
+        embeddings = self.patch_embeddings(pixel_values)  # (batch, patches, hidden)
+        if bool_masked_pos is not None:
+            masked = ops.cast(bool_masked_pos, embeddings.dtype)[..., None]  # (batch, patches, 1)
+            embeddings = embeddings * (1 - masked) + self.mask_token * masked
+        cls_token = ops.repeat(self.cls_token, ops.shape(embeddings)[0], axis=0)  # (batch, 1, hidden)
+        embeddings = ops.concatenate((cls_token, embeddings), axis=1)  # (batch, tokens, hidden)
+        height, width = ops.shape(pixel_values)[2:]
+        grid = (height // self.patch_size[0], width // self.patch_size[1])
+        positions = ops.convert_to_tensor(self.position_embeddings)
+        return self.dropout(embeddings + resized_positions(positions, self.grid, grid))
+
+
+class ViTAttention(nn.Module):
+    """Multi-head self-attention over the heads that are left after pruning."""
+
+    def __init__(
+        self, config: PretrainedConfig, hidden_size: int, num_heads: int, name: str, pruned: Sequence[int] = ()
+    ) -> None:
+        super().__init__(name=name)
+        self.head_dim = hidden_size // num_heads
+        self.heads = tuple(head for head in range(num_heads) if head not in pruned)
+        width = len(self.heads) * self.head_dim
+        names = ("query", "key", "value")
+        self.attention = nn.ModuleDict(
+            "attention", {name: nn.linear(hidden_size, width, name, config.qkv_bias) for name in names}
+        )
+        self.attention_output = nn.ModuleDict("output", {"dense": nn.linear(width, hidden_size, "dense")})
+        self.dropout = nn.Dropout(config.attention_probs_dropout_prob)
+        self.implementation = config.attn_implementation or "sdpa"
+
+    def call(
+        self,
+        hidden_states: Tensor,
+        head_mask: Tensor | None = None,
+        output_attentions: bool = False,
+        training: bool = False,
+    ) -> tuple[Tensor, Tensor | None]:
+        """(batch, tokens, hidden) -> the same, and the probabilities (batch, heads, tokens, tokens) where asked for."""
+        batch, tokens, _ = ops.shape(hidden_states)
+        query, key, value = (
+            ops.reshape(self.attention[name](hidden_states), (batch, tokens, len(self.heads), self.head_dim))
+            for name in ("query", "key", "value")
+        )  # (batch, tokens, heads, head_dim) each
+        drops = training and self.dropout.rate > 0
+        probabilities = None
+        if self.implementation == "sdpa" and head_mask is None and not output_attentions and not drops:
+            query = query * self.head_dim**-0.5  # Differs: Keras rounds a scale that it is given to float32
+            context = ops.dot_product_attention(query, key, value, bias=None, mask=None, scale=1.0, is_causal=False)
+        else:
+            query, key, value = (ops.transpose(x, (0, 2, 1, 3)) for x in (query, key, value))
+            scores = ops.matmul(query, ops.transpose(key, (0, 1, 3, 2))) * self.head_dim**-0.5
+            probabilities = ops.softmax(ops.cast(scores, wide(scores.dtype)), axis=-1)  # (batch, heads, tokens, tokens)
+            probabilities = self.dropout(ops.cast(probabilities, query.dtype))
+            if head_mask is not None:
+                probabilities = probabilities * ops.take(head_mask, self.heads, axis=1)
+            context = ops.transpose(ops.matmul(probabilities, value), (0, 2, 1, 3))
+        context = ops.reshape(context, (batch, tokens, len(self.heads) * self.head_dim))
+        return self.attention_output["dense"](context), probabilities if output_attentions else None
+
+
+class ViTLayer(nn.Module):
+    """Norm, attention, residual; norm, MLP, residual."""
+
+    def __init__(
+        self,
+        config: PretrainedConfig,
+        hidden_size: int,
+        num_heads: int,
+        intermediate_size: int,
+        name: str,
+        pruned: Sequence[int] = (),
+    ) -> None:
+        super().__init__(name=name)
+        mlp_output = intermediate_size // 2 if config.hidden_act == "glu" else intermediate_size
+        self.layernorm_before = nn.layer_norm(hidden_size, config.layer_norm_eps, "layernorm_before")
+        self.attention = ViTAttention(config, hidden_size, num_heads, "attention", pruned)
+        self.layernorm_after = nn.layer_norm(hidden_size, config.layer_norm_eps, "layernorm_after")
+        self.intermediate = nn.ModuleDict(
+            "intermediate",
+            {
+                "dense": nn.linear(hidden_size, intermediate_size, "dense"),
+                "intermediate_act_fn": activation(config.hidden_act, "intermediate_act_fn"),
+            },
+        )
+        self.mlp_output = nn.ModuleDict("output", {"dense": nn.linear(mlp_output, hidden_size, "dense")})
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def call(
+        self, hidden_states: Tensor, head_mask: Tensor | None = None, output_attentions: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """(batch, tokens, hidden) -> the same, and the attention probabilities where asked for."""
+        attention_output, probabilities = self.attention(
+            self.layernorm_before(hidden_states), head_mask=head_mask, output_attentions=output_attentions
+        )
+        hidden_states = hidden_states + self.dropout(attention_output)
+        mlp = self.intermediate["dense"](self.layernorm_after(hidden_states))  # (batch, tokens, mlp)
+        mlp_output = self.mlp_output["dense"](self.intermediate["intermediate_act_fn"](mlp))
+        return hidden_states + self.dropout(mlp_output), probabilities
+
+
+class ViTEncoder(nn.Module):
+    """The stack of layers."""
+
+    def __init__(self, config: PretrainedConfig, name: str) -> None:
+        super().__init__(name=name)
+        sizes = config.hidden_size, config.num_attention_heads, config.intermediate_size
+        self.layer = [
+            ViTLayer(config, *sizes, f"layer.{i}", config.pruned_heads.get(i, ()))
+            for i in range(config.num_hidden_layers)
+        ]
+        self.checkpointing = False
+
+    def call(
+        self,
+        hidden_states: Tensor,
+        head_mask: Tensor | None = None,
+        output_attentions: bool = False,
+        output_hidden_states: bool = False,
+        training: bool = False,
+    ) -> tuple[Tensor, tuple[Tensor, ...] | None, tuple[Tensor, ...] | None]:
+        """(batch, tokens, hidden) -> the same, every hidden state, every attention; the last two None unless asked for.
+
+        head_mask: (layers, batch or 1, heads, tokens or 1, tokens or 1).
+        """
+        all_hidden_states, attentions = [hidden_states], []
+        for i, layer in enumerate(self.layer):
+            mask = None if head_mask is None else head_mask[i]
+            arguments = {"head_mask": mask, "output_attentions": output_attentions}
+            if self.checkpointing and training:
+                hidden_states, probabilities = nn.recomputed(layer, hidden_states, **arguments)
+            else:
+                hidden_states, probabilities = layer(hidden_states, **arguments)
+            all_hidden_states.append(hidden_states)
+            attentions.append(probabilities)
+        return (
+            hidden_states,
+            tuple(all_hidden_states) if output_hidden_states else None,
+            tuple(attentions) if output_attentions else None,
+        )
+
+
+class ViTPooler(nn.Module):
+    """A dense layer and an activation over the class token."""
+
+    def __init__(self, config: ViTConfig, name: str) -> None:
+        super().__init__(name=name)
+        self.dense = nn.linear(config.hidden_size, config.pooler_output_size, "dense")
+        self.activation = activation(config.pooler_act, "activation")
+
+    def call(self, hidden_states: Tensor) -> Tensor:
+        """(batch, tokens, hidden) -> (batch, pooler_output_size)."""
+        return self.activation(self.dense(hidden_states[:, 0]))
+
+
+@SERIALISABLE
+class TFViTModel(TFViTPreTrainedModel):
+    """The encoder, with an optional pooler.
+
+    Args:
+        config: a ViTConfig; the model keeps a copy.
+        add_pooling_layer: whether to add the pooler.
+        use_mask_token: whether to add the mask token that `bool_masked_pos` needs.
+        **kwargs: name, dtype (a dtype or a Keras policy) and trainable, as for every Keras model.
+    """
+
+    config_class = ViTConfig
+
+    def __init__(
+        self, config: ViTConfig, add_pooling_layer: bool = True, use_mask_token: bool = False, **kwargs: Any
+    ) -> None:
+        super().__init__(config, {"add_pooling_layer": add_pooling_layer, "use_mask_token": use_mask_token}, **kwargs)
+        with self.building():
+            self.embeddings = ViTEmbeddings(self.config, "embeddings", use_mask_token)
+            self.encoder = ViTEncoder(self.config, "encoder")
+            self.layernorm = nn.layer_norm(self.config.hidden_size, self.config.layer_norm_eps, "layernorm")
+            self.pooler = ViTPooler(self.config, "pooler") if add_pooling_layer else None
+        self.initialise()
+
+    def call(
+        self,
+        pixel_values: Tensor | None = None,
+        head_mask: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        interpolate_pos_encoding: bool | None = None,
+        return_dict: bool | None = None,
+        training: bool = False,
+        bool_masked_pos: Tensor | None = None,
+    ) -> BaseModelOutputWithPooling | tuple[Any, ...]:
+        """Encodes images.
+
+        Args:
+            pixel_values: (batch, channels, height, width), floating; channels-last is accepted as well.
+            head_mask: (heads,) or (layers, heads), 1 = kept, 0 = silenced.
+            output_attentions: return the attention probabilities; None takes the config's value, as below.
+            output_hidden_states: return the hidden state after the embeddings and after each layer.
+            interpolate_pos_encoding: resize the positions to images of another size than the config's.
+            return_dict: return an output with named fields rather than a tuple of those present.
+            training: whether dropouts are on.
+            bool_masked_pos: (batch, patches), 1 = replaced by the mask token, 0 = kept.
+
+        Returns:
+            BaseModelOutputWithPooling: last_hidden_state (batch, tokens, hidden) and what was asked for.
+
+        Raises:
+            InputError: an argument does not fit the model.
+        """
+        flags = self.flags(output_attentions, output_hidden_states, return_dict)
+        pixel_values, grid = self.door(pixel_values, interpolate_pos_encoding)
+        bool_masked_pos = self.masked_door(bool_masked_pos, pixel_values, grid)
+        hidden_states = self.embeddings(pixel_values, bool_masked_pos=bool_masked_pos)
+        hidden_states, all_hidden_states, attentions = self.encoder(
+            hidden_states, self.head_mask_door(head_mask), **flags.named()
+        )
+        last_hidden_state = self.layernorm(hidden_states)
+        output = BaseModelOutputWithPooling(
+            last_hidden_state=last_hidden_state,
+            pooler_output=None if self.pooler is None else self.pooler(last_hidden_state),
+            hidden_states=all_hidden_states,
+            attentions=attentions,
+        )
+        return output if flags.return_dict else output.to_tuple()
+
+
+@SERIALISABLE
+class TFViTForMaskedImageModeling(TFViTPreTrainedModel):
+    """The encoder with a head that paints the masked patches (SimMIM).
+
+    Source: Xie et al., SimMIM: a Simple Framework for Masked Image Modeling (2021), section 3.
+    """
+
+    config_class = ViTConfig
+
+    def __init__(self, config: ViTConfig, **kwargs: Any) -> None:
+        super().__init__(config, **kwargs)
+        with self.building():
+            self.vit = self.inner(TFViTModel, add_pooling_layer=False, use_mask_token=True)
+            pixels = self.config.encoder_stride**2 * self.config.num_channels
+            parts = {
+                "0": nn.convolution(self.config.hidden_size, pixels, (1, 1), "0", nn.head_dtype()),
+                "1": nn.PixelShuffle(self.config.encoder_stride, "1"),
+            }
+            self.decoder = nn.ModuleDict("decoder", parts)
+        self.initialise()
+
+    def call(
+        self,
+        pixel_values: Tensor | None = None,
+        bool_masked_pos: Tensor | None = None,
+        head_mask: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        interpolate_pos_encoding: bool | None = None,
+        return_dict: bool | None = None,
+        training: bool = False,
+    ) -> MaskedImageModelingOutput | tuple[Any, ...]:
+        """Reconstructs images; with `bool_masked_pos` also the loss. Arguments as for TFViTModel.
+
+        Returns:
+            MaskedImageModelingOutput: reconstruction (batch, channels, height, width), loss () and what was asked for.
+
+        Raises:
+            InputError: an argument does not fit the model, or a mask is given and encoder_stride is not the patch size.
+
+        Differs: non-square images work, and masks at other sizes than the config's.
+        """
+        flags = self.flags(output_attentions, output_hidden_states, return_dict)
+        stride = self.config.encoder_stride
+        if bool_masked_pos is not None and pair(self.config.patch_size) != (stride, stride):
+            raise InputError(
+                f"{type(self).__name__}: bool_masked_pos: expected encoder_stride to equal patch_size for the loss, "
+                f"got {stride} and {self.config.patch_size}."
+            )
+        pixel_values, (rows, columns) = self.door(pixel_values, interpolate_pos_encoding)
+        encoded = self.vit(
+            pixel_values,
+            bool_masked_pos=bool_masked_pos,
+            head_mask=head_mask,
+            **flags.named(),
+            interpolate_pos_encoding=interpolate_pos_encoding,
+            return_dict=True,
+        )
+        batch, hidden = ops.shape(pixel_values)[0], self.config.hidden_size
+        patches = ops.reshape(encoded.last_hidden_state[:, 1:], (batch, rows, columns, hidden))
+        reconstruction = self.decoder["1"](self.decoder["0"](patches))  # (batch, channels, height, width)
+        output = MaskedImageModelingOutput(
+            loss=None if bool_masked_pos is None else self.loss_of(pixel_values, reconstruction, bool_masked_pos),
+            reconstruction=reconstruction,
+            hidden_states=encoded.hidden_states,
+            attentions=encoded.attentions,
+        )
+        return output if flags.return_dict else output.to_tuple()
+
+    def loss_of(self, pixel_values: Tensor, reconstruction: Tensor, bool_masked_pos: Tensor) -> Tensor:
+        """Mean absolute error over the masked pixels, in float32 or wider: ()."""
+        stride = self.config.encoder_stride
+        batch, _, height, width = ops.shape(reconstruction)
+        mask = ops.cast(bool_masked_pos, wide(reconstruction.dtype))
+        mask = ops.reshape(mask, (batch, height // stride, width // stride))  # (batch, rows, columns)
+        mask = ops.repeat(ops.repeat(mask, stride, axis=1), stride, axis=2)[:, None]  # (batch, 1, height, width)
+        pixels = ops.cast(pixel_values[:, :, :height, :width], mask.dtype)
+        error = ops.absolute(pixels - ops.cast(reconstruction, mask.dtype))
+        return ops.sum(error * mask) / (ops.sum(mask) + 1e-5) / self.config.num_channels
+
+
+@SERIALISABLE
+class TFViTForImageClassification(TFViTPreTrainedModel):
+    """The encoder with a linear classifier on the class token."""
+
+    config_class = ViTConfig
+
+    def __init__(self, config: ViTConfig, **kwargs: Any) -> None:
+        super().__init__(config, **kwargs)
+        hidden, classes = self.config.hidden_size, self.config.num_labels
+        with self.building():
+            self.vit = self.inner(TFViTModel, add_pooling_layer=False)
+            self.classifier = nn.linear(hidden, classes, "classifier", dtype=nn.head_dtype()) if classes > 0 else None
+        self.initialise()
+
+    def call(
+        self,
+        pixel_values: Tensor | None = None,
+        head_mask: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        interpolate_pos_encoding: bool | None = None,
+        return_dict: bool | None = None,
+        labels: Tensor | None = None,
+        training: bool = False,
+    ) -> ImageClassifierOutput | tuple[Any, ...]:
+        """Classifies images; with `labels` also the loss. Other arguments as for TFViTModel.
+
+        Args:
+            labels: (batch,) class indices, -100 = ignored; or targets of multi-label classification or regression
+                (see `vit_core.inputs.check_labels`).
+
+        Returns:
+            ImageClassifierOutput: logits (batch, classes), loss () and what was asked for. With num_labels=0 the
+            logits are the class token's features (batch, hidden).
+
+        Raises:
+            InputError: an argument does not fit the model.
+        """
+        flags = self.flags(output_attentions, output_hidden_states, return_dict)
+        encoded = self.vit(
+            pixel_values,
+            head_mask=head_mask,
+            **flags.named(),
+            interpolate_pos_encoding=interpolate_pos_encoding,
+            return_dict=True,
+        )
+        features = encoded.last_hidden_state[:, 0]  # (batch, hidden)
+        logits = features if self.classifier is None else self.classifier(features)  # (batch, classes)
+        output = ImageClassifierOutput(
+            loss=None if labels is None else self.loss_of(logits, labels),
+            logits=logits,
+            hidden_states=encoded.hidden_states,
+            attentions=encoded.attentions,
+        )
+        return output if flags.return_dict else output.to_tuple()
+
+    def loss_of(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The loss of the problem type that the config or the labels say, in float32 or wider: ()."""
+        model, labels = type(self).__name__, ops.convert_to_tensor(labels)
+        batch, is_float = logits.shape[0], labels.dtype.is_floating
+        problem = check_labels(model, self.config, labels.shape, batch, is_float=is_float)
+        logits = ops.cast(logits, wide(logits.dtype))
+        if problem == "single_label_classification":
+            return cross_entropy(logits, ops.reshape(labels, (-1,)))
+        targets = ops.reshape(ops.cast(labels, logits.dtype), ops.shape(logits))
+        if problem == "regression":
+            return ops.mean(ops.square(logits - targets))
+        return ops.mean(tf.nn.sigmoid_cross_entropy_with_logits(labels=targets, logits=logits))
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean negative log-likelihood over the labels that are not -100: ().
+
+    Args:
+        logits: (batch, classes).
+        labels: (batch,), integers of any width.
+
+    Differs: a label outside the classes makes the loss NaN on every device, compiled or not.
+    """
+    labels = ops.cast(labels, "int64")
+    kept = labels != IGNORED_LABEL
+    known = (labels >= 0) & (labels < logits.shape[1])
+    picked = tf.gather(ops.log_softmax(logits, axis=-1), ops.where(known, labels, 0), batch_dims=1)  # (batch,)
+    losses = ops.where(known, -picked, ops.where(kept, float("nan"), 0.0))
+    return ops.sum(losses) / ops.cast(ops.count_nonzero(kept), losses.dtype)

@@ -1,0 +1,358 @@
+"""Masked Autoencoder in Keras 3, in data-flow order: masking, encoder, decoder, pixels and loss.
+
+Axis words as in vit.py, and kept = patches that the encoder sees, pixels = patch height * patch width * channels.
+Masks: 1 = removed, 0 = kept.
+
+Source: He et al., Masked Autoencoders Are Scalable Vision Learners (2021); numerics of transformers 4.57.6.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import keras
+import tensorflow as tf
+from keras import ops
+from tensorflow import Tensor
+
+from vit_core.config import Size, ViTMAEConfig, pair, patch_grid
+from vit_core.errors import InputError
+from vit_core.inputs import check_per_patch
+from vit_core.masking import num_kept
+from vit_core.outputs import ViTMAEForPreTrainingOutput, ViTMAEModelOutput
+from vit_tf import layers as nn
+from vit_tf.pretrained import SERIALISABLE, TFViTPreTrainedModel, dims, known_patches, wide
+from vit_tf.vit import ViTEncoder, ViTLayer, ViTPatchEmbeddings, resized_positions
+
+
+def random_masking(noise: Tensor, kept: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Which patches are kept: those with the least noise.
+
+    Args:
+        noise: (batch, patches).
+        kept: number of patches to keep; all of them are kept in image order.
+
+    Returns:
+        ids_keep (batch, kept), by rising noise; mask (batch, patches), float32; ids_restore (batch, patches).
+    """
+    patches = ops.shape(noise)[1]
+    noise = ops.cast(noise, "float32")
+    if tf.is_tensor(kept):
+        noise = noise * ops.cast(kept < patches, "float32")  # equal noise leaves a stable sort in image order
+    elif kept == patches:
+        noise = ops.zeros_like(noise)
+    ids_shuffle = tf.argsort(noise, axis=1, direction="ASCENDING", stable=True)
+    ids_restore = tf.argsort(ids_shuffle, axis=1, direction="ASCENDING", stable=True)
+    return ids_shuffle[:, :kept], ops.cast(ids_restore >= kept, "float32"), ids_restore
+
+
+def take(tokens: Tensor, ids: Tensor) -> Tensor:
+    """Tokens (batch, tokens, hidden) at the places `ids` (batch, n), as (batch, n, hidden)."""
+    return tf.gather(tokens, ids, axis=1, batch_dims=1)
+
+
+class ViTMAEEmbeddings(nn.Module):
+    """Patches with fixed positions, the kept ones behind the class token."""
+
+    def __init__(self, config: ViTMAEConfig, name: str) -> None:
+        super().__init__(name=name, autocast=False)  # noise is compared in float32, whatever the policy
+        rows, columns = self.grid = patch_grid(config)
+        self.patch_size = pair(config.patch_size)
+        self.parameter("cls_token", (1, 1, config.hidden_size))
+        self.parameter("position_embeddings", (1, 1 + rows * columns, config.hidden_size), trainable=False)
+        self.patch_embeddings = ViTPatchEmbeddings(config, "patch_embeddings")
+
+    def call(self, pixel_values: Tensor, noise: Tensor, kept: Any) -> tuple[Tensor, Tensor, Tensor]:
+        """(batch, channels, height, width) -> (batch, 1 + kept, hidden), mask and ids_restore (batch, patches)."""
+        height, width = ops.shape(pixel_values)[2:]
+        grid = (height // self.patch_size[0], width // self.patch_size[1])
+        table = ops.cast(self.position_embeddings, self.compute_dtype)
+        positions = resized_positions(table, self.grid, grid)  # (1, tokens, hidden)
+        embeddings = self.patch_embeddings(pixel_values) + positions[:, 1:]  # (batch, patches, hidden)
+        ids_keep, mask, ids_restore = random_masking(noise, kept)
+        embeddings = take(embeddings, ids_keep)  # (batch, kept, hidden)
+        cls_token = ops.cast(self.cls_token, self.compute_dtype) + positions[:, :1]
+        cls_token = ops.repeat(cls_token, ops.shape(embeddings)[0], axis=0)  # (batch, 1, hidden)
+        return ops.concatenate((cls_token, embeddings), axis=1), mask, ids_restore
+
+
+@SERIALISABLE
+class TFViTMAEModel(TFViTPreTrainedModel):
+    """The encoder of the Masked Autoencoder, which sees the kept patches only.
+
+    Args:
+        config: a ViTMAEConfig; the model keeps a copy.
+        **kwargs: name, dtype (a dtype or a Keras policy) and trainable, as for every Keras model.
+    """
+
+    config_class = ViTMAEConfig
+
+    def __init__(self, config: ViTMAEConfig, **kwargs: Any) -> None:
+        super().__init__(config, **kwargs)
+        with self.building():
+            self.embeddings = ViTMAEEmbeddings(self.config, "embeddings")
+            self.encoder = ViTEncoder(self.config, "encoder")
+            self.layernorm = nn.layer_norm(self.config.hidden_size, self.config.layer_norm_eps, "layernorm")
+        self.initialise()
+
+    def call(
+        self,
+        pixel_values: Tensor | None = None,
+        noise: Tensor | None = None,
+        head_mask: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        training: bool = False,
+        interpolate_pos_encoding: bool = False,
+        mask_ratio: float | None = None,
+    ) -> ViTMAEModelOutput | tuple[Any, ...]:
+        """Encodes the kept patches of images.
+
+        Args:
+            pixel_values: (batch, channels, height, width), floating; channels-last is accepted as well.
+            noise: (batch, patches), floating; the patches with the least noise are kept. Without it noise is drawn
+                from Keras' global seed; `vit_core.masking.noise` gives the same mask in every framework.
+            head_mask: (heads,) or (layers, heads), 1 = kept, 0 = silenced.
+            output_attentions: return the attention probabilities; None takes the config's value, as below.
+            output_hidden_states: return the hidden state after the embeddings and after each layer.
+            return_dict: return an output with named fields rather than a tuple of those present.
+            training: whether dropouts are on.
+            interpolate_pos_encoding: resize the positions to images of another size than the config's.
+            mask_ratio: share of the patches to remove, instead of the config's; 0 encodes all, in image order.
+
+        Returns:
+            ViTMAEModelOutput: last_hidden_state (batch, 1 + kept, hidden), mask and ids_restore (batch, patches), and
+            what was asked for.
+
+        Raises:
+            InputError: an argument does not fit the model, or the ratio keeps no patch.
+        """
+        flags = self.flags(output_attentions, output_hidden_states, return_dict)
+        pixel_values, (rows, columns) = self.door(pixel_values, interpolate_pos_encoding)
+        noise = self.noise_door(noise, pixel_values, (rows, columns))
+        kept = self.num_kept(rows * columns, mask_ratio)
+        hidden_states, mask, ids_restore = self.embeddings(pixel_values, noise=noise, kept=kept)
+        hidden_states, all_hidden_states, attentions = self.encoder(
+            hidden_states, self.head_mask_door(head_mask), **flags.named()
+        )
+        output = ViTMAEModelOutput(
+            last_hidden_state=self.layernorm(hidden_states),
+            mask=mask,
+            ids_restore=ids_restore,
+            hidden_states=all_hidden_states,
+            attentions=attentions,
+        )
+        return output if flags.return_dict else output.to_tuple()
+
+    def noise_door(self, noise: Tensor | None, pixel_values: Tensor, grid: tuple[Any, Any]) -> Tensor:
+        """The noise of a call, or fresh noise: (batch, patches).
+
+        Raises:
+            InputError: another shape.
+        """
+        shape = (ops.shape(pixel_values)[0], grid[0] * grid[1])
+        if noise is None:
+            return keras.random.uniform(shape, minval=0.0, maxval=1.0, dtype="float32")
+        check_per_patch(type(self).__name__, "noise", dims(noise), pixel_values.shape[0], known_patches(grid))
+        return ops.reshape(noise, shape)  # a side that is not known while tracing is checked when the graph runs
+
+    def num_kept(self, patches: Any, mask_ratio: float | None) -> Any:
+        """How many patches the encoder sees: a number, or a tensor where their number is one."""
+        ratio = self.config.mask_ratio if mask_ratio is None else mask_ratio
+        if not tf.is_tensor(patches):
+            return num_kept(patches, ratio)
+        num_kept(2**53, ratio)  # the ratio is one; that it keeps a patch is checked when the graph runs
+        kept = tf.cast(tf.cast(patches, tf.float64) * (1 - float(ratio)), tf.int32)
+        with tf.control_dependencies([tf.debugging.assert_positive(kept, f"mask_ratio: {ratio} keeps no patch")]):
+            return tf.identity(kept)
+
+
+class ViTMAEDecoder(nn.Module):
+    """Puts mask tokens where patches were removed, and predicts the pixels of every patch."""
+
+    def __init__(self, config: ViTMAEConfig, name: str) -> None:
+        super().__init__(name=name)
+        rows, columns = patch_grid(config)
+        hidden, tokens = config.decoder_hidden_size, 1 + rows * columns
+        sizes = hidden, config.decoder_num_attention_heads, config.decoder_intermediate_size
+        self.decoder_embed = nn.linear(config.hidden_size, hidden, "decoder_embed")
+        self.parameter("mask_token", (1, 1, hidden))
+        self.parameter("decoder_pos_embed", (1, tokens, hidden), trainable=False)
+        self.decoder_layers = [
+            ViTLayer(config, *sizes, f"decoder_layers.{i}") for i in range(config.decoder_num_hidden_layers)
+        ]
+        self.decoder_norm = nn.layer_norm(hidden, config.layer_norm_eps, "decoder_norm")
+        pixels = math.prod(pair(config.patch_size)) * config.num_channels
+        self.decoder_pred = nn.linear(hidden, pixels, "decoder_pred", dtype=nn.head_dtype())
+        self.checkpointing = False
+
+    def call(self, hidden_states: Tensor, ids_restore: Tensor, training: bool = False) -> Tensor:
+        """(batch, 1 + kept, hidden) and (batch, patches) -> (batch, patches, pixels)."""
+        hidden_states = self.decoder_embed(hidden_states)  # (batch, 1 + kept, decoder hidden)
+        batch, patches = ops.shape(ids_restore)
+        removed = patches + 1 - ops.shape(hidden_states)[1]
+        mask_tokens = ops.tile(self.mask_token, (batch, removed, 1))  # (batch, removed, decoder hidden)
+        shuffled = ops.concatenate((hidden_states[:, 1:], mask_tokens), axis=1)  # (batch, patches, decoder hidden)
+        hidden_states = ops.concatenate((hidden_states[:, :1], take(shuffled, ids_restore)), axis=1)
+        hidden_states = hidden_states + self.positions(patches)  # (batch, tokens, decoder hidden)
+        for layer in self.decoder_layers:
+            if self.checkpointing and training:
+                hidden_states, _ = nn.recomputed(layer, hidden_states)
+            else:
+                hidden_states, _ = layer(hidden_states)
+        return self.decoder_pred(self.decoder_norm(hidden_states))[:, 1:]
+
+    def positions(self, patches: Any) -> Tensor:
+        """The decoder's positions for that many patches: (1, tokens, decoder hidden).
+
+        Differs: another count is met by resizing the flattened table as one line, which is what the reference does at
+        run time (and not what the encoder does).
+        """
+        table = ops.convert_to_tensor(self.decoder_pos_embed)
+        return resized_positions(table, (1, table.shape[1] - 1), (1, patches))
+
+
+@SERIALISABLE
+class TFViTMAEForPreTraining(TFViTPreTrainedModel):
+    """The Masked Autoencoder: encoder, decoder, and the loss over the removed patches."""
+
+    config_class = ViTMAEConfig
+
+    def __init__(self, config: ViTMAEConfig, **kwargs: Any) -> None:
+        super().__init__(config, **kwargs)
+        with self.building():
+            self.vit = self.inner(TFViTMAEModel)
+            self.decoder = ViTMAEDecoder(self.config, "decoder")
+        self.initialise()
+
+    def call(
+        self,
+        pixel_values: Tensor | None = None,
+        noise: Tensor | None = None,
+        head_mask: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        training: bool = False,
+        interpolate_pos_encoding: bool = False,
+        mask_ratio: float | None = None,
+    ) -> ViTMAEForPreTrainingOutput | tuple[Any, ...]:
+        """Reconstructs the removed patches of images. Arguments as for TFViTMAEModel; head_mask is the encoder's.
+
+        Returns:
+            ViTMAEForPreTrainingOutput: loss (), logits (batch, patches, pixels), mask and ids_restore (batch, patches),
+            and what was asked for.
+
+        Raises:
+            InputError: an argument does not fit the model, or the ratio keeps or removes no patch.
+        """
+        flags = self.flags(output_attentions, output_hidden_states, return_dict)
+        pixel_values, (rows, columns) = self.door(pixel_values, interpolate_pos_encoding)
+        ratio = self.config.mask_ratio if mask_ratio is None else mask_ratio
+        patches = known_patches((rows, columns))
+        if patches is not None and num_kept(patches, ratio) == patches:
+            raise InputError(
+                f"{type(self).__name__}: mask_ratio: {ratio} removes none of {patches} patches, so there is no "
+                "loss.\nUse TFViTMAEModel to encode whole images."
+            )
+        encoded = self.vit(
+            pixel_values,
+            noise=noise,
+            head_mask=head_mask,
+            **flags.named(),
+            return_dict=True,
+            interpolate_pos_encoding=interpolate_pos_encoding,
+            mask_ratio=ratio,
+        )
+        logits = self.decoder(encoded.last_hidden_state, ids_restore=encoded.ids_restore)  # (batch, patches, pixels)
+        output = ViTMAEForPreTrainingOutput(
+            loss=self.forward_loss(pixel_values, logits, encoded.mask, interpolate_pos_encoding),
+            logits=logits,
+            mask=encoded.mask,
+            ids_restore=encoded.ids_restore,
+            hidden_states=encoded.hidden_states,
+            attentions=encoded.attentions,
+        )
+        return output if flags.return_dict else output.to_tuple()
+
+    def patchify(self, pixel_values: Tensor, interpolate_pos_encoding: bool = False) -> Tensor:
+        """Cuts images into patches, pixels in (row, column, channel) order.
+
+        Args:
+            pixel_values: (batch, channels, height, width), or channels-last.
+            interpolate_pos_encoding: accept images of another size than the config's.
+
+        Returns:
+            (batch, patches, pixels); pixels beyond the last whole patch are left out.
+
+        Raises:
+            InputError: the images do not fit the model.
+        """
+        pixel_values, (rows, columns) = self.door(pixel_values, interpolate_pos_encoding)
+        height, width = pair(self.config.patch_size)
+        batch, channels = ops.shape(pixel_values)[0], self.config.num_channels
+        pixel_values = pixel_values[:, :, : rows * height, : columns * width]
+        patches = ops.reshape(pixel_values, (batch, channels, rows, height, columns, width))
+        patches = ops.transpose(patches, (0, 2, 4, 3, 5, 1))
+        return ops.reshape(patches, (batch, rows * columns, height * width * channels))
+
+    def unpatchify(self, patchified_pixel_values: Tensor, original_image_size: Size | None = None) -> Tensor:
+        """The inverse of `patchify`.
+
+        Args:
+            patchified_pixel_values: (batch, patches, pixels).
+            original_image_size: int or (height, width); None means the config's.
+
+        Returns:
+            (batch, channels, rows * patch height, columns * patch width).
+
+        Raises:
+            InputError: another number of patches or pixels.
+
+        Differs: channels come first; transformers' TensorFlow class gives channels-last images.
+        """
+        rows, columns = patch_grid(self.config, original_image_size)
+        height, width = pair(self.config.patch_size)
+        channels = self.config.num_channels
+        expected = rows * columns, height * width * channels
+        patchified_pixel_values = ops.convert_to_tensor(patchified_pixel_values)
+        if tuple(patchified_pixel_values.shape[1:]) != expected:
+            raise InputError(
+                f"{type(self).__name__}: unpatchify: expected (batch, patches, pixels) = (?, {expected[0]}, "
+                f"{expected[1]}), got {tuple(patchified_pixel_values.shape)}."
+            )
+        batch = ops.shape(patchified_pixel_values)[0]
+        patches = ops.reshape(patchified_pixel_values, (batch, rows, columns, height, width, channels))
+        patches = ops.transpose(patches, (0, 5, 1, 3, 2, 4))
+        return ops.reshape(patches, (batch, channels, rows * height, columns * width))
+
+    def forward_loss(
+        self, pixel_values: Tensor, pred: Tensor, mask: Tensor, interpolate_pos_encoding: bool = False
+    ) -> Tensor:
+        """Mean squared error over the removed patches, in float32 or wider: ().
+
+        Args:
+            pixel_values: (batch, channels, height, width), or channels-last.
+            pred: (batch, patches, pixels).
+            mask: (batch, patches), 1 = removed.
+            interpolate_pos_encoding: accept images of another size than the config's.
+
+        Raises:
+            InputError: the images do not fit the model, or nothing is masked.
+
+        Differs: with norm_pix_loss the variance is the unbiased one, as in the reference.
+        """
+        pred, mask = ops.convert_to_tensor(pred), ops.convert_to_tensor(mask)
+        target = self.patchify(pixel_values, interpolate_pos_encoding)
+        target = ops.cast(target, wide(pred.dtype))
+        if (host := self.host(mask)) is not None and not host.any():
+            raise InputError(f"{type(self).__name__}: forward_loss: mask removes no patch, so there is no loss.")
+        if self.config.norm_pix_loss:
+            target = target - ops.mean(target, axis=-1, keepdims=True)
+            variance = ops.sum(ops.square(target), axis=-1, keepdims=True) / (target.shape[-1] - 1)
+            target = target / ops.sqrt(variance + 1e-6)
+        error = ops.mean(ops.square(ops.cast(pred, target.dtype) - target), axis=-1)  # (batch, patches)
+        mask = ops.cast(mask, target.dtype)
+        return ops.sum(error * mask) / ops.sum(mask)
