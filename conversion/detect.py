@@ -72,6 +72,7 @@ def open_source(
     variant: str | None = None,
     mmap: bool = True,
     verify: bool | str = "auto",
+    wait: bool = True,
     limits: Limits = LIMITS,
     **hub: Any,
 ) -> Source:
@@ -79,7 +80,7 @@ def open_source(
 
     Args:
         src: folder, safetensors file, or "owner/name" on the hub, of which only the files needed are fetched.
-        variant: see `vit_core.checkpoint.open_weights`, also for `mmap`, `verify` and `limits`.
+        variant: see `vit_core.checkpoint.open_weights`, also for `mmap`, `verify`, `wait` and `limits`.
         **hub: options of `vit_core.hub.Repository`.
 
     Raises:
@@ -89,7 +90,7 @@ def open_source(
     if not isinstance(src, str | os.PathLike):
         raise InputError(f"checkpoint: expected a folder or a hub name, got {type(src).__name__}.")
     where = str(src)
-    options = {"variant": variant, "mmap": mmap, "verify": verify, "limits": limits}
+    options = {"variant": variant, "mmap": mmap, "verify": verify, "wait": wait, "limits": limits}
     if os.path.isfile(src):
         return _source(where, None, _open(Path(src), options), None)
     local = local_folder(src, hub.get("subfolder") or "")

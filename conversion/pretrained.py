@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -17,7 +17,7 @@ from conversion.detect import Source, open_source
 from conversion.engine import Fitted, Grid, Stored, Wanted, fit, listed
 from vit_core.checkpoint import save_folder
 from vit_core.config import CONFIG_NAME, PretrainedConfig, patch_grid, read_config
-from vit_core.errors import CheckpointError, ConfigError, InputError, MissingFileError, UnsafeFileError
+from vit_core.errors import CheckpointError, ConfigError, InputError, MissingFileError, UnsafeFileError, VitError
 from vit_core.hub import HUB_OPTIONS
 from vit_core.parameters import BASE_PREFIX, MODEL_CLASSES, check_tensors, parameter_table
 from vit_core.parameters import class_name as canonical_class
@@ -88,6 +88,7 @@ class Loaded(NamedTuple):
         options: constructor options of the class.
         info: what output_loading_info=True returns.
         report: what was done.
+        check: raises what the digests show; to be called when the model is made, before anybody gets it.
     """
 
     config: Any
@@ -96,6 +97,7 @@ class Loaded(NamedTuple):
     options: dict[str, bool]
     info: dict[str, list[str]]
     report: Report
+    check: Callable[[], object]
 
 
 def load_pretrained(name_or_path: str | Path, cls: str | type, kwargs: Mapping[str, Any]) -> Loaded:
@@ -126,7 +128,15 @@ def load_pretrained(name_or_path: str | Path, cls: str | type, kwargs: Mapping[s
     """
     model = canonical_class(cls)
     given = _checked(model, kwargs)
-    source = open_source(name_or_path, **{name: given[name] for name in _OPENING if name in given})
+    source = open_source(name_or_path, wait=False, **{name: given[name] for name in _OPENING if name in given})
+    try:
+        return _loaded(source, model, given)
+    except VitError:
+        source.weights.check()  # of a damaged file that is the error, whatever else it led to
+        raise
+
+
+def _loaded(source: Source, model: str, given: Mapping[str, Any]) -> Loaded:
     _check_dialect(source, given)
     config = _config(source, model, given)
     options = {name: given.get(name, default) for name, default in _MODEL_OPTIONS.get(model, {}).items()}
@@ -143,7 +153,7 @@ def load_pretrained(name_or_path: str | Path, cls: str | type, kwargs: Mapping[s
     }
     anew = {*fitted.missing, *fitted.mismatched}
     missing = [name for name in parameter_table(config, model, **options) if name in anew]
-    return Loaded(config, fitted.tensors, missing, options, info, report)
+    return Loaded(config, fitted.tensors, missing, options, info, report, source.weights.check)
 
 
 def load(src: str | Path, *, config: Any = None, **options: Any) -> tuple[Any, dict[str, Array], Report]:

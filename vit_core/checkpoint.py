@@ -19,6 +19,7 @@ import stat
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from mmap import ACCESS_COPY
@@ -254,10 +255,12 @@ class Weights(Mapping[str, Array]):
     Attributes:
         files: the opened files.
         infos: name -> dtype, shape and place, known without touching data.
+        check: waits until the files are compared with their manifest, and raises what was found.
     """
 
-    def __init__(self, files: Sequence[WeightFile]) -> None:
+    def __init__(self, files: Sequence[WeightFile], check: Callable[[], object] = lambda: None) -> None:
         self.files = files
+        self.check = check
         self.infos = {name: info for file in files for name, info in file.tensors.items()}
         self._owners = {name: file for file in files for name in file.tensors}
 
@@ -285,7 +288,13 @@ def weight_names(variant: str | None = None) -> tuple[str, str, str]:
 
 
 def open_weights(
-    path: Path, *, variant: str | None = None, mmap: bool = True, verify: bool | str = "auto", limits: Limits = LIMITS
+    path: Path,
+    *,
+    variant: str | None = None,
+    mmap: bool = True,
+    verify: bool | str = "auto",
+    wait: bool = True,
+    limits: Limits = LIMITS,
 ) -> Weights:
     """Opens the weights of a folder (one file, or shards and their index), or one file.
 
@@ -294,6 +303,8 @@ def open_weights(
         variant: infix of the file names, as in model.fp16.safetensors.
         mmap: map the files; False copies them into memory.
         verify: compare sizes and digests with manifest.json: "auto" where there is one, True always, False never.
+        wait: for the digests; False leaves them to a thread, and to the caller to call `check()` of the result before
+            anything is made of the weights that outlives an error.
         limits: bounds on headers, index and shards.
 
     Raises:
@@ -315,10 +326,19 @@ def open_weights(
         extra = {path / index: _content(path / index, mmap=False)}
     else:
         raise MissingFileError(f"{path}: no weights here: neither {single} nor {index}.")
-    if verify:
-        contents = {file.path: file.content for file in files} | extra
-        _verify(contents, files[0].path.parent / MANIFEST_NAME, required=verify is True, limits=limits)
-    return Weights(files)
+    if not verify:
+        return Weights(files)
+    contents = {file.path: file.content for file in files} | extra
+    manifest = files[0].path.parent / MANIFEST_NAME
+    known = _read_manifest(manifest, limits)
+    if known is None and verify is True:
+        raise MissingFileError(f"{manifest}: verify=True needs the one that vitriad saves, and there is none.")
+    digester = ThreadPoolExecutor(1)
+    weights = Weights(files, digester.submit(_verify, contents, known).result)
+    digester.shutdown(wait=False)
+    if wait:
+        weights.check()
+    return weights
 
 
 def _open_shards(index: Path, mmap: bool, limits: Limits) -> list[WeightFile]:
@@ -356,16 +376,13 @@ def read_index(index: Path, limits: Limits = LIMITS) -> dict[str, set[str]]:
     return promised
 
 
-def _verify(contents: Mapping[Path, Any], manifest: Path, *, required: bool, limits: Limits) -> None:
-    """Compares weight files and index with the manifest that was saved beside them."""
-    known = _read_manifest(manifest, limits)
-    if known is None and required:
-        raise MissingFileError(f"{manifest}: verify=True needs the one that vitriad saves, and there is none.")
+def _verify(contents: Mapping[Path, Any], known: Mapping[str, Any] | None) -> None:
+    """Compares weight files and index with the records of the manifest that was saved beside them."""
     for path, content in contents.items() if known is not None else ():
         if known.get(path.name) != _record(len(content), hashlib.sha256(content)):  # type: ignore[union-attr]
             raise CheckpointError(
-                f"{path}: not as {manifest.name} records it: the file is damaged, or another program wrote it.\n"
-                f"Damaged: fetch or save it again. Another program: delete {manifest.name}, or pass verify=False."
+                f"{path}: not as {MANIFEST_NAME} records it: the file is damaged, or another program wrote it.\n"
+                f"Damaged: fetch or save it again. Another program: delete {MANIFEST_NAME}, or pass verify=False."
             )
 
 

@@ -16,6 +16,8 @@ import tensorflow as tf
 from keras import ops
 from tensorflow import Tensor
 
+from vit_core.inputs import IGNORED_LABEL
+
 # (path, dtype) -> the value that the weight at the path starts with, in the model whose weights are being made
 source: ContextVar[Any] = ContextVar("source")
 _seeds: ContextVar[Mapping[int, Iterator[Tensor]] | None] = ContextVar("seeds", default=None)  # by ids of dropouts
@@ -102,9 +104,9 @@ def build_parts(layer: keras.layers.Layer) -> None:
 class ModuleDict(Module):
     """Layers by name: one more step in the paths of their weights."""
 
-    def __init__(self, name: str, parts: Mapping[str, keras.layers.Layer]) -> None:
+    def __init__(self, name: str, **parts: keras.layers.Layer) -> None:
         super().__init__(name=name)
-        self.parts = dict(parts)
+        self.parts = parts
 
     def __getitem__(self, name: str) -> keras.layers.Layer:
         return self.parts[name]
@@ -160,3 +162,20 @@ def recomputed(layer: keras.layers.Layer, hidden_states: Tensor, **arguments: An
 
     hidden_states, *probabilities = keras.remat(run)(hidden_states)
     return hidden_states, probabilities[0] if probabilities else None
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean negative log-likelihood over the labels that are not -100: ().
+
+    Args:
+        logits: (batch, classes).
+        labels: (batch,), integers of any width.
+
+    Differs: a label outside the classes makes the loss NaN on every device, compiled or not.
+    """
+    labels = ops.cast(labels, "int64")
+    kept = labels != IGNORED_LABEL
+    known = (labels >= 0) & (labels < logits.shape[1])
+    picked = tf.gather(ops.log_softmax(logits, axis=-1), ops.where(known, labels, 0), batch_dims=1)  # (batch,)
+    losses = ops.where(known, -picked, ops.where(kept, float("nan"), 0.0))
+    return ops.sum(losses) / ops.cast(ops.count_nonzero(kept), losses.dtype)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
 from copy import deepcopy
@@ -25,6 +26,7 @@ from tensorflow import Tensor
 import conversion
 from vit_core.config import PretrainedConfig, pair
 from vit_core.errors import CheckpointError, InputError
+from vit_core.image_processing import ViTImageProcessor
 from vit_core.inputs import (
     check_class_indices,
     check_head_mask,
@@ -35,6 +37,7 @@ from vit_core.inputs import (
     is_checked,
     warn_unseen,
 )
+from vit_core.outputs import ModelOutput
 from vit_core.parameters import BASE_CLASSES, Kind, Parameter, check_tensors, class_name, parameter_table, sincos_of
 from vit_core.positions import cubic_matrix, resize_matrix
 from vit_core.tensors import to_numpy
@@ -49,6 +52,9 @@ SERIALISABLE = keras.saving.register_keras_serializable(package="vitriad")
 # Keras' words in the paths of weights -> the canonical ones, and Keras' layouts: canonical axes in Keras' order.
 WORDS = {"kernel": "weight", "gamma": "weight", "beta": "bias"}
 AXES: dict[Kind, tuple[int, ...]] = {"linear": (1, 0), "conv": (2, 3, 1, 0)}
+TRANSPOSERS = 2  # threads: memory is what they wait for
+STRIP = 64  # rows that are transposed at a time, which fit into a cache
+ALIGNMENT = 2**21  # bytes: of huge pages, in which memory comes much faster; TensorFlow asks for 64
 KEPT_GRAPHS = 16  # compiled calls of a model; one is made per image size and set of arguments
 GRAPH_SETTINGS = ("dtype_policy", "rate", "activation", "epsilon", "heads", "implementation", "checkpointing")
 TENSORS = ("pixel_values", "bool_masked_pos", "head_mask", "labels", "noise")  # arguments of calls
@@ -64,6 +70,10 @@ class Flags(NamedTuple):
     def named(self) -> dict[str, bool]:
         """The first two by the names of arguments: Keras takes nothing but tensors by position."""
         return {"output_attentions": self.attentions, "output_hidden_states": self.hidden_states}
+
+    def inner(self) -> dict[str, bool]:
+        """The same for a model inside another one, which takes its outputs by name."""
+        return {**self.named(), "return_dict": True}
 
 
 def wide(dtype: Any) -> str:
@@ -88,6 +98,35 @@ def resize_matrices(old: tuple[int, int], new: tuple[Any, Any], dtype: Any) -> t
         cubic_matrix(o, n, xp=_GRAPH) if tf.is_tensor(n) else resize_matrix(o, n) for o, n in zip(old, new, strict=True)
     )
     return ops.cast(rows, wide(dtype)), ops.cast(columns, wide(dtype))
+
+
+@contextmanager
+def laid_out(table: Mapping[str, Parameter], tensors: Mapping[str, Any]) -> Iterator[None]:
+    """Models made in here start with these tensors (by canonical name), which threads bring into Keras' layout."""
+    pool = ThreadPoolExecutor(TRANSPOSERS)
+    try:
+        ready = {
+            name: pool.submit(_laid_out, tensor, AXES.get(table[name].kind)).result for name, tensor in tensors.items()
+        }
+        with setting(_tensors, ready):
+            yield
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _laid_out(value: Any, axes: tuple[int, ...] | None) -> Any:
+    """A tensor in Keras' layout. TensorFlow takes over the memory that NumPy transposed a matrix into."""
+    if axes is None:
+        return value
+    if axes != (1, 0) or not isinstance(value, np.ndarray) or value.dtype.name not in ("float32", "float64"):
+        return tf.transpose(value, axes)
+    rows, columns = value.shape
+    spare = np.empty(value.nbytes + ALIGNMENT, np.uint8)
+    start = -spare.ctypes.data % ALIGNMENT
+    transposed = spare[start : start + value.nbytes].view(value.dtype).reshape(columns, rows)
+    for i in range(0, rows, STRIP):
+        transposed[:, i : i + STRIP] = value[i : i + STRIP].T
+    return tf.experimental.dlpack.from_dlpack(transposed.__dlpack__())
 
 
 class Same:
@@ -119,7 +158,8 @@ class Graphs:
         self.functions[key] = function
 
 
-_tensors: ContextVar[Mapping[str, Any] | None] = ContextVar("tensors", default=None)  # canonical name -> value
+Ready = Callable[[], Any]  # waits for a tensor in Keras' layout
+_tensors: ContextVar[Mapping[str, Ready] | None] = ContextVar("tensors", default=None)  # by canonical name
 _is_inner: ContextVar[bool] = ContextVar("is_inner", default=False)
 
 
@@ -182,12 +222,10 @@ class TFViTPreTrainedModel(PushToHub, keras.Model):
         """Every parameter of this model: canonical name -> shape, kind, initialiser, trainability."""
         return parameter_table(self.config, type(self), **self.options)
 
-    def _value_at(self, table: Mapping[str, Parameter], tensors: Mapping[str, Any], path: str, dtype: Any) -> Any:
+    def _value_at(self, table: Mapping[str, Parameter], tensors: Mapping[str, Ready], path: str, dtype: Any) -> Any:
         """The value, in Keras' layout, that the weight at `path` starts with."""
         row = table[self._canonical_name(table, path)]
-        if row.name not in tensors:
-            return _fresh(row, self.config, dtype)
-        return _transposed(tensors[row.name], AXES.get(row.kind))
+        return tensors[row.name]() if row.name in tensors else _fresh(row, self.config, dtype)
 
     def _canonical_name(self, table: Mapping[str, Parameter], path: str) -> str:
         """The canonical name of the weight at a path; a weight that is not in the table keeps Keras' words."""
@@ -218,8 +256,9 @@ class TFViTPreTrainedModel(PushToHub, keras.Model):
         dtype = keras.backend.standardize_dtype(next(iter(tensors.values())).dtype)
         shapes = {name: array.shape for name, array in tensors.items()}
         flags = {name: value for name, value in options.items() if name in ("add_pooling_layer", "use_mask_token")}
-        check_tensors(cls.__name__, parameter_table(config, cls, **flags), shapes)
-        with setting(_tensors, tensors):
+        table = parameter_table(config, cls, **flags)
+        check_tensors(cls.__name__, table, shapes)
+        with laid_out(table, tensors):
             return cls(config, **{"dtype": dtype, **options})
 
     @classmethod
@@ -243,8 +282,9 @@ class TFViTPreTrainedModel(PushToHub, keras.Model):
         if policy is not None:
             kwargs["dtype"] = policy.variable_dtype
         loaded = conversion.load_pretrained(pretrained_model_name_or_path, cls, kwargs)
-        with setting(_tensors, loaded.tensors):
+        with laid_out(parameter_table(loaded.config, cls, **loaded.options), loaded.tensors):
             model = cls(loaded.config, dtype=policy or loaded.config.dtype, **loaded.options)
+        loaded.check()
         return (model, loaded.info) if wants_info else model
 
     def save_pretrained(
@@ -289,8 +329,9 @@ class TFViTPreTrainedModel(PushToHub, keras.Model):
     def get_config(self) -> dict[str, Any]:
         """What `from_config` makes the same model from, with fresh weights."""
         policy = keras.dtype_policies.serialize(self.dtype_policy)
+        frozen = [path for path, layer in self._layers_by_path().items() if not layer.trainable]  # Keras forgets them
         settings = {"name": self.name, "dtype": policy, "trainable": self.trainable}
-        return {"config": self.config.to_dict(), **self.options, **settings}
+        return {"config": self.config.to_dict(), **self.options, **settings, "frozen": frozen}
 
     @classmethod
     def from_config(cls, config: Any, custom_objects: Any = None, **kwargs: Any) -> Self:
@@ -298,7 +339,30 @@ class TFViTPreTrainedModel(PushToHub, keras.Model):
         if isinstance(config, PretrainedConfig):
             return cls(config, **kwargs)
         settings = {**config, **kwargs}
-        return cls(cls.config_class.from_dict(settings.pop("config")), **settings)
+        if "config" not in settings:
+            raise InputError(
+                f"{cls.__name__}: from_config: expected a {cls.config_class.__name__} or what get_config() gave, got "
+                f"{str(config)[:80]}."
+            )
+        fields, frozen = settings.pop("config"), settings.pop("frozen", ())
+        model = cls(cls.config_class.from_dict(fields), **settings)
+        for path, layer in model._layers_by_path().items():
+            layer.trainable = path not in frozen
+        return model
+
+    def _layers_by_path(self) -> dict[str, keras.layers.Layer]:
+        """Every layer with weights, outer ones first, by its path in this model."""
+        layers = self._flatten_layers(include_self=False)
+        return {layer.path.removeprefix(f"{self.path}/"): layer for layer in layers if layer.weights}
+
+    def save(self, filepath: str | Path, **kwargs: Any) -> None:
+        """Writes a `.keras` file, as keras.Model.save does.
+
+        Raises:
+            ConfigError: a callable activation cannot be saved.
+        """
+        self.config.to_json_string()  # raises: what Keras would write instead, it could not read
+        super().save(filepath, **kwargs)
 
     # --- calls -------------------------------------------------------------------------------------------------------
 
@@ -408,16 +472,17 @@ class TFViTPreTrainedModel(PushToHub, keras.Model):
         """
         if self._compile_loss is not None:
             return super().compute_loss(x, y, self._compared(y_pred), sample_weight, training)
-        model = type(self).__name__
+        model, replicas = type(self).__name__, tf.distribute.get_strategy().num_replicas_in_sync  # gradients are added
         if sample_weight is not None:
             raise InputError(f"{model}: sample_weight: the model's own loss takes none; give a loss to compile().")
         if "loss" in y_pred:
-            return y_pred["loss"]
-        if y is None or "logits" not in y_pred:
+            return y_pred["loss"] / replicas
+        labels = [] if y is None else keras.tree.flatten(y)  # also of {"labels": y} and (y,)
+        if len(labels) != 1 or "logits" not in y_pred:
             raise InputError(
                 f"{model}: fit: no loss: give its labels or mask among the inputs, or a loss to compile()."
             )
-        return self.loss_of(y_pred["logits"], y)
+        return self.loss_of(y_pred["logits"], labels[0]) / replicas
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
         """The metrics that were given to `compile`, of the main output."""
@@ -432,6 +497,43 @@ class TFViTPreTrainedModel(PushToHub, keras.Model):
         """The outputs for one batch, without the loss: batches are put together image by image."""
         output = super().predict_step(data)
         return type(output)(**{name: value for name, value in output.items() if name != "loss"})
+
+    def export(
+        self,
+        filepath: str | Path,
+        format: str = "tf_saved_model",
+        verbose: bool | None = None,
+        input_signature: Any = None,
+        image_processor: ViTImageProcessor | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Writes the model in a form that runs without this package.
+
+        Args:
+            filepath: where to.
+            format: a format of keras.Model.export, such as "tf_saved_model" or "onnx".
+            verbose: whether Keras reports what it writes.
+            input_signature: of the arguments of `call`, for other inputs than the images of the config's size, in any
+                number, that are taken without it.
+            image_processor: its rescaling and normalisation become a part of what is written, which then takes raw
+                `images`: (batch, height, width, channels), uint8. Resizing is left to the caller.
+            **kwargs: as for keras.Model.export.
+
+        The written model returns a dict of tensors; those of a tuple are hidden_states_0, hidden_states_1 …
+        """
+        options = {"format": format, "verbose": verbose, **kwargs}
+        if input_signature is not None:
+            return super().export(filepath, input_signature=input_signature, **options)
+        _, channels, height, width = self.built_for
+        if image_processor is None:
+            inputs = pixel_values = keras.Input(
+                (channels, height, width), dtype=self.variable_dtype, name="pixel_values"
+            )
+        else:
+            inputs = keras.Input((height, width, channels), dtype="uint8", name="images")
+            pixel_values = _preprocessed(inputs, image_processor)
+        outputs = _named_tensors(self(pixel_values, return_dict=True))
+        return keras.Model(inputs, outputs).export(filepath, **options)
 
     # --- the door of call --------------------------------------------------------------------------------------------
 
@@ -511,8 +613,8 @@ class TFViTPreTrainedModel(PushToHub, keras.Model):
         return self if class_name(type(self)) in BASE_CLASSES else self.vit
 
     def __dir__(self) -> list[str]:
-        """Keras saves all layers that are listed here: `base_model` would be one under a second name, or itself."""
-        return [name for name in super().__dir__() if name != "base_model"]
+        """Keras saves all layers that are listed here: those in `base_model` and `layers` have better names."""
+        return [name for name in super().__dir__() if name not in ("base_model", "layers")]
 
     def get_input_embeddings(self) -> Any:
         """The layer that turns pixels into patch embeddings."""
@@ -593,6 +695,28 @@ def _tensor(value: Any) -> Tensor:
 
 def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value  # Keras makes tensors of NumPy's numbers
+
+
+def _named_tensors(output: ModelOutput) -> dict[str, Any]:
+    """The tensors of an output by name, those of a tuple with their places behind its name."""
+    named: dict[str, Any] = {}
+    for name, value in output.items():
+        parts = value if isinstance(value, tuple) else ()
+        named |= {f"{name}_{i}": part for i, part in enumerate(parts)} or {name: value}
+    return named
+
+
+def _preprocessed(images: Any, image_processor: ViTImageProcessor) -> Any:
+    """Raw images (batch, height, width, channels) as pixel values (batch, channels, height, width).
+
+    The processor is asked once, for all 256 numbers that a pixel can be: what comes out has its very bits.
+    """
+    channels = images.shape[3]
+    numbers = np.broadcast_to(np.arange(256, dtype=np.uint8)[:, None, None], (256, 1, channels))
+    steps = {"do_resize": False, "do_center_crop": False, "input_data_format": "channels_last"}
+    tables = image_processor.preprocess(numbers, return_tensors="np", **steps)["pixel_values"][0, ..., 0]
+    places = ops.cast(images, "int32")
+    return ops.stack([ops.take(tables[i], places[..., i]) for i in range(channels)], axis=1)
 
 
 def _static(inputs: Mapping[str, Any]) -> dict[str, Any]:

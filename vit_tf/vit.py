@@ -9,6 +9,7 @@ Source: Dosovitskiy et al., An Image is Worth 16x16 Words (2020); numerics of tr
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import tensorflow as tf
@@ -17,7 +18,7 @@ from tensorflow import Tensor
 
 from vit_core.config import PretrainedConfig, ViTConfig, pair, patch_grid
 from vit_core.errors import InputError
-from vit_core.inputs import IGNORED_LABEL, check_labels
+from vit_core.inputs import check_labels
 from vit_core.outputs import BaseModelOutputWithPooling, ImageClassifierOutput, MaskedImageModelingOutput
 from vit_tf import layers as nn
 from vit_tf.activations import activation
@@ -94,9 +95,9 @@ class ViTAttention(nn.Module):
         width = len(self.heads) * self.head_dim
         names = ("query", "key", "value")
         self.attention = nn.ModuleDict(
-            "attention", {name: nn.linear(hidden_size, width, name, config.qkv_bias) for name in names}
+            "attention", **{name: nn.linear(hidden_size, width, name, config.qkv_bias) for name in names}
         )
-        self.attention_output = nn.ModuleDict("output", {"dense": nn.linear(width, hidden_size, "dense")})
+        self.attention_output = nn.ModuleDict("output", dense=nn.linear(width, hidden_size, "dense"))
         self.dropout = nn.Dropout(config.attention_probs_dropout_prob)
         self.implementation = config.attn_implementation or "sdpa"
 
@@ -149,12 +150,10 @@ class ViTLayer(nn.Module):
         self.layernorm_after = nn.layer_norm(hidden_size, config.layer_norm_eps, "layernorm_after")
         self.intermediate = nn.ModuleDict(
             "intermediate",
-            {
-                "dense": nn.linear(hidden_size, intermediate_size, "dense"),
-                "intermediate_act_fn": activation(config.hidden_act, "intermediate_act_fn"),
-            },
+            dense=nn.linear(hidden_size, intermediate_size, "dense"),
+            intermediate_act_fn=activation(config.hidden_act, "intermediate_act_fn"),
         )
-        self.mlp_output = nn.ModuleDict("output", {"dense": nn.linear(mlp_output, hidden_size, "dense")})
+        self.mlp_output = nn.ModuleDict("output", dense=nn.linear(mlp_output, hidden_size, "dense"))
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def call(
@@ -197,11 +196,8 @@ class ViTEncoder(nn.Module):
         all_hidden_states, attentions = [hidden_states], []
         for i, layer in enumerate(self.layer):
             mask = None if head_mask is None else head_mask[i]
-            arguments = {"head_mask": mask, "output_attentions": output_attentions}
-            if self.checkpointing and training:
-                hidden_states, probabilities = nn.recomputed(layer, hidden_states, **arguments)
-            else:
-                hidden_states, probabilities = layer(hidden_states, **arguments)
+            run = partial(nn.recomputed, layer) if self.checkpointing and training else layer
+            hidden_states, probabilities = run(hidden_states, head_mask=mask, output_attentions=output_attentions)
             all_hidden_states.append(hidden_states)
             attentions.append(probabilities)
         return (
@@ -308,11 +304,10 @@ class TFViTForMaskedImageModeling(TFViTPreTrainedModel):
         with self.building():
             self.vit = self.inner(TFViTModel, add_pooling_layer=False, use_mask_token=True)
             pixels = self.config.encoder_stride**2 * self.config.num_channels
-            parts = {
-                "0": nn.convolution(self.config.hidden_size, pixels, (1, 1), "0", nn.head_dtype()),
-                "1": nn.PixelShuffle(self.config.encoder_stride, "1"),
-            }
-            self.decoder = nn.ModuleDict("decoder", parts)
+            head = nn.convolution(self.config.hidden_size, pixels, (1, 1), "0", nn.head_dtype())
+            self.decoder = nn.ModuleDict(
+                "decoder", **{"0": head, "1": nn.PixelShuffle(self.config.encoder_stride, "1")}
+            )
         self.initialise()
 
     def call(
@@ -348,9 +343,8 @@ class TFViTForMaskedImageModeling(TFViTPreTrainedModel):
             pixel_values,
             bool_masked_pos=bool_masked_pos,
             head_mask=head_mask,
-            **flags.named(),
             interpolate_pos_encoding=interpolate_pos_encoding,
-            return_dict=True,
+            **flags.inner(),
         )
         batch, hidden = ops.shape(pixel_values)[0], self.config.hidden_size
         patches = ops.reshape(encoded.last_hidden_state[:, 1:], (batch, rows, columns, hidden))
@@ -415,11 +409,7 @@ class TFViTForImageClassification(TFViTPreTrainedModel):
         """
         flags = self.flags(output_attentions, output_hidden_states, return_dict)
         encoded = self.vit(
-            pixel_values,
-            head_mask=head_mask,
-            **flags.named(),
-            interpolate_pos_encoding=interpolate_pos_encoding,
-            return_dict=True,
+            pixel_values, head_mask=head_mask, interpolate_pos_encoding=interpolate_pos_encoding, **flags.inner()
         )
         features = encoded.last_hidden_state[:, 0]  # (batch, hidden)
         logits = features if self.classifier is None else self.classifier(features)  # (batch, classes)
@@ -438,25 +428,8 @@ class TFViTForImageClassification(TFViTPreTrainedModel):
         problem = check_labels(model, self.config, labels.shape, batch, is_float=is_float)
         logits = ops.cast(logits, wide(logits.dtype))
         if problem == "single_label_classification":
-            return cross_entropy(logits, ops.reshape(labels, (-1,)))
+            return nn.cross_entropy(logits, ops.reshape(labels, (-1,)))
         targets = ops.reshape(ops.cast(labels, logits.dtype), ops.shape(logits))
         if problem == "regression":
             return ops.mean(ops.square(logits - targets))
         return ops.mean(tf.nn.sigmoid_cross_entropy_with_logits(labels=targets, logits=logits))
-
-
-def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean negative log-likelihood over the labels that are not -100: ().
-
-    Args:
-        logits: (batch, classes).
-        labels: (batch,), integers of any width.
-
-    Differs: a label outside the classes makes the loss NaN on every device, compiled or not.
-    """
-    labels = ops.cast(labels, "int64")
-    kept = labels != IGNORED_LABEL
-    known = (labels >= 0) & (labels < logits.shape[1])
-    picked = tf.gather(ops.log_softmax(logits, axis=-1), ops.where(known, labels, 0), batch_dims=1)  # (batch,)
-    losses = ops.where(known, -picked, ops.where(kept, float("nan"), 0.0))
-    return ops.sum(losses) / ops.cast(ops.count_nonzero(kept), losses.dtype)

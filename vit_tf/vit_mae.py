@@ -90,6 +90,7 @@ class TFViTMAEModel(TFViTPreTrainedModel):
 
     def __init__(self, config: ViTMAEConfig, **kwargs: Any) -> None:
         super().__init__(config, **kwargs)
+        self.seed_generator = keras.random.SeedGenerator()
         with self.building():
             self.embeddings = ViTMAEEmbeddings(self.config, "embeddings")
             self.encoder = ViTEncoder(self.config, "encoder")
@@ -154,7 +155,9 @@ class TFViTMAEModel(TFViTPreTrainedModel):
         """
         shape = (ops.shape(pixel_values)[0], grid[0] * grid[1])
         if noise is None:
-            return keras.random.uniform(shape, minval=0.0, maxval=1.0, dtype="float32")
+            # a strategy runs its replicas in threads, which do not see Keras' global seed
+            seed = self.seed_generator if tf.distribute.has_strategy() else None
+            return keras.random.uniform(shape, minval=0.0, maxval=1.0, dtype="float32", seed=seed)
         check_per_patch(type(self).__name__, "noise", dims(noise), pixel_values.shape[0], known_patches(grid))
         return ops.reshape(noise, shape)  # a side that is not known while tracing is checked when the graph runs
 
@@ -261,10 +264,9 @@ class TFViTMAEForPreTraining(TFViTPreTrainedModel):
             pixel_values,
             noise=noise,
             head_mask=head_mask,
-            **flags.named(),
-            return_dict=True,
             interpolate_pos_encoding=interpolate_pos_encoding,
             mask_ratio=ratio,
+            **flags.inner(),
         )
         logits = self.decoder(encoded.last_hidden_state, ids_restore=encoded.ids_restore)  # (batch, patches, pixels)
         output = ViTMAEForPreTrainingOutput(

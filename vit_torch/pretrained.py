@@ -156,6 +156,7 @@ class ViTPreTrainedModel(PushToHub, nn.Module):
         model.assign({name: _tensor(array) for name, array in loaded.tensors.items()})
         model.fill_missing(loaded.missing)
         model.complete()
+        loaded.check()
         return (model, loaded.info) if wants_info else model
 
     def fill_missing(self, names: Sequence[str]) -> None:
