@@ -88,7 +88,7 @@ class Loaded(NamedTuple):
         options: constructor options of the class.
         info: what output_loading_info=True returns.
         report: what was done.
-        check: raises what the digests show; to be called when the model is made, before anybody gets it.
+        check: waits for the digests, and raises what they show.
     """
 
     config: Any
@@ -100,7 +100,9 @@ class Loaded(NamedTuple):
     check: Callable[[], object]
 
 
-def load_pretrained(name_or_path: str | Path, cls: str | type, kwargs: Mapping[str, Any]) -> Loaded:
+def load_pretrained(
+    name_or_path: str | Path, cls: str | type, kwargs: Mapping[str, Any], *, wait: bool = True
+) -> Loaded:
     """Everything that `from_pretrained` of a model class needs.
 
     Args:
@@ -120,6 +122,7 @@ def load_pretrained(name_or_path: str | Path, cls: str | type, kwargs: Mapping[s
             revision, subfolder, cache_dir, token, local_files_only, force_download, endpoint: see
                 `vit_core.hub.Repository`;
             any field of the configuration.
+        wait: for the digests; False leaves it to the caller to call `check()` of the result.
 
     Raises:
         CheckpointError: the weights are missing, damaged or do not fit.
@@ -128,7 +131,7 @@ def load_pretrained(name_or_path: str | Path, cls: str | type, kwargs: Mapping[s
     """
     model = canonical_class(cls)
     given = _checked(model, kwargs)
-    source = open_source(name_or_path, wait=False, **{name: given[name] for name in _OPENING if name in given})
+    source = open_source(name_or_path, wait=wait, **{name: given[name] for name in _OPENING if name in given})
     try:
         return _loaded(source, model, given)
     except VitError:

@@ -4,11 +4,17 @@ import subprocess
 import sys
 
 import pytest
+from backends import INSTALLED
+
+from vitriad.backends import BACKENDS
 
 FRAMEWORKS = ("torch", "tensorflow", "keras", "jax", "jaxlib", "flax", "optax")
 NEUTRAL = ("vit_core", "conversion", "vitriad")
 LAZY = ("huggingface_hub", "tqdm", "h5py", "msgpack", "matplotlib", "transformers")
 SECONDS = 0.2
+# What a backend cannot do without: its own time and modules are counted beyond these.
+OWN = {"torch": "import torch", "tf": "import tensorflow, keras", "flax": "import jax, flax.linen"}
+FORMATS = {"torch": "pt", "tf": "tf", "flax": "jax"}
 
 
 def child(code):
@@ -39,16 +45,17 @@ def test_every_module_of_the_core_loads_no_framework():
     [
         "sys.modules['torch'] = sys",
         "import types; sys.modules['keras'] = types.ModuleType('keras')",
-        "import vit_core, vit_torch",
-        "import vit_core.tensors, numpy; vit_core.tensors.from_numpy(numpy.ones(1), 'pt')",
+        *(f"import vit_core, {BACKENDS[name].package}" for name in INSTALLED),
+        *(f"import vit_core.tensors as t, numpy; t.from_numpy(numpy.ones(1), '{FORMATS[x]}')" for x in INSTALLED),
     ],
 )
 def test_the_detector_can_fail(statement):
     assert loaded(FRAMEWORKS, statement) != []
 
 
-def test_a_backend_loads_its_own_framework_only():
-    assert loaded(FRAMEWORKS, "import vit_torch") == ["torch"]
+@pytest.mark.parametrize("backend", INSTALLED)
+def test_a_backend_loads_its_own_framework_only(backend):
+    assert loaded(FRAMEWORKS, f"import {BACKENDS[backend].package}") == loaded(FRAMEWORKS, OWN[backend])
 
 
 @pytest.mark.parametrize("hidden", ["torch", "tensorflow", "jax", "flax"])
@@ -63,9 +70,10 @@ def cost(statement, before=""):
     return float(child(f"{before}\nimport time\nstart = {clock}\n{statement}\nprint({clock} - start)")[0])
 
 
-@pytest.mark.parametrize(
-    ("before", "package", "tries"), [("", "vit_core", 5), ("import torch, vit_core, conversion", "vit_torch", 3)]
-)
+PACKAGES = [("", "vit_core", 5), *((f"{OWN[x]}, vit_core, conversion", BACKENDS[x].package, 3) for x in INSTALLED)]
+
+
+@pytest.mark.parametrize(("before", "package", "tries"), PACKAGES)
 def test_importing_is_quick(before, package, tries):
     seconds = min(cost(f"import {package}", before) for _ in range(tries))
     assert seconds < SECONDS, f"{package} took {seconds:.3f} s at best"

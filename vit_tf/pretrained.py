@@ -281,10 +281,10 @@ class TFViTPreTrainedModel(PushToHub, keras.Model):
         policy = _policy(kwargs)
         if policy is not None:
             kwargs["dtype"] = policy.variable_dtype
-        loaded = conversion.load_pretrained(pretrained_model_name_or_path, cls, kwargs)
+        loaded = conversion.load_pretrained(pretrained_model_name_or_path, cls, kwargs, wait=False)
         with laid_out(parameter_table(loaded.config, cls, **loaded.options), loaded.tensors):
             model = cls(loaded.config, dtype=policy or loaded.config.dtype, **loaded.options)
-        loaded.check()
+        loaded.check()  # before anybody gets the model
         return (model, loaded.info) if wants_info else model
 
     def save_pretrained(

@@ -150,13 +150,13 @@ class ViTPreTrainedModel(PushToHub, nn.Module):
             InputError: a keyword that means nothing here.
         """
         wants_info = kwargs.pop("output_loading_info", False)
-        loaded = conversion.load_pretrained(pretrained_model_name_or_path, cls, kwargs)
+        loaded = conversion.load_pretrained(pretrained_model_name_or_path, cls, kwargs, wait=False)
         with torch.device("meta"):
             model = cls(loaded.config, **loaded.options)
         model.assign({name: _tensor(array) for name, array in loaded.tensors.items()})
         model.fill_missing(loaded.missing)
         model.complete()
-        loaded.check()
+        loaded.check()  # before anybody gets the model
         return (model, loaded.info) if wants_info else model
 
     def fill_missing(self, names: Sequence[str]) -> None:

@@ -15,31 +15,17 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 import safetensors.numpy
+from bad_calls import CALLS, CLASSIFIER, DECODER, IMAGES, SIZES, VALUES, VIT, small_config
 from PIL import Image
 from reliability.watched import CANARY
 
 import conversion
 import vitriad
 from vit_core import ConfigError, ViTConfig, ViTImageProcessor, open_image
-from vit_core.config import AutoConfig, ViTMAEConfig
+from vit_core.config import AutoConfig
 from vit_core.parameters import draw
 from vitriad.auto import model_class
 
-VIT, CLASSIFIER, MAE = "ViTModel", "ViTForImageClassification", "ViTMAEForPreTraining"
-SIZES = {
-    "hidden_size": 8,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 16,
-    "image_size": 8,
-    "patch_size": 4,
-}
-DECODER = {
-    "decoder_hidden_size": 8,
-    "decoder_num_hidden_layers": 1,
-    "decoder_num_attention_heads": 2,
-    "decoder_intermediate_size": 8,
-}
 SINGLE, INDEX, MANIFEST = "model.safetensors", "model.safetensors.index.json", "manifest.json"
 QUERY = "vit.encoder.layer.0.attention.attention.query.weight"  # square: (8, 8)
 UP = "vit.encoder.layer.0.intermediate.dense.weight"  # (16, 8)
@@ -799,44 +785,13 @@ def call(cls: str, **inputs: Any) -> Callable[[Path], Any]:
     """Calls a fresh small model."""
 
     def act(folder: Path) -> Any:
-        config = ViTMAEConfig(**SIZES, **DECODER) if "MAE" in cls else ViTConfig(**SIZES, num_labels=3)
-        model = model_class(cls, "torch")(config).eval()
+        model = model_class(cls, "torch")(small_config(cls)).eval()
         return model(**{"pixel_values": IMAGES, **inputs})
 
     return act
 
 
-IMAGES = np.random.default_rng(1).standard_normal((2, 3, 8, 8)).astype(np.float32)
-MIM = "ViTForMaskedImageModeling"
-CALLS: list[tuple[str, str, dict[str, Any], str]] = [
-    (VIT, "pixel_values", {"pixel_values": None}, "expected images, got None"),
-    (VIT, "pixel_values", {"pixel_values": IMAGES[0]}, r"got \(3, 8, 8\)"),
-    (VIT, "pixel_values", {"pixel_values": IMAGES[:, :2]}, r"expected \(batch, 3.*got \(2, 2, 8, 8\)"),
-    (VIT, "pixel_values", {"pixel_values": IMAGES[..., :4]}, "8x8 pixels.*got 8x4"),
-    (VIT, "pixel_values", {"pixel_values": IMAGES * np.nan}, "384 of 384 NaN"),
-    (VIT, "pixel_values", {"pixel_values": np.where(IMAGES > 3, IMAGES, np.inf)}, "NaN or infinite"),
-    (VIT, "pixel_values", {"pixel_values": (99 * IMAGES).astype(np.uint8)}, "floating point.*\n.*image processor"),
-    (VIT, "pixel_values", {"pixel_values": IMAGES[..., :2], "interpolate_pos_encoding": True}, "at least one patch"),
-    (VIT, "bool_masked_pos", {"bool_masked_pos": np.ones((2, 4))}, "no mask token"),
-    (VIT, "head_mask", {"head_mask": np.ones((5, 2))}, r"\(layers, heads\) = \(2, 2\)"),
-    (VIT, "head_mask", {"head_mask": np.full((2, 2), np.nan)}, "NaN or infinite"),
-    (MIM, "bool_masked_pos", {"bool_masked_pos": np.ones((1, 4))}, r"\(2, 4\), got \(1, 4\)|encoder_stride"),
-    (CLASSIFIER, "labels", {"labels": np.array([0, 3])}, "0 to 2.*got 0 to 3"),
-    (CLASSIFIER, "labels", {"labels": np.array([-1, 0])}, "0 to 2.*got -1 to 0"),
-    (CLASSIFIER, "labels", {"labels": np.array([-100, -100])}, "every label is -100"),
-    (CLASSIFIER, "labels", {"labels": np.array([0])}, r"got \(1,\)"),
-    (CLASSIFIER, "labels", {"labels": np.array([0.0, 1.0])}, r"\(2, 3\).*got \(2,\)|class indices"),
-    (CLASSIFIER, "labels", {"labels": np.zeros((2, 5))}, r"\(2, 3\).*got \(2, 5\)"),
-    (MAE, "noise", {"noise": np.zeros((1, 4))}, r"\(2, 4\), got \(1, 4\)"),
-    (MAE, "noise", {"noise": np.zeros((2, 5))}, r"\(2, 4\), got \(2, 5\)"),
-    (MAE, "noise", {"noise": np.full((2, 4), np.nan)}, "8 of 8 NaN"),
-    (MAE, "mask_ratio", {"mask_ratio": 1.5}, "1.5"),
-    (MAE, "mask_ratio", {"mask_ratio": -0.5}, "-0.5"),
-    (MAE, "mask_ratio", {"mask_ratio": 0}, "0"),
-    (MAE, "mask_ratio", {"mask_ratio": 0.99}, "0.99"),
-    (MAE, "pixel_values", {"pixel_values": IMAGES[:, :, :4]}, "8x8 pixels.*got 4x8"),
-]
-for number, (cls, what, inputs, why) in enumerate(CALLS):
+for number, (cls, what, inputs, why) in enumerate(CALLS + VALUES):
     add("calls", f"{number} {cls} {what}", nothing, call(cls, **inputs), "InputError", f"{cls}: {what}|{what}", why)
 
 

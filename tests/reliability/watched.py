@@ -139,9 +139,10 @@ def fork(case) -> dict:
 
 def serve() -> None:
     """Answers names of cases until stdin ends."""
+    from bad_calls import CLASSIFIER, MAE, MIM, VIT
     from reliability import bad_inputs
 
-    for cls in (bad_inputs.VIT, bad_inputs.MIM, bad_inputs.CLASSIFIER, bad_inputs.MAE):  # what the first call loads
+    for cls in (VIT, MIM, CLASSIFIER, MAE):  # what the first call loads
         bad_inputs.call(cls)(Path())
     for line in sys.stdin:
         print(json.dumps(fork(bad_inputs.CASES[line.strip()])), flush=True)

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from bad_calls import CALLS, IMAGES, small_config
 from tf_models import FIELDS, PATCHES, make_inputs, make_model
 
 import vit_tf
@@ -183,3 +184,11 @@ def test_functional_models(name):
     expected = model(**inputs, output_hidden_states=True)
     check_same(outer(inputs), expected, 1e-5)
     check_same(outer.predict(inputs, verbose=0).hidden_states, tuple(expected.hidden_states), 1e-5)
+
+
+@pytest.mark.parametrize("number", range(len(CALLS)))
+def test_graphs_refuse_with_the_words_of_plain_calls(number):
+    name, _, inputs, why = CALLS[number]
+    model = getattr(vit_tf, f"TF{name}")(small_config(name))
+    with pytest.raises(InputError, match=why):
+        tf.function(model)(**{"pixel_values": IMAGES, **inputs})

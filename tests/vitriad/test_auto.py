@@ -6,11 +6,13 @@ import sys
 from types import ModuleType, SimpleNamespace
 
 import pytest
+from backends import INSTALLED
 
-import vit_torch
 import vitriad
 from vit_core.errors import BackendError, CheckpointError, ConfigError, InputError
 from vitriad import models
+from vitriad.auto import model_class
+from vitriad.backends import BACKENDS
 
 DIGITS = models.FOLDER / "digits-vit"
 SMALL = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8, "image_size": 8}
@@ -44,56 +46,61 @@ def named(tmp_path, architectures):
     return folder
 
 
-def test_load_takes_the_class_from_the_checkpoint_and_passes_options_on():
-    model = vitriad.load(DIGITS, "torch", attn_implementation="eager")
-    assert type(model) is vit_torch.ViTForImageClassification
+@pytest.fixture(params=INSTALLED)
+def backend(request):
+    return request.param
+
+
+def test_load_takes_the_class_from_the_checkpoint_and_passes_options_on(backend):
+    model = vitriad.load(DIGITS, backend, attn_implementation="eager")
+    assert type(model) is model_class("ViTForImageClassification", backend)
     assert model.config.attn_implementation == "eager"
 
 
 @pytest.mark.parametrize("name", ["TFViTModel", "FlaxViTModel", "ViTModel"])
-def test_load_takes_the_names_of_every_framework(tmp_path, name):
-    assert type(vitriad.load(named(tmp_path, [name, "SomethingElse"]), "torch")) is vit_torch.ViTModel
+def test_load_takes_the_names_of_every_framework(tmp_path, name, backend):
+    assert type(vitriad.load(named(tmp_path, [name, "SomethingElse"]), backend)) is model_class("ViTModel", backend)
 
 
 @pytest.mark.parametrize("architectures", [None, [], ["ResNetModel"], ["ViTModel", "ViTForImageClassification"]])
-def test_load_falls_back_to_nothing(tmp_path, architectures):
+def test_load_falls_back_to_nothing(tmp_path, architectures, backend):
     with pytest.raises(CheckpointError, match="Name one of ViTModel, ViTForImageClassification") as error:
-        vitriad.load(named(tmp_path, architectures), "torch")
+        vitriad.load(named(tmp_path, architectures), backend)
     assert len(str(error.value).splitlines()) <= 3
 
 
 @pytest.mark.parametrize(("auto", "config", "expected"), TASKS)
-def test_auto_class_follows_the_type_of_the_configuration(tmp_path, auto, config, expected):
-    fresh = getattr(vitriad, auto).from_config(config, backend="torch")
-    assert type(fresh) is getattr(vit_torch, expected)
+def test_auto_class_follows_the_type_of_the_configuration(tmp_path, auto, config, expected, backend):
+    fresh = getattr(vitriad, auto).from_config(config, backend=backend)
+    assert type(fresh) is model_class(expected, backend)
     fresh.save_pretrained(tmp_path / "model")
-    loaded = getattr(vitriad, auto).from_pretrained(tmp_path / "model", backend="torch", hidden_dropout_prob=0.5)
+    loaded = getattr(vitriad, auto).from_pretrained(tmp_path / "model", backend=backend, hidden_dropout_prob=0.5)
     assert type(loaded) is type(fresh)
     assert loaded.config.hidden_dropout_prob == 0.5
 
 
-def test_configuration_of_the_caller_decides(tmp_path):
-    vitriad.AutoModel.from_config(VIT, backend="torch").save_pretrained(tmp_path)
+def test_configuration_of_the_caller_decides(tmp_path, backend):
+    vitriad.AutoModel.from_config(VIT, backend=backend).save_pretrained(tmp_path)
     with pytest.raises(
         ConfigError, match="AutoModelForPreTraining: expected a configuration of type vit_mae, got 'vit'"
     ):
-        vitriad.AutoModelForPreTraining.from_pretrained(tmp_path, "torch")
-    model = vitriad.AutoModelForPreTraining.from_pretrained(tmp_path, "torch", config=MAE)
-    assert type(model) is vit_torch.ViTMAEForPreTraining
+        vitriad.AutoModelForPreTraining.from_pretrained(tmp_path, backend)
+    model = vitriad.AutoModelForPreTraining.from_pretrained(tmp_path, backend, config=MAE)
+    assert type(model) is model_class("ViTMAEForPreTraining", backend)
 
 
-def test_auto_is_the_first_backend_that_works_and_says_so_once(caplog, only):
-    only("torch", "flax")
-    assert type(vitriad.load(DIGITS)) is vit_torch.ViTForImageClassification
-    assert [record.getMessage() for record in caplog.records] == ["vitriad: backend torch"]
+def test_auto_is_the_first_backend_that_works_and_says_so_once(caplog, only, backend):
+    only(BACKENDS[backend].framework, "something else")
+    assert type(vitriad.load(DIGITS)) is model_class("ViTForImageClassification", backend)
+    assert [record.getMessage() for record in caplog.records] == [f"vitriad: backend {backend}"]
 
 
-@pytest.mark.parametrize("backend", ["torch", "tf", "flax"])
-def test_missing_framework_names_the_command_that_installs_it(only, backend):
+@pytest.mark.parametrize("missing", BACKENDS)
+def test_missing_framework_names_the_command_that_installs_it(only, missing):
     only()
     with pytest.raises(BackendError) as error:
-        vitriad.load(DIGITS, backend)
-    assert f"pip install 'vitriad[{backend}]'" in str(error.value)
+        vitriad.load(DIGITS, missing)
+    assert f"pip install 'vitriad[{missing}]'" in str(error.value)
 
 
 def test_no_framework_at_all_names_every_command(only):

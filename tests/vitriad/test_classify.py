@@ -7,10 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from backends import INSTALLED
 from PIL import Image
 
-import vit_torch
 import vitriad
+from conversion import load
+from vit_core.reference import forward
+from vit_core.tensors import to_numpy
 from vitriad import models
 from vitriad.cli import main
 
@@ -40,6 +43,18 @@ def test_one_json_line_per_image_in_order(capsys):
         assert line["top"][0] == {"label": line["label"], "score": line["score"]}
         assert scores == sorted(scores, reverse=True)
         assert (len(scores), min(scores) >= 0, sum(scores) <= 1 + 1e-9) == (4, True, True)
+
+
+@pytest.mark.parametrize("backend", INSTALLED)
+def test_scores_are_those_of_the_oracle_in_every_backend(capsys, backend):
+    lines = classify(capsys, "--backend", backend, "--top-k", 10, *FILES)
+    (config, tensors, _), processor = load(DIGITS), vitriad.AutoImageProcessor.from_pretrained(DIGITS)
+    scans = [np.asarray(Image.open(file)) for file in FILES]
+    pixels = processor(scans, input_data_format="none", return_tensors="np")["pixel_values"]
+    odds = np.exp(forward("ViTForImageClassification", config, tensors, pixels)["logits"])
+    for line, expected in zip(lines, odds / odds.sum(axis=1, keepdims=True), strict=True):
+        scores = {entry["label"]: entry["score"] for entry in line["top"]}
+        np.testing.assert_allclose([scores[label] for label in "0123456789"], expected, rtol=0, atol=1e-5)
 
 
 def test_scores_are_probabilities_of_all_classes(capsys):
@@ -136,16 +151,17 @@ def test_sixteen_bits_are_scaled_rather_than_clipped(capsys, tmp_path):
 @pytest.mark.parametrize(("convert", "status"), [(None, 0), (True, 0), (False, 3)])
 def test_rgb_model_takes_grayscale_images_unless_its_processor_says_no(capsys, tmp_path, convert, status):
     sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 8, "patch_size": 4}
-    vit_torch.ViTForImageClassification(vitriad.ViTConfig(**sizes, num_labels=3)).save_pretrained(tmp_path)
+    config = vitriad.ViTConfig(**sizes, num_labels=3)
+    vitriad.AutoModelForImageClassification.from_config(config).save_pretrained(tmp_path)
     vitriad.ViTImageProcessor(size=8, do_convert_rgb=convert).save_pretrained(tmp_path)
     assert main(["classify", "--model", str(tmp_path), str(FILES[0])]) == status
 
 
 def test_several_labels_per_image_are_scored_one_by_one(capsys, tmp_path):
     (line,) = classify(capsys, "--model", changed(tmp_path, problem_type="multi_label_classification"), FILES[0])
-    model, processor = vitriad.load(DIGITS, "torch"), vitriad.AutoImageProcessor.from_pretrained(DIGITS)
-    pixels = processor(np.asarray(Image.open(FILES[0])), input_data_format="none", return_tensors="pt")["pixel_values"]
-    logit = model(pixels).logits.max().item()
+    model, processor = vitriad.load(DIGITS), vitriad.AutoImageProcessor.from_pretrained(DIGITS)
+    pixels = processor(np.asarray(Image.open(FILES[0])), input_data_format="none", return_tensors="np")["pixel_values"]
+    logit = to_numpy(model(pixel_values=pixels).logits).max()
     np.testing.assert_allclose(line["score"], 1 / (1 + np.exp(-logit)), rtol=1e-6)
 
 
@@ -166,7 +182,7 @@ def test_models_without_classes_are_refused(capsys, tmp_path, fields, reason):
 
 def test_a_classifier_that_was_never_trained_is_refused(capsys, tmp_path):
     config = vitriad.AutoConfig.from_pretrained(DIGITS)
-    vit_torch.ViTModel(config).save_pretrained(tmp_path)
+    vitriad.AutoModel.from_config(config).save_pretrained(tmp_path)
     config.architectures = ["ViTForImageClassification"]
     config.save_pretrained(tmp_path)
     assert main(["classify", "--model", str(tmp_path), str(FILES[0])]) == 1

@@ -7,17 +7,19 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from backends import INSTALLED
 from PIL import Image
 
-import vit_torch
 from vitriad import doctor, models
+from vitriad.auto import model_class
+from vitriad.backends import BACKENDS
 from vitriad.cli import main
 
 
 def test_demo_classifies_and_draws(capsys, tmp_path):
     assert main(["demo", "--output", str(tmp_path / "out")]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split()[:3] == ["file", "true", "torch"]
+    assert lines[0].split()[:3] == ["file", "true", INSTALLED[0]]
     rows = [line.split() for line in lines[1:21]]
     assert [true == predicted for _, true, predicted, *_ in rows].count(True) >= 19
     assert {path.name for path in (tmp_path / "out").rglob("*.png")} == {
@@ -30,21 +32,23 @@ def test_demo_classifies_and_draws(capsys, tmp_path):
 
 
 def test_demo_compares_backends(capsys, tmp_path, monkeypatch):
-    """A second backend that computes the same: the first one under another name."""
+    """Two backends that compute the same: the first one, and it again under the name of another."""
+    one, other = INSTALLED[0], next(name for name in reversed(BACKENDS) if name != INSTALLED[0])
     names = ("ViTForImageClassification", "ViTMAEForPreTraining")
-    twin = SimpleNamespace(**{f"Flax{name}": getattr(vit_torch, name) for name in names})
-    monkeypatch.setitem(sys.modules, "vit_flax", twin)
-    monkeypatch.setattr("vitriad.auto.find_spec", lambda name: name != "tensorflow" or None)
+    twin = SimpleNamespace(**{BACKENDS[other].prefix + name: model_class(name, one) for name in names})
+    monkeypatch.setitem(sys.modules, BACKENDS[other].package, twin)
+    both = {BACKENDS[name].framework for name in (one, other)}
+    monkeypatch.setattr("vitriad.auto.find_spec", lambda name: name in both or None)
     assert main(["demo", "--output", str(tmp_path)]) == 0
     text = capsys.readouterr().out
-    assert "torch and flax: logits differ by at most 0.0e+00" in text
+    assert f"{one} and {other}: logits differ by at most 0.0e+00" in text
     assert text.count("mean squared error on removed patches") == 2
 
 
 def test_doctor_reports_as_json(capsys):
     assert main(["doctor", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert "cpu" in found["backends"]["torch"]["devices"]
+    assert ["cpu" in str(found["backends"][name]["devices"]).lower() for name in INSTALLED] == [True] * len(INSTALLED)
     assert {"vitriad", "numpy", "pillow", "torch", "keras", "jax"} <= found["versions"].keys()
     assert found["python"] == sys.version.split()[0]
     assert "KERAS_BACKEND" in found["environment"]
