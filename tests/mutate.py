@@ -18,7 +18,11 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("vit_core", "vit_torch", "vit_tf", "vit_flax", "conversion", "vitriad", "tests")
-SUITES = {"vit_torch": ["tests/vit_torch/test_parity.py"], "vit_core": ["tests/vit_core/test_reference.py"]}
+SUITES = {
+    "vit_torch": ["tests/vit_torch/test_parity.py"],
+    "vit_tf": ["tests/vit_tf/test_parity.py", "-k", "test_outputs or test_gradients"],
+    "vit_core": ["tests/vit_torch/test_parity.py", "tests/vit_core/test_reference.py"],
+}
 
 
 class Fault(NamedTuple):
@@ -142,6 +146,124 @@ FAULTS = [
     ),
 ]
 
+# The same mistakes in the words of Keras and TensorFlow.
+FAULTS += [
+    Fault("tanh GELU", "vit_tf/activations.py", "(1 + ops.erf(x * math.sqrt(0.5)))", "(1 + ops.tanh(x * 0.85))"),
+    Fault("softmax scale forgotten", "vit_tf/vit.py", "(0, 1, 3, 2))) * self.head_dim**-0.5", "(0, 1, 3, 2)))"),
+    Fault("sdpa scale forgotten", "vit_tf/vit.py", "query = query * self.head_dim**-0.5", "query = query * 1.0"),
+    Fault(
+        "query and key swapped",
+        "vit_tf/vit.py",
+        'for name in ("query", "key", "value")\n        )  #',
+        'for name in ("key", "query", "value")\n        )  #',
+    ),
+    Fault(
+        "default LayerNorm epsilon",
+        "vit_tf/vit.py",
+        'self.layernorm_after = nn.layer_norm(hidden_size, config.layer_norm_eps, "',
+        'self.layernorm_after = nn.layer_norm(hidden_size, 1e-3, "',
+    ),
+    Fault(
+        "norms swapped",
+        "vit_tf/vit.py",
+        "self.layernorm_before(hidden_states), head_mask",
+        "self.layernorm_after(hidden_states), head_mask",
+    ),
+    Fault(
+        "post-norm residual",
+        "vit_tf/vit.py",
+        'self.intermediate["dense"](self.layernorm_after(hidden_states))',
+        'self.intermediate["dense"](hidden_states)',
+    ),
+    Fault(
+        "lost output bias",
+        "vit_tf/vit.py",
+        'return self.attention_output["dense"](context), probabilities',
+        'return ops.matmul(context, self.attention_output["dense"].kernel), probabilities',
+    ),
+    Fault(
+        "head mask before softmax",
+        "vit_tf/vit.py",
+        "probabilities = probabilities * ops.take(head_mask, self.heads, axis=1)",
+        "probabilities = ops.softmax(scores + ops.take(head_mask, self.heads, axis=1))",
+    ),
+    Fault(
+        "columns before rows in positions",
+        "vit_tf/vit.py",
+        '"ri,cj,ijh->rch", rows, columns, grid)',
+        '"ri,cj,ijh->crh", rows, columns, grid)',
+    ),
+    Fault(
+        "mask token where kept",
+        "vit_tf/vit.py",
+        "embeddings * (1 - masked) + self.mask_token * masked",
+        "embeddings * masked + self.mask_token * (1 - masked)",
+    ),
+    Fault(
+        "hidden state after the final norm",
+        "vit_tf/vit.py",
+        "            all_hidden_states.append(hidden_states)\n",
+        "            all_hidden_states.insert(0, hidden_states)\n",
+    ),
+    Fault(
+        "pooler on the last token",
+        "vit_tf/vit.py",
+        "self.dense(hidden_states[:, 0])",
+        "self.dense(hidden_states[:, -1])",
+    ),
+    Fault(
+        "classifier on the mean",
+        "vit_tf/vit.py",
+        "features = encoded.last_hidden_state[:, 0]",
+        "features = ops.mean(encoded.last_hidden_state, axis=1)",
+    ),
+    Fault(
+        "ignored labels counted",
+        "vit_tf/layers.py",
+        "ops.sum(losses) / ops.cast(ops.count_nonzero(kept), losses.dtype)",
+        "ops.mean(losses)",
+    ),
+    Fault(
+        "MIM loss over all pixels",
+        "vit_tf/vit.py",
+        "ops.sum(error * mask) / (ops.sum(mask) + 1e-5)",
+        "ops.sum(error) / (ops.sum(mask) + 1e-5)",
+    ),
+    Fault(
+        "pixels shuffled as tf.nn.depth_to_space does",
+        "vit_tf/layers.py",
+        "(batch, rows, columns, channels, step, step))\n        pixels = ops.transpose(pixels, (0, 3, 1, 4, 2, 5))",
+        "(batch, rows, columns, step, step, channels))\n        pixels = ops.transpose(pixels, (0, 5, 1, 3, 2, 4))",
+    ),
+    Fault("off-by-one mask", "vit_tf/vit_mae.py", "ids_restore >= kept", "ids_restore > kept"),
+    Fault(
+        "most noise kept",
+        "vit_tf/vit_mae.py",
+        'tf.argsort(noise, axis=1, direction="ASCENDING"',
+        'tf.argsort(noise, axis=1, direction="DESCENDING"',
+    ),
+    Fault(
+        "class token without its position",
+        "vit_tf/vit_mae.py",
+        "ops.cast(self.cls_token, self.compute_dtype) + positions[:, :1]",
+        "ops.cast(self.cls_token, self.compute_dtype)",
+    ),
+    Fault("decoder not unshuffled", "vit_tf/vit_mae.py", "take(shuffled, ids_restore)", "shuffled"),
+    Fault("biased variance", "vit_tf/vit_mae.py", "/ (target.shape[-1] - 1)", "/ target.shape[-1]"),
+    Fault(
+        "loss over kept patches",
+        "vit_tf/vit_mae.py",
+        "ops.sum(error * mask) / ops.sum(mask)",
+        "ops.sum(error * (1 - mask)) / ops.sum(mask)",
+    ),
+    Fault(
+        "channels before pixels in a patch",
+        "vit_tf/vit_mae.py",
+        "ops.transpose(patches, (0, 2, 4, 3, 5, 1))",
+        "ops.transpose(patches, (0, 2, 4, 1, 3, 5))",
+    ),
+]
+
 
 def plant(fault: Fault, scratch: Path) -> int:
     """Copies the project to `scratch` with the fault in it; returns the line it stands on."""
@@ -157,8 +279,8 @@ def plant(fault: Fault, scratch: Path) -> int:
 
 def is_caught(fault: Fault, scratch: Path) -> bool:
     """Whether the suite fails on the copy."""
-    suites = SUITES["vit_torch"] + (SUITES["vit_core"] if fault.file.startswith("vit_core") else [])
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *suites]
+    suite = SUITES[fault.file.partition("/")[0]]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *suite]
     environment = {**os.environ, "PYTHONPATH": str(scratch), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(command, cwd=scratch, env=environment, capture_output=True, text=True)
     if done.returncode not in (0, 1):  # 1: tests failed. Anything else: they did not run
