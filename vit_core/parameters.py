@@ -77,6 +77,17 @@ BASE_PREFIX = "vit."  # in front of the encoder's names in every class that has 
 _ZEROS, _ONES = Initialiser("constant", 0.0), Initialiser("constant", 1.0)
 _SINCOS = Initialiser("sincos")
 
+# Activations with parameters -> name, shape, the reference's starting value and trainability of each.
+ACTIVATION_PARAMETERS: dict[str, dict[str, tuple[tuple[int, ...], Initialiser, bool]]] = {
+    "prelu": {"weight": ((1,), Initialiser("constant", 0.25), True)},
+    "xielu": {
+        "alpha_p": ((1,), Initialiser("constant", math.log(math.expm1(0.8))), True),
+        "alpha_n": ((1,), Initialiser("constant", math.log(math.expm1(0.8 - 0.5))), True),
+        "beta": ((), Initialiser("constant", 0.5), False),
+        "eps": ((), Initialiser("constant", -1e-6), False),
+    },
+}
+
 
 def class_name(cls: str | type) -> str:
     """The canonical name of a model class of any backend, or of a subclass of one: "TFViTModel" -> "ViTModel".
@@ -207,36 +218,34 @@ def _norm(prefix: str, hidden: int, part: str = "encoder") -> list[Parameter]:
 
 
 def _activation(prefix: str, name: object, part: str) -> list[Parameter]:
-    """The parameters of the two activations that have any, with the reference's starting values."""
-    values: dict[str, tuple[tuple[int, ...], float, bool]] = {}
-    if name == "prelu":
-        values = {"weight": ((1,), 0.25, True)}
-    elif name == "xielu":
-        alpha_p, alpha_n = math.log(math.expm1(0.8)), math.log(math.expm1(0.8 - 0.5))
-        values = {
-            "alpha_p": ((1,), alpha_p, True),
-            "alpha_n": ((1,), alpha_n, True),
-            "beta": ((), 0.5, False),
-            "eps": ((), -1e-6, False),
-        }
+    """The parameters of the two activations that have any."""
+    rows = ACTIVATION_PARAMETERS.get(name, {}) if isinstance(name, str) else {}
     return [
-        Parameter(f"{prefix}.{key}", shape, "scalar", Initialiser("constant", value), trainable, part)
-        for key, (shape, value, trainable) in values.items()
+        Parameter(f"{prefix}.{key}", shape, "scalar", init, trainable, part)
+        for key, (shape, init, trainable) in rows.items()
     ]
 
 
-def _weights_of(config: PretrainedConfig) -> Initialiser:
+def weights_of(config: PretrainedConfig) -> Initialiser:
+    """How weights of layers and tokens are filled; the patch projection has its own way."""
     if not config.initializer_range:  # frameworks divide by it
         return _ZEROS
     return Initialiser("normal" if isinstance(config, ViTMAEConfig) else "trunc_normal", config.initializer_range)
 
 
+def patch_weights_of(config: PretrainedConfig) -> Initialiser:
+    """How the patch projection is filled: in ViTMAE by Xavier's rule on the flattened kernel."""
+    if not isinstance(config, ViTMAEConfig):
+        return weights_of(config)
+    pixels = math.prod(pair(config.patch_size)) * config.num_channels
+    return Initialiser("uniform", math.sqrt(6 / (config.hidden_size + pixels)))
+
+
 def _encoder(prefix: str, config: PretrainedConfig, mask_token: bool, pooler: bool) -> Iterator[Parameter]:
     is_mae = isinstance(config, ViTMAEConfig)
-    hidden, init = config.hidden_size, _weights_of(config)
+    hidden, init = config.hidden_size, weights_of(config)
     rows, columns = patch_grid(config)
-    patch_shape = (config.num_channels, *pair(config.patch_size))
-    patch_init = Initialiser("uniform", math.sqrt(6 / (hidden + math.prod(patch_shape)))) if is_mae else init
+    patch_shape, patch_init = (config.num_channels, *pair(config.patch_size)), patch_weights_of(config)
     at = f"{prefix}embeddings"
     yield Parameter(f"{at}.cls_token", (1, 1, hidden), "token", init)
     if mask_token:
@@ -259,7 +268,7 @@ def _layer(
     prefix: str, config: PretrainedConfig, hidden: int, attention: int, mlp: int, part: str
 ) -> Iterator[Parameter]:
     """One transformer layer; `attention` is the width of the heads that are left after pruning."""
-    init = _weights_of(config)
+    init = weights_of(config)
     yield from _norm(f"{prefix}.layernorm_before", hidden, part)
     for projection in ("query", "key", "value"):
         yield from _linear(f"{prefix}.attention.attention.{projection}", attention, hidden, init, config.qkv_bias, part)
@@ -275,19 +284,19 @@ def _layer(
 def _classifier(config: PretrainedConfig) -> list[Parameter]:
     if config.num_labels == 0:  # the head is an identity
         return []
-    return _linear("classifier", config.num_labels, config.hidden_size, _weights_of(config), part="classifier")
+    return _linear("classifier", config.num_labels, config.hidden_size, weights_of(config), part="classifier")
 
 
 def _mim_decoder(config: PretrainedConfig) -> list[Parameter]:
     out = config.encoder_stride**2 * config.num_channels
     return [
-        Parameter("decoder.0.weight", (out, config.hidden_size, 1, 1), "conv", _weights_of(config), part="decoder"),
+        Parameter("decoder.0.weight", (out, config.hidden_size, 1, 1), "conv", weights_of(config), part="decoder"),
         Parameter("decoder.0.bias", (out,), "bias", _ZEROS, part="decoder"),
     ]
 
 
 def _mae_decoder(config: PretrainedConfig) -> Iterator[Parameter]:
-    hidden, init = config.decoder_hidden_size, _weights_of(config)
+    hidden, init = config.decoder_hidden_size, weights_of(config)
     rows, columns = patch_grid(config)
     yield Parameter("decoder.mask_token", (1, 1, hidden), "token", init, part="decoder")
     positions = (1, 1 + rows * columns, hidden)

@@ -24,6 +24,8 @@ from keras.src.backend.common.global_state import get_global_attribute
 from tensorflow import Tensor
 
 import conversion
+from conversion.layouts import AXES as LAYOUTS
+from conversion.layouts import canonical_axes, from_canonical
 from vit_core.config import PretrainedConfig, pair
 from vit_core.errors import CheckpointError, InputError
 from vit_core.image_processing import ViTImageProcessor
@@ -49,12 +51,9 @@ Model = TypeVar("Model", bound="TFViTPreTrainedModel")
 
 SERIALISABLE = keras.saving.register_keras_serializable(package="vitriad")
 
-# Keras' words in the paths of weights -> the canonical ones, and Keras' layouts: canonical axes in Keras' order.
+# Keras' words in the paths of weights -> the canonical ones.
 WORDS = {"kernel": "weight", "gamma": "weight", "beta": "bias"}
-AXES: dict[Kind, tuple[int, ...]] = {"linear": (1, 0), "conv": (2, 3, 1, 0)}
 TRANSPOSERS = 2  # threads: memory is what they wait for
-STRIP = 64  # rows that are transposed at a time, which fit into a cache
-ALIGNMENT = 2**21  # bytes: of huge pages, in which memory comes much faster; TensorFlow asks for 64
 KEPT_GRAPHS = 16  # compiled calls of a model; one is made per image size and set of arguments
 GRAPH_SETTINGS = ("dtype_policy", "rate", "activation", "epsilon", "heads", "implementation", "checkpointing")
 TENSORS = ("pixel_values", "bool_masked_pos", "head_mask", "labels", "noise")  # arguments of calls
@@ -105,28 +104,21 @@ def laid_out(table: Mapping[str, Parameter], tensors: Mapping[str, Any]) -> Iter
     """Models made in here start with these tensors (by canonical name), which threads bring into Keras' layout."""
     pool = ThreadPoolExecutor(TRANSPOSERS)
     try:
-        ready = {
-            name: pool.submit(_laid_out, tensor, AXES.get(table[name].kind)).result for name, tensor in tensors.items()
-        }
+        ready = {name: pool.submit(_laid_out, tensor, table[name].kind).result for name, tensor in tensors.items()}
         with setting(_tensors, ready):
             yield
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _laid_out(value: Any, axes: tuple[int, ...] | None) -> Any:
-    """A tensor in Keras' layout. TensorFlow takes over the memory that NumPy transposed a matrix into."""
+def _laid_out(value: Any, kind: Kind) -> Any:
+    """A tensor in Keras' layout. TensorFlow takes over the memory that NumPy transposed it into."""
+    axes = canonical_axes(kind, "keras")
     if axes is None:
         return value
-    if axes != (1, 0) or not isinstance(value, np.ndarray) or value.dtype.name not in ("float32", "float64"):
+    if not isinstance(value, np.ndarray) or value.dtype.name == "bfloat16":  # which NumPy cannot hand over
         return tf.transpose(value, axes)
-    rows, columns = value.shape
-    spare = np.empty(value.nbytes + ALIGNMENT, np.uint8)
-    start = -spare.ctypes.data % ALIGNMENT
-    transposed = spare[start : start + value.nbytes].view(value.dtype).reshape(columns, rows)
-    for i in range(0, rows, STRIP):
-        transposed[:, i : i + STRIP] = value[i : i + STRIP].T
-    return tf.experimental.dlpack.from_dlpack(transposed.__dlpack__())
+    return tf.experimental.dlpack.from_dlpack(from_canonical(value, kind, "keras").__dlpack__())
 
 
 class Same:
@@ -321,10 +313,7 @@ class TFViTPreTrainedModel(PushToHub, keras.Model):
     def canonical_tensors(self) -> dict[str, Array]:
         """Canonical name -> values in the canonical layout: what `from_tensors` of every backend takes."""
         table = self.parameter_table()
-        return {
-            name: to_numpy(_transposed(weight.value, _inverse(table, name)))
-            for name, weight in self.named_weights().items()
-        }
+        return {name: _canonical(weight, table.get(name)) for name, weight in self.named_weights().items()}
 
     def get_config(self) -> dict[str, Any]:
         """What `from_config` makes the same model from, with fresh weights."""
@@ -728,14 +717,10 @@ def _any_batch(name: str, tensor: Tensor) -> tf.TensorSpec:
     return tf.TensorSpec(sides, tensor.dtype, name)
 
 
-def _transposed(value: Any, axes: tuple[int, ...] | None) -> Any:
-    return value if axes is None else tf.transpose(value, axes)  # five times as fast as NumPy
-
-
-def _inverse(table: Mapping[str, Parameter], name: str) -> tuple[int, ...] | None:
-    """The axes that bring Keras' layout of a weight back to the canonical one."""
-    axes = AXES.get(table[name].kind) if name in table else None
-    return axes and tuple(axes.index(axis) for axis in range(len(axes)))
+def _canonical(weight: keras.Variable, row: Parameter | None) -> Array:
+    """The values of a weight in the canonical layout; those of a weight that is not in the table as they are."""
+    axes = row and LAYOUTS["keras"].get(row.kind)
+    return to_numpy(tf.transpose(weight.value, axes) if axes else weight.value)  # five times as fast as NumPy
 
 
 def _policy(kwargs: dict[str, Any]) -> Any:
@@ -778,7 +763,7 @@ def _rebuild(dense: keras.layers.Dense, kernel: Array, bias: Array | None = None
 def _fresh(row: Parameter, config: PretrainedConfig, dtype: Any) -> Any:
     """Fresh values of a row in Keras' layout, from Keras' global seed."""
     kind, value = row.init
-    axes = AXES.get(row.kind, range(len(row.shape)))
+    axes = canonical_axes(row.kind, "keras") or range(len(row.shape))
     shape = tuple(row.shape[axis] for axis in axes)
     if kind == "trunc_normal":
         return _truncated_normal(shape, value, dtype)

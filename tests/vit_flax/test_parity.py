@@ -1,0 +1,73 @@
+"""Every output, hidden state, attention, loss and gradient of every class against the float64 oracle."""
+
+import jax
+import numpy as np
+import oracle
+import pytest
+
+import vit_flax
+from vit_core.tensors import to_numpy
+
+EVERYTHING = {"output_attentions": True, "output_hidden_states": True}
+
+
+@pytest.fixture(params=["float64", "float32"])
+def dtype(request):
+    with jax.enable_x64(request.param == "float64"):
+        yield request.param
+
+
+def build(case: oracle.Case, dtype: str) -> vit_flax.vit.FlaxViTPreTrainedModel:
+    tensors = {name: array.astype(dtype) for name, array in oracle.random_tensors(case).items()}
+    model = getattr(vit_flax, f"Flax{case.cls}").from_tensors(case.config, tensors, **case.options)
+    assert {leaf.dtype for leaf in jax.tree.leaves(model.params)} == {np.dtype(dtype)}
+    return model
+
+
+def as_numpy(output: dict) -> dict:
+    return {
+        name: tuple(map(to_numpy, value)) if isinstance(value, tuple) else to_numpy(value)
+        for name, value in output.items()
+    }
+
+
+def scalar(output: dict, case: oracle.Case) -> jax.Array:
+    """The number that is differentiated."""
+    if "loss" in output:
+        return output["loss"]
+    weights = oracle.projection(case)
+    return sum((output[name] * array.astype(output[name].dtype)).sum() for name, array in weights.items())
+
+
+@pytest.mark.parametrize("case", oracle.CASES, ids=lambda case: case.name)
+def test_outputs(case, dtype):
+    output = build(case, dtype)(**case.inputs, **EVERYTHING)
+    assert next(iter(output.values())).dtype == dtype
+    oracle.check_outputs(case, as_numpy(output), dtype)
+
+
+@pytest.mark.parametrize("case", oracle.CASES, ids=lambda case: case.name)
+def test_gradients(case, dtype):
+    model = build(case, dtype)
+    found = jax.grad(lambda params: scalar(model(**case.inputs, params=params), case))(model.params)
+    gradients = model.canonical_tensors(found)
+    frozen = {name for name, row in model.parameter_table().items() if not row.trainable}
+    for name in frozen:
+        np.testing.assert_array_equal(gradients.pop(name), 0, err_msg=name)
+    oracle.check_gradients(case, gradients, dtype)
+
+
+@pytest.mark.parametrize("case", oracle.CASES[::4], ids=lambda case: case.name)
+def test_the_kernel_of_jax_gives_the_same(case, monkeypatch):
+    kernel, calls = jax.nn.dot_product_attention, []
+    monkeypatch.setattr(jax.nn, "dot_product_attention", lambda *args, **kw: calls.append(kw) or kernel(*args, **kw))
+    model = build(case, "float32")
+    model.set_attn_implementation("sdpa")
+    with jax.numpy_dtype_promotion("standard"):  # the kernel promotes
+        output = model(**case.inputs)
+    decoder_layers = getattr(case.config, "decoder_num_hidden_layers", 0) if "PreTraining" in case.cls else 0
+    layers = 0 if "head_mask" in case.inputs else case.config.num_hidden_layers
+    assert len(calls) == layers + decoder_layers
+    want = oracle.expected(case)
+    got = as_numpy(output)
+    oracle.check_outputs(case, {**{name: want[name] for name in want if name not in got}, **got}, "float32")

@@ -1,0 +1,155 @@
+"""The modules that models are made of: Linen's own with no default left open, and what Linen does not have.
+
+Every parameter is created in float32 or wider; modules compute in `dtype`, to which they cast parameters and inputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jax import Array
+
+from vit_core.config import PretrainedConfig, patch_grid
+from vit_core.parameters import Initialiser, weights_of
+from vit_core.positions import sincos_table
+
+ZEROS, ONES = nn.initializers.zeros_init(), nn.initializers.ones_init()
+
+
+def wide(dtype: Any) -> np.dtype[Any]:
+    """float32, or float64 for float64: the dtype of parameters, softmax, losses and position resizing."""
+    return np.dtype(np.float64 if dtype == jnp.float64 else np.float32)
+
+
+def initialiser(init: Initialiser, config: PretrainedConfig | None = None) -> Callable[..., Array]:
+    """A function of (key, shape, dtype) that fills a fresh parameter; "sincos" needs the configuration's patch grid.
+
+    Differs: the truncated normal is cut at -2 and 2; jax.nn.initializers cut at two deviations and scale by the fan.
+    """
+    kind, value = init
+
+    def fill(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
+        if kind == "trunc_normal":
+            return value * jax.random.truncated_normal(key, -2 / value, 2 / value, shape, dtype)
+        if kind == "normal":
+            return value * jax.random.normal(key, shape, dtype)
+        if kind == "uniform":
+            return jax.random.uniform(key, shape, dtype, minval=-value, maxval=value)
+        if kind == "sincos":
+            return jnp.asarray(sincos_table(shape[-1], *patch_grid(config)), dtype)
+        return jnp.full(shape, value, dtype)
+
+    return fill
+
+
+def linear(config: PretrainedConfig, units: int, dtype: Any, use_bias: bool = True) -> nn.Dense:
+    """A dense layer. Matrix products follow `jax.default_matmul_precision`: only CPUs have full float32 by default."""
+    return nn.Dense(
+        units,
+        use_bias=use_bias,
+        dtype=dtype,
+        param_dtype=wide(dtype),
+        precision=None,
+        kernel_init=initialiser(weights_of(config)),
+        bias_init=ZEROS,
+    )
+
+
+def convolution(
+    config: PretrainedConfig, features: int, window: tuple[int, int], dtype: Any, init: Initialiser | None = None
+) -> nn.Conv:
+    """A convolution of channels-last images whose windows do not overlap."""
+    return nn.Conv(
+        features,
+        kernel_size=window,
+        strides=window,
+        padding="VALID",
+        use_bias=True,
+        dtype=dtype,
+        param_dtype=wide(dtype),
+        precision=None,
+        kernel_init=initialiser(init or weights_of(config)),
+        bias_init=ZEROS,
+    )
+
+
+def layer_norm(config: PretrainedConfig, dtype: Any) -> nn.LayerNorm:
+    """A norm over the last axis, in float32 or wider.
+
+    Differs: the variance takes two passes; Flax's faster E[x^2] - E[x]^2 loses all digits where the mean is large.
+    """
+    return nn.LayerNorm(
+        epsilon=config.layer_norm_eps,
+        dtype=dtype,
+        param_dtype=wide(dtype),
+        use_bias=True,
+        use_scale=True,
+        bias_init=ZEROS,
+        scale_init=ONES,
+        reduction_axes=-1,
+        feature_axes=-1,
+        use_fast_variance=False,
+        force_float32_reductions=dtype != jnp.float64,
+    )
+
+
+class Module(nn.Module):
+    """A module with parameters of its own. Subclasses have a field `dtype`."""
+
+    def parameter(self, name: str, shape: tuple[int, ...], init: Any, trainable: bool = True) -> Array:
+        """One parameter of this module, in the dtype of the computation; what is not trainable gets no gradient."""
+        fill = init if callable(init) else initialiser(init)
+        value = self.param(name, fill, shape, wide(self.dtype)).astype(self.dtype)
+        return value if trainable else jax.lax.stop_gradient(value)
+
+
+class ModuleDict(nn.Module):
+    """Modules by name, each given as the function that makes it: one more step in the paths of their parameters."""
+
+    makers: Mapping[str, Callable[[], Any]]
+
+    def setup(self) -> None:
+        """Makes the modules."""
+        for name, make in self.makers.items():
+            setattr(self, name, make())
+
+    @nn.nowrap
+    def __getitem__(self, name: str) -> Any:
+        return getattr(self, name)
+
+    @nn.nowrap
+    def values(self) -> list[Any]:
+        """The modules, in order."""
+        return [self[name] for name in self.makers]
+
+
+def stack(count: int, make: Callable[[int], Any]) -> ModuleDict:
+    """Modules named "0", "1", …: those of a list of torch."""
+    return ModuleDict({str(i): partial(make, i) for i in range(count)})
+
+
+def dropout(rate: float) -> nn.Dropout:
+    """Dropout of single numbers, by the keys named "dropout"."""
+    return nn.Dropout(rate=rate, broadcast_dims=(), rng_collection="dropout")
+
+
+def recomputed(layer: type[nn.Module]) -> Any:
+    """A ViTLayer whose activations are computed again in the backward pass."""
+    return nn.remat(layer, static_argnums=(3, 4))  # of __call__: output_attentions and deterministic
+
+
+def pixel_shuffle(patches: Array, step: int) -> Array:
+    """Spreads channels over pixels: (batch, rows, columns, channels * step * step) -> (batch, channels, height, width).
+
+    Differs: channels come first in the last axis, as in torch.
+    """
+    batch, rows, columns, depth = patches.shape
+    channels = depth // step**2
+    pixels = patches.reshape(batch, rows, columns, channels, step, step)
+    return pixels.transpose(0, 3, 1, 4, 2, 5).reshape(batch, channels, rows * step, columns * step)

@@ -1,0 +1,591 @@
+"""What every model of this backend shares: its door, calls, loading, saving, initialisation and pruning."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from flax.traverse_util import flatten_dict, unflatten_dict
+from jax import Array
+
+import conversion
+from conversion.layouts import canonical_axes, from_canonical, to_canonical
+from vit_core.config import PretrainedConfig, pair, patch_grid
+from vit_core.errors import CheckpointError, InputError
+from vit_core.inputs import (
+    check_class_indices,
+    check_head_mask,
+    check_labels,
+    check_per_patch,
+    check_pixel_values,
+    check_values,
+    is_checked,
+    warn_unseen,
+)
+from vit_core.parameters import Parameter, check_tensors, class_name, parameter_table, sincos_of
+from vit_core.positions import resize_matrix
+from vit_core.tensors import dtype_name, to_numpy
+from vit_core.upload import PushToHub
+from vit_flax.layers import initialiser, wide
+
+Params = Mapping[str, Any]  # a nested dict of arrays, in transformers' Flax tree
+Tensors = Mapping[str, Any]  # canonical name -> array in the canonical layout
+
+# Linen's words for parameters, by kind; the others keep their names.
+WORDS = {"linear": "kernel", "conv": "kernel", "norm_scale": "scale"}
+OPTIONS = ("add_pooling_layer", "use_mask_token")  # of a module that has them
+THREADS = 2  # that bring tensors into Flax' layout: memory is what they wait for
+
+
+def resize_matrices(old: tuple[int, int], new: tuple[int, int], dtype: Any) -> tuple[Array, Array]:
+    """The matrices that resize rows and columns of a position grid, in `wide(dtype)`."""
+    rows, columns = (jnp.asarray(resize_matrix(o, n), wide(dtype)) for o, n in zip(old, new, strict=True))
+    return rows, columns
+
+
+class FlaxViTPreTrainedModule(nn.Module):
+    """Base of the five modules.
+
+    Args:
+        config: of the model; what changes in it counts from the next trace on.
+        dtype: of the computation; parameters are float32 or wider.
+        checkpointing: whether the backward pass computes each layer anew.
+    """
+
+    config: Any
+    dtype: Any = jnp.float32
+    checkpointing: bool = False
+    model: ClassVar[str]  # name of the model class, for messages
+
+    # --- the door of __call__: static facts only, so that it holds under every transformation ------------------------
+
+    @nn.nowrap
+    def door(self, pixel_values: Array | None, interpolate: bool | None) -> tuple[Array, tuple[int, int]]:
+        """The images as (batch, channels, height, width) in the module's dtype, and their patch grid (rows, columns).
+
+        Raises:
+            InputError: no images, or they do not fit the model.
+        """
+        if pixel_values is None:
+            raise InputError(f"{self.model}: pixel_values: expected images, got None.")
+        pixel_values = jnp.asarray(pixel_values)
+        is_float = jnp.issubdtype(pixel_values.dtype, jnp.floating)
+        channels_last = check_pixel_values(
+            self.model, self.config, pixel_values.shape, is_float=is_float, interpolate=bool(interpolate)
+        )
+        if channels_last:
+            pixel_values = pixel_values.transpose(0, 3, 1, 2)
+        size = pixel_values.shape[2:]
+        warn_unseen(size, pair(self.config.patch_size))
+        return pixel_values.astype(self.dtype), patch_grid(self.config, size)
+
+    @nn.nowrap
+    def masked_door(
+        self, bool_masked_pos: Array | None, batch: int, grid: tuple[int, int], has_mask_token: bool
+    ) -> Array | None:
+        """bool_masked_pos, checked: (batch, patches).
+
+        Raises:
+            InputError: another shape, or the model has no mask token.
+        """
+        if bool_masked_pos is None:
+            return None
+        if not has_mask_token:
+            raise InputError(
+                f"{self.model}: bool_masked_pos: this model has no mask token; build it with use_mask_token=True."
+            )
+        check_per_patch(self.model, "bool_masked_pos", bool_masked_pos.shape, batch, grid[0] * grid[1])
+        return bool_masked_pos
+
+    @nn.nowrap
+    def head_mask_door(self, head_mask: Array | None) -> Array | None:
+        """head_mask as (layers, batch or 1, heads, tokens or 1, tokens or 1) in the module's dtype.
+
+        Raises:
+            InputError: another shape.
+        """
+        if head_mask is None:
+            return None
+        check_head_mask(self.model, self.config, head_mask.shape)
+        heads, layers = self.config.num_attention_heads, self.config.num_hidden_layers
+        if head_mask.ndim < 5:
+            head_mask = jnp.broadcast_to(head_mask.reshape(-1, heads), (layers, heads))[:, None, :, None, None]
+        layers, batch, _, rows, columns = head_mask.shape
+        return jnp.broadcast_to(head_mask.astype(self.dtype), (layers, batch, heads, rows, columns))
+
+
+class FlaxViTPreTrainedModel(PushToHub):
+    """Base of the five models: a pure module, and parameters for it.
+
+    Args:
+        config: of the class; the model keeps a copy.
+        input_shape: (batch, height, width, channels) of the images that parameters are initialised with; None means one
+            image of the config's size. No parameter depends on it.
+        seed: of the fresh parameters, and of the masks of a masked autoencoder.
+        dtype: of the computation; parameters are float32, or float64 for float64.
+        _do_init: whether the model holds parameters; without them every call takes `params=`.
+        **kwargs: options of the module: add_pooling_layer, use_mask_token.
+
+    Raises:
+        InputError: another configuration class or option, or a dtype that JAX is not set up for.
+    """
+
+    config_class: ClassVar[type[PretrainedConfig]]
+    module_class: ClassVar[type[FlaxViTPreTrainedModule]]
+    base_model_prefix: ClassVar[str] = "vit"
+    main_input_name: ClassVar[str] = "pixel_values"
+    framework: ClassVar[str] = "flax"
+
+    def __init__(
+        self,
+        config: PretrainedConfig,
+        input_shape: Sequence[int] | None = None,
+        seed: int = 0,
+        dtype: Any = jnp.float32,
+        _do_init: bool = True,
+        **kwargs: bool,
+    ) -> None:
+        if not isinstance(config, self.config_class):
+            raise InputError(
+                f"{type(self).__name__}: expected a {self.config_class.__name__}, got {type(config).__name__}.\n"
+                f"To load a checkpoint, use {type(self).__name__}.from_pretrained(...)."
+            )
+        config.validate()
+        warn_unseen(pair(config.image_size), pair(config.patch_size))
+        self.config: Any = deepcopy(config)
+        self.options = self._checked_options(kwargs)
+        self.dtype = _checked_dtype(type(self).__name__, dtype)
+        self.input_shape = tuple(input_shape or (1, *pair(config.image_size), config.num_channels))
+        self.key = jax.random.key(seed)
+        self.calls = 0  # of a masked autoencoder without noise: each has another mask
+        self.checkpointing = bool(self.config.extra.get("gradient_checkpointing"))
+        self._params: Params | None = self.init_weights(self.key, self.input_shape) if _do_init else None
+        self._compiled: tuple[Any, Any] | None = None
+
+    def _checked_options(self, options: Mapping[str, bool]) -> dict[str, bool]:
+        known = [name for name in OPTIONS if hasattr(self.module_class, name)]
+        if unknown := sorted(options.keys() - set(known)):
+            expected = f" Options are {', '.join(known)}." if known else ""
+            raise InputError(f"{type(self).__name__}: no option {unknown[0]!r}.{expected}")
+        return dict(options)
+
+    @property
+    def module(self) -> FlaxViTPreTrainedModule:
+        """The pure module: `model.module.apply({"params": params}, …)` is what calls compile."""
+        return self.module_class(self.config, self.dtype, self.checkpointing, **self.options)
+
+    # --- parameters --------------------------------------------------------------------------------------------------
+
+    @property
+    def params(self) -> Params:
+        """The parameters: a nested dict in transformers' Flax tree.
+
+        Raises:
+            InputError: there are none, or what is assigned does not fit the model.
+        """
+        if self._params is None:
+            raise InputError(
+                f"{type(self).__name__}: made with _do_init=False, so it holds no parameters.\nMake some with "
+                "init_weights(key, input_shape), or pass params= to the call."
+            )
+        return self._params
+
+    @params.setter
+    def params(self, params: Params) -> None:
+        got = {name: jnp.shape(leaf) for name, leaf in flatten_dict(params, sep=".").items()}
+        want = {name: leaf.shape for name, leaf in flatten_dict(self.params_shape_tree, sep=".").items()}
+        wrong = [f"{name} {got.get(name, 'missing')}" for name in want if got.get(name) != want[name]]
+        wrong += [f"{name} unknown" for name in got if name not in want]
+        if wrong:
+            raise InputError(f"{type(self).__name__}: params: {len(wrong)} do not fit: {', '.join(wrong[:5])}.")
+        self._params = params
+
+    @property
+    def params_shape_tree(self) -> Params:
+        """Shape and dtype of every parameter, computed without making one."""
+        rows = self.parameter_table().values()
+        return self._tree({row.name: jax.ShapeDtypeStruct(_shape(row), wide(self.dtype)) for row in rows})
+
+    @property
+    def required_params(self) -> set[tuple[str, ...]]:
+        """The path of every parameter."""
+        return set(flatten_dict(self.params_shape_tree))
+
+    def init_weights(
+        self, rng: Array, input_shape: Sequence[int] | None = None, params: Params | None = None
+    ) -> Params:
+        """Fresh parameters, in one compiled step.
+
+        Args:
+            rng: a key, typed or not.
+            input_shape: (batch, height, width, channels) of the images to trace with; None means the model's.
+            params: parameters that are kept as they are; only those missing in them are made.
+        """
+        images = jax.ShapeDtypeStruct(tuple(input_shape or self.input_shape), self.dtype)
+
+        def fresh(key: Array) -> Any:
+            streams = dict(zip(("params", "mask"), jax.random.split(key), strict=True))
+            return self.module.init(streams, jnp.zeros(images.shape, images.dtype))["params"]
+
+        if params is None:
+            return jax.jit(fresh)(rng)
+        kept = flatten_dict(params)
+        missing = [row for row in self.parameter_table().values() if _path(row) not in kept]
+        return unflatten_dict({**kept, **{_path(row): self._fresh(row, rng) for row in missing}})
+
+    def _fresh(self, row: Parameter, rng: Array) -> Array:
+        """Fresh values of one parameter, whatever others there are."""
+        if row.init.kind == "sincos":
+            return jnp.asarray(sincos_of(row, self.config), wide(self.dtype))
+        key = jax.random.fold_in(rng, list(self.parameter_table()).index(row.name))
+        return initialiser(row.init)(key, _shape(row), wide(self.dtype))
+
+    def parameter_table(self) -> dict[str, Parameter]:
+        """Every parameter of this model: canonical name -> shape, kind, initialiser, trainability."""
+        return parameter_table(self.config, type(self), **self.options)
+
+    def _tree(self, leaves: Mapping[str, Any]) -> Params:
+        """Canonical name -> leaf, as a tree."""
+        table = self.parameter_table()
+        return unflatten_dict({_path(table[name]): leaf for name, leaf in leaves.items()})
+
+    def to_bf16(self, params: Params, mask: Any = None) -> Params:
+        """The floating parameters in bfloat16; with a tree `mask` of bools only those that are True in it."""
+        return _cast(params, jnp.bfloat16, mask)
+
+    def to_fp16(self, params: Params, mask: Any = None) -> Params:
+        """The floating parameters in float16; with a tree `mask` of bools only those that are True in it."""
+        return _cast(params, jnp.float16, mask)
+
+    def to_fp32(self, params: Params, mask: Any = None) -> Params:
+        """The floating parameters in float32; with a tree `mask` of bools only those that are True in it."""
+        return _cast(params, jnp.float32, mask)
+
+    # --- loading and saving ------------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_tensors(cls, config: PretrainedConfig, tensors: Tensors, **options: Any) -> Self:
+        """A model with exactly these weights, copied.
+
+        Args:
+            config: a configuration of this class.
+            tensors: canonical name -> array, all of one floating dtype, which becomes the computation's.
+            **options: constructor options (add_pooling_layer, use_mask_token, seed, dtype).
+
+        Raises:
+            CheckpointError: a name is missing or unknown, or a shape is wrong.
+        """
+        dtype = next(iter(tensors.values())).dtype
+        model = cls(config, _do_init=False, **{"dtype": dtype_name(dtype), **options})
+        shapes = {name: array.shape for name, array in tensors.items()}
+        check_tensors(cls.__name__, model.parameter_table(), shapes)
+        model._params = model._placed({name: to_numpy(array) for name, array in tensors.items()})
+        return model
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, dtype: Any = jnp.float32, **kwargs: Any) -> Any:
+        """A model with the weights of a checkpoint.
+
+        Args:
+            pretrained_model_name_or_path: folder, or "owner/name" on the hub.
+            dtype: of the computation; parameters are float32, or float64 for float64. "auto" takes both from the file.
+            **kwargs: see `conversion.load_pretrained`: config, ignore_mismatched_sizes, strict, attn_implementation,
+                hub options, configuration overrides …; input_shape and seed as for the constructor. With
+                _do_init=False the result is (model, params), with output_loading_info=True info comes last.
+
+        Raises:
+            CheckpointError: the weights are missing, damaged or do not fit.
+            ConfigError: the configuration, with its overrides, is invalid.
+            InputError: a keyword that means nothing here.
+        """
+        wants_info, holds = kwargs.pop("output_loading_info", False), kwargs.pop("_do_init", True)
+        made = {name: kwargs.pop(name) for name in ("input_shape", "seed") if name in kwargs}
+        dtype = kwargs.pop("torch_dtype", None) or dtype
+        if not _is_auto(dtype):
+            dtype = _checked_dtype(cls.__name__, dtype)
+            kwargs["dtype"] = wide(dtype).name
+        else:
+            kwargs["dtype"] = "auto"
+        loaded = conversion.load_pretrained(pretrained_model_name_or_path, cls, kwargs, wait=False)
+        dtype = loaded.config.dtype if _is_auto(dtype) else dtype
+        model = cls(loaded.config, dtype=dtype, _do_init=False, **made, **loaded.options)
+        params = model.init_weights(model.key, params=model._placed(loaded.tensors))
+        loaded.check()  # before anybody gets the model
+        if holds:
+            model._params = params
+        result = (model,) if holds else (model, params)
+        result += (loaded.info,) if wants_info else ()
+        return result if len(result) > 1 else model
+
+    def _placed(self, tensors: Mapping[str, np.ndarray]) -> Params:
+        """Arrays on the default device, in Flax' layout, each copied once. XLA on a CPU takes over laid-out memory."""
+        table = self.parameter_table()
+        kinds = [table[name].kind for name in tensors]
+        with ThreadPoolExecutor(THREADS) as pool:  # which do not see JAX's settings: they hold for this thread
+            laid_out = pool.map(partial(from_canonical, convention="flax"), tensors.values(), kinds)
+            leaves = {
+                name: jnp.array(array, copy=True) if array is tensors[name] else jax.device_put(array)
+                for name, array in zip(tensors, laid_out, strict=True)
+            }
+        return self._tree(leaves)
+
+    def save_pretrained(
+        self,
+        save_directory: str | Path,
+        params: Params | None = None,
+        *,
+        max_shard_size: int | str = "5GB",
+        variant: str | None = None,
+        safe_serialization: bool = True,
+    ) -> None:
+        """Writes config.json and model.safetensors, which every backend and transformers load.
+
+        Args:
+            save_directory: folder, made where missing; an older checkpoint in it is replaced as a whole.
+            params: parameters to write instead of the model's.
+            max_shard_size: largest weight file, as bytes or as text like "5GB".
+            variant: infix of the file names, as in model.fp16.safetensors.
+            safe_serialization: must be True; nothing here writes pickles.
+
+        Raises:
+            ConfigError: a callable activation cannot be saved.
+            CheckpointError: the parameters do not fit the model, or the folder cannot be written.
+        """
+        if not safe_serialization:
+            raise CheckpointError("save_pretrained: safe_serialization=False writes a pickle; delete the argument.")
+        conversion.save_pretrained(
+            save_directory,
+            self.config,
+            self.canonical_tensors(params),
+            class_name=class_name(type(self)),
+            max_shard_size=max_shard_size,
+            variant=variant,
+        )
+
+    def canonical_tensors(self, params: Params | None = None) -> dict[str, np.ndarray]:
+        """Canonical name -> values in the canonical layout: what `from_tensors` of every backend takes.
+
+        Raises:
+            CheckpointError: `params` lack a parameter.
+        """
+        leaves = flatten_dict(self.params if params is None else params)
+        rows = self.parameter_table().values()
+        if missing := [row.name for row in rows if _path(row) not in leaves]:
+            raise CheckpointError(f"{type(self).__name__}: the parameters lack {', '.join(missing[:10])}.")
+        return {
+            row.name: np.ascontiguousarray(to_canonical(to_numpy(leaves[_path(row)]), row.kind, "flax")) for row in rows
+        }
+
+    # --- calls -------------------------------------------------------------------------------------------------------
+
+    def flags(
+        self,
+        output_attentions: bool | None,
+        output_hidden_states: bool | None,
+        return_dict: bool | None,
+        interpolate_pos_encoding: bool | None,
+    ) -> dict[str, Any]:
+        """The switches of a call, None meaning the configuration's value: each set of them is compiled on its own."""
+        config = self.config
+        return {
+            "output_attentions": config.output_attentions if output_attentions is None else bool(output_attentions),
+            "output_hidden_states": (
+                config.output_hidden_states if output_hidden_states is None else bool(output_hidden_states)
+            ),
+            "return_dict": config.use_return_dict if return_dict is None else bool(return_dict),
+            "interpolate_pos_encoding": bool(interpolate_pos_encoding),
+        }
+
+    def run(
+        self,
+        inputs: Mapping[str, Any],
+        switches: Mapping[str, Any],
+        params: Params | None,
+        dropout_rng: Array | None,
+        train: bool,
+        mask_rng: Array | None = None,
+    ) -> Any:
+        """Checks a call and runs it, compiled once per shapes and switches.
+
+        Raises:
+            InputError: an argument does not fit the model, or a key is missing.
+        """
+        arrays = {name: _array(value) for name, value in inputs.items() if value is not None}
+        self.check_values(arrays)
+        keys = {} if dropout_rng is None else {"dropout": dropout_rng}
+        if train and dropout_rng is None and self.config.hidden_dropout_prob + self.config.attention_probs_dropout_prob:
+            raise InputError(f"{type(self).__name__}: dropout_rng: training with dropout needs a key, got None.")
+        if "noise" in inputs and "noise" not in arrays:
+            keys["mask"] = self._mask_key(arrays) if mask_rng is None else mask_rng
+        static = tuple(sorted({**switches, "deterministic": not train}.items()))
+        return self.compiled()(self.params if params is None else params, keys, arrays, static)
+
+    def compiled(self) -> Any:
+        """The compiled call, of params, keys, inputs and switches; a new one where the configuration changed."""
+        state = ({**vars(self.config)}, self.dtype, self.checkpointing, self.options)
+        if self._compiled is None or self._compiled[0] != state:
+            call = jax.jit(partial(_apply, self.module), static_argnums=3)
+            self._compiled = deepcopy(state), call
+        return self._compiled[1]
+
+    def _mask_key(self, arrays: Mapping[str, Any]) -> Array:
+        if any(isinstance(array, jax.core.Tracer) for array in arrays.values()):
+            raise InputError(
+                f"{type(self).__name__}: noise: inside compiled code every call would have the same mask.\n"
+                "Pass noise= or mask_rng=."
+            )
+        self.calls += 1
+        return jax.random.fold_in(self.key, self.calls)
+
+    def check_values(self, arrays: Mapping[str, Any]) -> None:
+        """Checks the values of the arguments of a call, where they can be looked at.
+
+        Raises:
+            InputError: NaN or infinity, a mask outside [0, 1], or labels that are no classes.
+        """
+        model = type(self).__name__
+        hosts = {name: self.host(array) for name, array in arrays.items()}
+        labels = hosts.pop("labels", None)
+        check_values(model, **hosts)
+        if labels is None:
+            return
+        batch = next(iter(jnp.shape(arrays["pixel_values"])), None) if "pixel_values" in arrays else None
+        problem = check_labels(model, self.config, labels.shape, batch, is_float=labels.dtype.kind == "f")
+        if problem == "single_label_classification":
+            check_class_indices(model, labels, self.config.num_labels)
+
+    def host(self, array: Any) -> np.ndarray | None:
+        """The values of an array where they can be looked at: NumPy's; JAX's on the CPU or in `vit_core.checked()`."""
+        if isinstance(array, jax.core.Tracer):
+            return None
+        is_near = not isinstance(array, Array) or (
+            array.is_fully_addressable and all(device.platform == "cpu" for device in array.devices())
+        )
+        return np.asarray(array) if is_near or is_checked() else None
+
+    # --- switches ----------------------------------------------------------------------------------------------------
+
+    def get_input_embeddings(self) -> Params:
+        """The parameters that turn pixels into patch embeddings."""
+        return self._base_params()["embeddings"]["patch_embeddings"]
+
+    def _base_params(self) -> Params:
+        return self.params.get(self.base_model_prefix, self.params)
+
+    def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
+        """How many numbers the parameters hold.
+
+        Args:
+            only_trainable: leave out what gets no gradient.
+            exclude_embeddings: leave out the patch projection, the tokens and the positions.
+        """
+        rows = self.parameter_table().values()
+        embeddings = ("embeddings.", f"{self.base_model_prefix}.embeddings.")
+        return sum(
+            math.prod(row.shape)
+            for row in rows
+            if (row.trainable or not only_trainable) and not (exclude_embeddings and row.name.startswith(embeddings))
+        )
+
+    def set_attn_implementation(self, attn_implementation: str) -> None:
+        """Chooses "sdpa" or "eager" attention for every layer.
+
+        Raises:
+            ConfigError: another name.
+        """
+        self.config.attn_implementation = attn_implementation
+
+    def prune_heads(self, heads_to_prune: Mapping[int, Sequence[int]]) -> None:
+        """Removes attention heads from the encoder, and their parameters from the model.
+
+        Args:
+            heads_to_prune: layer -> heads, numbered as in the unpruned model. Heads that are gone are passed over.
+
+        Raises:
+            ConfigError: no such layer or head, or none would be left in a layer. Nothing is pruned then.
+        """
+        config = deepcopy(self.config)
+        old = config.pruned_heads
+        new = {layer: sorted({*old.get(layer, ()), *heads}) for layer, heads in heads_to_prune.items()}
+        config.update({"pruned_heads": {**old, **new}})
+        params = jax.tree.map(lambda leaf: leaf, self.params)  # new dicts around the same arrays
+        encoder = params.get(self.base_model_prefix, params)["encoder"]
+        for layer, heads in new.items():
+            left = [head for head in range(config.num_attention_heads) if head not in old.get(layer, ())]
+            kept = [place for place, head in enumerate(left) if head not in heads]
+            _prune(encoder["layer"][str(layer)]["attention"], kept, config.hidden_size // config.num_attention_heads)
+        self.config.pruned_heads = config.pruned_heads
+        self._params = params
+
+    def gradient_checkpointing_enable(self) -> None:
+        """Recomputes each layer in the backward pass instead of keeping its activations."""
+        self.checkpointing = True
+
+    def gradient_checkpointing_disable(self) -> None:
+        """Keeps activations for the backward pass again."""
+        self.checkpointing = False
+
+    enable_gradient_checkpointing = gradient_checkpointing_enable  # transformers' name in Flax
+
+    @property
+    def is_gradient_checkpointing(self) -> bool:
+        """Whether gradient checkpointing is on."""
+        return self.checkpointing
+
+
+def _apply(
+    module: nn.Module, params: Params, keys: Mapping[str, Array], inputs: Mapping[str, Array], static: Any
+) -> Any:
+    return module.apply({"params": params}, **inputs, **dict(static), rngs=dict(keys))
+
+
+def _path(row: Parameter) -> tuple[str, ...]:
+    """Where a parameter is in the tree."""
+    *modules, word = row.name.split(".")
+    return (*modules, WORDS.get(row.kind, word))
+
+
+def _shape(row: Parameter) -> tuple[int, ...]:
+    axes = canonical_axes(row.kind, "flax")
+    return row.shape if axes is None else tuple(row.shape[axis] for axis in axes)
+
+
+def _cast(params: Params, dtype: Any, mask: Any) -> Params:
+    def cast(leaf: Array, is_chosen: bool = True) -> Array:
+        return leaf.astype(dtype) if is_chosen and jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+
+    return jax.tree.map(cast, params) if mask is None else jax.tree.map(cast, params, mask)
+
+
+def _checked_dtype(model: str, dtype: Any) -> np.dtype:
+    found = jnp.dtype(dtype_name(dtype))
+    if jax.dtypes.canonicalize_dtype(found) != found:
+        raise InputError(f"{model}: dtype: JAX is not set up for {found.name}; use it inside jax.enable_x64(True).")
+    return found
+
+
+def _is_auto(dtype: Any) -> bool:
+    return isinstance(dtype, str) and dtype == "auto"
+
+
+def _array(value: Any) -> Any:
+    """What can be passed to compiled code: arrays as they are, other frameworks' tensors and lists as NumPy's."""
+    return value if isinstance(value, Array | np.ndarray) else to_numpy(value)
+
+
+def _prune(attention: Any, kept: Sequence[int], head_dim: int) -> None:
+    """Keeps some heads of one attention: columns of query, key and value, rows of the output."""
+    places = (np.asarray(kept)[:, None] * head_dim + np.arange(head_dim)).reshape(-1)
+    for projection in attention["attention"].values():
+        for name, leaf in projection.items():
+            projection[name] = leaf[..., places]
+    attention["output"]["dense"]["kernel"] = attention["output"]["dense"]["kernel"][places]

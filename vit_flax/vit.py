@@ -1,0 +1,556 @@
+"""Vision Transformer in Flax Linen, in data-flow order: patches, embeddings, layers, encoder, model, heads.
+
+Shapes at line ends use: batch, channels, height, width, patches, tokens (= 1 + patches), hidden, heads, head_dim, mlp,
+classes. Modules are pure functions of parameters, which lie in transformers' Flax tree; the model classes hold both.
+
+Source: Dosovitskiy et al., An Image is Worth 16x16 Words (2020); numerics of transformers 4.57.6 (PyTorch, eager).
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import Array
+
+from vit_core.config import PretrainedConfig, ViTConfig, pair, patch_grid
+from vit_core.errors import InputError
+from vit_core.inputs import IGNORED_LABEL, check_labels
+from vit_core.outputs import BaseModelOutputWithPooling, ImageClassifierOutput, MaskedImageModelingOutput
+from vit_core.parameters import Initialiser, patch_weights_of, weights_of
+from vit_flax import layers
+from vit_flax.activations import activation
+from vit_flax.layers import wide
+from vit_flax.pretrained import FlaxViTPreTrainedModel, FlaxViTPreTrainedModule, Params, resize_matrices
+
+
+class ViTPatchEmbeddings(nn.Module):
+    """Cuts images into patches and projects each to the hidden width, row by row."""
+
+    config: PretrainedConfig
+    dtype: Any
+
+    def setup(self) -> None:
+        """Makes the parts."""
+        patch, init = pair(self.config.patch_size), patch_weights_of(self.config)
+        self.projection = layers.convolution(self.config, self.config.hidden_size, patch, self.dtype, init)
+
+    def __call__(self, pixel_values: Array) -> Array:
+        """(batch, channels, height, width) -> (batch, patches, hidden); a rest that fills no patch is unseen."""
+        patches = self.projection(pixel_values.transpose(0, 2, 3, 1))  # (batch, rows, columns, hidden)
+        batch, rows, columns, hidden = patches.shape
+        return patches.reshape(batch, rows * columns, hidden)
+
+
+def resized_positions(positions: Array, old: tuple[int, int], new: tuple[int, int]) -> Array:
+    """A position table (1, tokens, hidden) for another patch grid; the class token's row stays.
+
+    Differs: the kernel is written out (bicubic, a = -0.75, no antialias) as two matrices, in float32 or wider;
+    jax.image.resize has another one (a = -0.5, antialiased).
+    """
+    if old == new:
+        return positions
+    rows, columns = resize_matrices(old, new, positions.dtype)
+    grid = positions[0, 1:].astype(rows.dtype).reshape(*old, -1)  # (rows, columns, hidden)
+    patches = jnp.einsum("ri,cj,ijh->rch", rows, columns, grid).reshape(1, new[0] * new[1], -1)
+    return jnp.concatenate((positions[:, :1], patches.astype(positions.dtype)), axis=1)  # (1, tokens, hidden)
+
+
+class ViTEmbeddings(layers.Module):
+    """Patches, mask token, class token and positions."""
+
+    config: PretrainedConfig
+    dtype: Any
+    use_mask_token: bool = False
+
+    def setup(self) -> None:
+        """Makes the parts."""
+        config, init = self.config, weights_of(self.config)
+        rows, columns = patch_grid(config)
+        self.cls_token = self.parameter("cls_token", (1, 1, config.hidden_size), init)
+        if self.use_mask_token:
+            self.mask_token = self.parameter("mask_token", (1, 1, config.hidden_size), Initialiser("constant", 0.0))
+        self.position_embeddings = self.parameter(
+            "position_embeddings", (1, 1 + rows * columns, config.hidden_size), init
+        )
+        self.patch_embeddings = ViTPatchEmbeddings(config, self.dtype)
+        self.dropout = layers.dropout(config.hidden_dropout_prob)
+
+    def __call__(self, pixel_values: Array, bool_masked_pos: Array | None = None, deterministic: bool = True) -> Array:
+        """(batch, channels, height, width) -> (batch, tokens, hidden)."""
+        embeddings = self.patch_embeddings(pixel_values)  # (batch, patches, hidden)
+        if bool_masked_pos is not None:
+            masked = bool_masked_pos[..., None].astype(embeddings.dtype)  # (batch, patches, 1)
+            embeddings = embeddings * (1 - masked) + self.mask_token * masked
+        batch, _, hidden = embeddings.shape
+        cls_token = jnp.broadcast_to(self.cls_token, (batch, 1, hidden))
+        embeddings = jnp.concatenate((cls_token, embeddings), axis=1)  # (batch, tokens, hidden)
+        grid = patch_grid(self.config, pixel_values.shape[2:])
+        positions = resized_positions(self.position_embeddings, patch_grid(self.config), grid)
+        return self.dropout(embeddings + positions, deterministic=deterministic)
+
+
+class ViTAttention(nn.Module):
+    """Multi-head self-attention over the heads that are left after pruning."""
+
+    config: PretrainedConfig
+    hidden_size: int
+    num_heads: int
+    dtype: Any
+    pruned: tuple[int, ...] = ()
+
+    def setup(self) -> None:
+        """Makes the parts."""
+        config = self.config
+        self.head_dim = self.hidden_size // self.num_heads
+        self.heads = tuple(head for head in range(self.num_heads) if head not in self.pruned)
+        width = len(self.heads) * self.head_dim
+        projection = partial(layers.linear, config, width, self.dtype, config.qkv_bias)
+        self.attention = layers.ModuleDict(dict.fromkeys(("query", "key", "value"), projection))
+        self.output = layers.ModuleDict({"dense": partial(layers.linear, config, self.hidden_size, self.dtype)})
+        self.dropout = layers.dropout(config.attention_probs_dropout_prob)
+        self.implementation = config.attn_implementation or "eager"
+
+    def __call__(
+        self,
+        hidden_states: Array,
+        head_mask: Array | None = None,
+        output_attentions: bool = False,
+        deterministic: bool = True,
+    ) -> tuple[Array, Array | None]:
+        """(batch, tokens, hidden) -> the same, and the probabilities (batch, heads, tokens, tokens) where asked for."""
+        batch, tokens, _ = hidden_states.shape
+        query, key, value = (
+            self.attention[name](hidden_states).reshape(batch, tokens, len(self.heads), self.head_dim)
+            for name in ("query", "key", "value")
+        )  # (batch, tokens, heads, head_dim) each
+        drops = not deterministic and self.dropout.rate > 0
+        is_double = hidden_states.dtype == jnp.float64  # Differs: JAX's own takes the softmax in float32 even then
+        probabilities = None
+        if self.implementation == "sdpa" and not (output_attentions or drops or is_double) and head_mask is None:
+            scale = self.head_dim**-0.5
+            context = jax.nn.dot_product_attention(
+                query, key, value, bias=None, mask=None, scale=scale, is_causal=False
+            )
+        else:
+            query, key, value = (x.transpose(0, 2, 1, 3) for x in (query, key, value))
+            scores = (query @ key.swapaxes(2, 3)) * self.head_dim**-0.5  # (batch, heads, tokens, tokens)
+            probabilities = jax.nn.softmax(scores.astype(wide(scores.dtype)), axis=-1).astype(query.dtype)
+            probabilities = self.dropout(probabilities, deterministic=deterministic)
+            if head_mask is not None:
+                probabilities = probabilities * head_mask[:, jnp.asarray(self.heads)]
+            context = (probabilities @ value).transpose(0, 2, 1, 3)
+        context = context.reshape(batch, tokens, len(self.heads) * self.head_dim)
+        return self.output["dense"](context), probabilities if output_attentions else None
+
+
+class ViTLayer(nn.Module):
+    """Norm, attention, residual; norm, MLP, residual."""
+
+    config: PretrainedConfig
+    hidden_size: int
+    num_heads: int
+    intermediate_size: int
+    dtype: Any
+    pruned: tuple[int, ...] = ()
+
+    def setup(self) -> None:
+        """Makes the parts."""
+        config, dtype = self.config, self.dtype
+        self.layernorm_before = layers.layer_norm(config, dtype)
+        self.attention = ViTAttention(config, self.hidden_size, self.num_heads, dtype, self.pruned)
+        self.layernorm_after = layers.layer_norm(config, dtype)
+        self.intermediate = layers.ModuleDict(
+            {
+                "dense": partial(layers.linear, config, self.intermediate_size, dtype),
+                "intermediate_act_fn": partial(activation, config.hidden_act, dtype),
+            }
+        )
+        self.output = layers.ModuleDict({"dense": partial(layers.linear, config, self.hidden_size, dtype)})
+        self.dropout = layers.dropout(config.hidden_dropout_prob)
+
+    def __call__(
+        self,
+        hidden_states: Array,
+        head_mask: Array | None = None,
+        output_attentions: bool = False,
+        deterministic: bool = True,
+    ) -> tuple[Array, Array | None]:
+        """(batch, tokens, hidden) -> the same, and the attention probabilities where asked for."""
+        attention_output, probabilities = self.attention(
+            self.layernorm_before(hidden_states), head_mask, output_attentions, deterministic
+        )
+        hidden_states = hidden_states + self.dropout(attention_output, deterministic=deterministic)
+        mlp = self.intermediate["dense"](self.layernorm_after(hidden_states))  # (batch, tokens, mlp)
+        mlp_output = self.output["dense"](self.intermediate["intermediate_act_fn"](mlp))
+        return hidden_states + self.dropout(mlp_output, deterministic=deterministic), probabilities
+
+
+class ViTEncoder(nn.Module):
+    """The stack of layers."""
+
+    config: PretrainedConfig
+    dtype: Any
+    checkpointing: bool = False
+
+    def setup(self) -> None:
+        """Makes the parts."""
+        config = self.config
+        sizes = config.hidden_size, config.num_attention_heads, config.intermediate_size
+        made = layers.recomputed(ViTLayer) if self.checkpointing else ViTLayer
+        self.layer = layers.stack(
+            config.num_hidden_layers,
+            lambda i: made(config, *sizes, self.dtype, tuple(config.pruned_heads.get(i, ()))),
+        )
+
+    def __call__(
+        self,
+        hidden_states: Array,
+        head_mask: Array | None = None,
+        output_attentions: bool = False,
+        output_hidden_states: bool = False,
+        deterministic: bool = True,
+    ) -> tuple[Array, tuple[Array, ...] | None, tuple[Array, ...] | None]:
+        """(batch, tokens, hidden) -> the same, every hidden state, every attention; the last two None unless asked for.
+
+        head_mask: (layers, batch or 1, heads, tokens or 1, tokens or 1).
+        """
+        all_hidden_states, attentions = [hidden_states], []
+        for i, layer in enumerate(self.layer.values()):
+            mask = None if head_mask is None else head_mask[i]
+            hidden_states, probabilities = layer(hidden_states, mask, output_attentions, deterministic)
+            all_hidden_states.append(hidden_states)
+            attentions.append(probabilities)
+        return (
+            hidden_states,
+            tuple(all_hidden_states) if output_hidden_states else None,
+            tuple(attentions) if output_attentions else None,
+        )
+
+
+class ViTPooler(nn.Module):
+    """A dense layer and an activation over the class token."""
+
+    config: ViTConfig
+    dtype: Any
+
+    def setup(self) -> None:
+        """Makes the parts."""
+        self.dense = layers.linear(self.config, self.config.pooler_output_size, self.dtype)
+        self.activation = activation(self.config.pooler_act, self.dtype)
+
+    def __call__(self, hidden_states: Array) -> Array:
+        """(batch, tokens, hidden) -> (batch, pooler_output_size)."""
+        return self.activation(self.dense(hidden_states[:, 0]))
+
+
+class FlaxViTModule(FlaxViTPreTrainedModule):
+    """The encoder, with an optional pooler, as a pure function of its parameters.
+
+    Args:
+        config: a ViTConfig.
+        dtype: of the computation; parameters are float32 or wider.
+        checkpointing: whether the backward pass computes each layer anew.
+        add_pooling_layer: whether to add the pooler.
+        use_mask_token: whether to add the mask token that `bool_masked_pos` needs.
+    """
+
+    model: ClassVar[str] = "FlaxViTModel"
+    add_pooling_layer: bool = True
+    use_mask_token: bool = False
+
+    def setup(self) -> None:
+        """Makes the parts."""
+        self.embeddings = ViTEmbeddings(self.config, self.dtype, self.use_mask_token)
+        self.encoder = ViTEncoder(self.config, self.dtype, self.checkpointing)
+        self.layernorm = layers.layer_norm(self.config, self.dtype)
+        self.pooler = ViTPooler(self.config, self.dtype) if self.add_pooling_layer else None
+
+    def __call__(
+        self,
+        pixel_values: Array | None = None,
+        deterministic: bool = True,
+        output_attentions: bool = False,
+        output_hidden_states: bool = False,
+        return_dict: bool = True,
+        head_mask: Array | None = None,
+        interpolate_pos_encoding: bool = False,
+        bool_masked_pos: Array | None = None,
+    ) -> BaseModelOutputWithPooling | tuple[Any, ...]:
+        """Encodes images. Arguments as for FlaxViTModel."""
+        pixel_values, grid = self.door(pixel_values, interpolate_pos_encoding)
+        bool_masked_pos = self.masked_door(bool_masked_pos, pixel_values.shape[0], grid, self.use_mask_token)
+        hidden_states = self.embeddings(pixel_values, bool_masked_pos, deterministic)
+        hidden_states, all_hidden_states, attentions = self.encoder(
+            hidden_states, self.head_mask_door(head_mask), output_attentions, output_hidden_states, deterministic
+        )
+        last_hidden_state = self.layernorm(hidden_states)
+        output = BaseModelOutputWithPooling(
+            last_hidden_state=last_hidden_state,
+            pooler_output=None if self.pooler is None else self.pooler(last_hidden_state),
+            hidden_states=all_hidden_states,
+            attentions=attentions,
+        )
+        return output if return_dict else output.to_tuple()
+
+
+class FlaxViTModel(FlaxViTPreTrainedModel):
+    """The encoder, with an optional pooler.
+
+    Args:
+        config: a ViTConfig; the model keeps a copy.
+        input_shape, seed, dtype, _do_init: see FlaxViTPreTrainedModel.
+        **kwargs: add_pooling_layer, and use_mask_token for the mask token that `bool_masked_pos` needs.
+    """
+
+    config_class = ViTConfig
+    module_class = FlaxViTModule
+
+    def __call__(
+        self,
+        pixel_values: Array | None = None,
+        params: Params | None = None,
+        dropout_rng: Array | None = None,
+        train: bool = False,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        head_mask: Array | None = None,
+        interpolate_pos_encoding: bool | None = None,
+        bool_masked_pos: Array | None = None,
+    ) -> BaseModelOutputWithPooling | tuple[Any, ...]:
+        """Encodes images.
+
+        Args:
+            pixel_values: (batch, channels, height, width), floating; channels-last is accepted as well.
+            params: parameters to use instead of the model's.
+            dropout_rng: key of the dropouts; needed in training where there are any.
+            train: whether dropouts are on.
+            output_attentions: return the attention probabilities; None takes the config's value, as below.
+            output_hidden_states: return the hidden state after the embeddings and after each layer.
+            return_dict: return an output with named fields rather than a tuple of those present.
+            head_mask: (heads,) or (layers, heads), 1 = kept, 0 = silenced.
+            interpolate_pos_encoding: resize the positions to images of another size than the config's.
+            bool_masked_pos: (batch, patches), 1 = replaced by the mask token, 0 = kept.
+
+        Returns:
+            BaseModelOutputWithPooling: last_hidden_state (batch, tokens, hidden) and what was asked for.
+
+        Raises:
+            InputError: an argument does not fit the model.
+        """
+        flags = self.flags(output_attentions, output_hidden_states, return_dict, interpolate_pos_encoding)
+        inputs = {"pixel_values": pixel_values, "head_mask": head_mask, "bool_masked_pos": bool_masked_pos}
+        return self.run(inputs, flags, params, dropout_rng, train)
+
+
+class FlaxViTForMaskedImageModelingModule(FlaxViTPreTrainedModule):
+    """The encoder with a head that paints the masked patches, as a pure function of its parameters."""
+
+    model: ClassVar[str] = "FlaxViTForMaskedImageModeling"
+
+    def setup(self) -> None:
+        """Makes the parts."""
+        config = self.config
+        self.vit = FlaxViTModule(config, self.dtype, self.checkpointing, add_pooling_layer=False, use_mask_token=True)
+        pixels = config.encoder_stride**2 * config.num_channels
+        self.decoder = layers.ModuleDict({"0": partial(layers.convolution, config, pixels, (1, 1), self.dtype)})
+
+    def __call__(
+        self,
+        pixel_values: Array | None = None,
+        deterministic: bool = True,
+        output_attentions: bool = False,
+        output_hidden_states: bool = False,
+        return_dict: bool = True,
+        head_mask: Array | None = None,
+        interpolate_pos_encoding: bool = False,
+        bool_masked_pos: Array | None = None,
+    ) -> MaskedImageModelingOutput | tuple[Any, ...]:
+        """Reconstructs images. Arguments as for FlaxViTForMaskedImageModeling."""
+        stride = self.config.encoder_stride
+        if bool_masked_pos is not None and pair(self.config.patch_size) != (stride, stride):
+            raise InputError(
+                f"{self.model}: bool_masked_pos: expected encoder_stride to equal patch_size for the loss, "
+                f"got {stride} and {self.config.patch_size}."
+            )
+        pixel_values, (rows, columns) = self.door(pixel_values, interpolate_pos_encoding)
+        encoded = self.vit(
+            pixel_values,
+            deterministic,
+            output_attentions,
+            output_hidden_states,
+            head_mask=head_mask,
+            interpolate_pos_encoding=interpolate_pos_encoding,
+            bool_masked_pos=bool_masked_pos,
+        )
+        patches = encoded.last_hidden_state[:, 1:].reshape(pixel_values.shape[0], rows, columns, -1)
+        reconstruction = layers.pixel_shuffle(self.decoder["0"](patches), stride)  # (batch, channels, height, width)
+        output = MaskedImageModelingOutput(
+            loss=None if bool_masked_pos is None else self.loss(pixel_values, reconstruction, bool_masked_pos),
+            reconstruction=reconstruction,
+            hidden_states=encoded.hidden_states,
+            attentions=encoded.attentions,
+        )
+        return output if return_dict else output.to_tuple()
+
+    @nn.nowrap
+    def loss(self, pixel_values: Array, reconstruction: Array, bool_masked_pos: Array) -> Array:
+        """Mean absolute error over the masked pixels, in float32 or wider: ()."""
+        stride = self.config.encoder_stride
+        batch, _, height, width = reconstruction.shape
+        mask = bool_masked_pos.astype(wide(reconstruction.dtype)).reshape(batch, height // stride, width // stride)
+        mask = mask.repeat(stride, axis=1).repeat(stride, axis=2)[:, None]  # (batch, 1, height, width)
+        error = jnp.abs(pixel_values[:, :, :height, :width].astype(mask.dtype) - reconstruction.astype(mask.dtype))
+        return (error * mask).sum() / (mask.sum() + 1e-5) / self.config.num_channels
+
+
+class FlaxViTForMaskedImageModeling(FlaxViTPreTrainedModel):
+    """The encoder with a head that paints the masked patches (SimMIM).
+
+    Source: Xie et al., SimMIM: a Simple Framework for Masked Image Modeling (2021), section 3.
+    """
+
+    config_class = ViTConfig
+    module_class = FlaxViTForMaskedImageModelingModule
+
+    def __call__(
+        self,
+        pixel_values: Array | None = None,
+        bool_masked_pos: Array | None = None,
+        params: Params | None = None,
+        dropout_rng: Array | None = None,
+        train: bool = False,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        head_mask: Array | None = None,
+        interpolate_pos_encoding: bool | None = None,
+    ) -> MaskedImageModelingOutput | tuple[Any, ...]:
+        """Reconstructs images; with `bool_masked_pos` also the loss. Arguments as for FlaxViTModel.
+
+        Returns:
+            MaskedImageModelingOutput: reconstruction (batch, channels, height, width), loss () and what was asked for.
+
+        Raises:
+            InputError: an argument does not fit the model, or a mask is given and encoder_stride is not the patch size.
+
+        Differs: non-square images work, and masks at other sizes than the config's.
+        """
+        flags = self.flags(output_attentions, output_hidden_states, return_dict, interpolate_pos_encoding)
+        inputs = {"pixel_values": pixel_values, "head_mask": head_mask, "bool_masked_pos": bool_masked_pos}
+        return self.run(inputs, flags, params, dropout_rng, train)
+
+
+class FlaxViTForImageClassificationModule(FlaxViTPreTrainedModule):
+    """The encoder with a linear classifier on the class token, as a pure function of its parameters."""
+
+    model: ClassVar[str] = "FlaxViTForImageClassification"
+
+    def setup(self) -> None:
+        """Makes the parts."""
+        classes = self.config.num_labels
+        self.vit = FlaxViTModule(self.config, self.dtype, self.checkpointing, add_pooling_layer=False)
+        self.classifier = layers.linear(self.config, classes, self.dtype) if classes > 0 else None
+
+    def __call__(
+        self,
+        pixel_values: Array | None = None,
+        deterministic: bool = True,
+        output_attentions: bool = False,
+        output_hidden_states: bool = False,
+        return_dict: bool = True,
+        head_mask: Array | None = None,
+        interpolate_pos_encoding: bool = False,
+        labels: Array | None = None,
+    ) -> ImageClassifierOutput | tuple[Any, ...]:
+        """Classifies images. Arguments as for FlaxViTForImageClassification."""
+        encoded = self.vit(
+            pixel_values,
+            deterministic,
+            output_attentions,
+            output_hidden_states,
+            head_mask=head_mask,
+            interpolate_pos_encoding=interpolate_pos_encoding,
+        )
+        features = encoded.last_hidden_state[:, 0]  # (batch, hidden)
+        logits = features if self.classifier is None else self.classifier(features)  # (batch, classes)
+        output = ImageClassifierOutput(
+            loss=None if labels is None else self.loss(logits, labels),
+            logits=logits,
+            hidden_states=encoded.hidden_states,
+            attentions=encoded.attentions,
+        )
+        return output if return_dict else output.to_tuple()
+
+    @nn.nowrap
+    def loss(self, logits: Array, labels: Array) -> Array:
+        """The loss of the problem type that the config or the labels say, in float32 or wider: ()."""
+        batch, is_float = logits.shape[0], jnp.issubdtype(labels.dtype, jnp.floating)
+        problem = check_labels(self.model, self.config, labels.shape, batch, is_float=is_float)
+        logits = logits.astype(wide(logits.dtype))
+        if problem == "single_label_classification":
+            return cross_entropy(logits, labels.reshape(-1))
+        targets = labels.astype(logits.dtype).reshape(logits.shape)
+        if problem == "regression":
+            return jnp.square(logits - targets).mean()
+        likelihoods = targets * jax.nn.log_sigmoid(logits) + (1 - targets) * jax.nn.log_sigmoid(-logits)
+        return -likelihoods.mean()
+
+
+class FlaxViTForImageClassification(FlaxViTPreTrainedModel):
+    """The encoder with a linear classifier on the class token."""
+
+    config_class = ViTConfig
+    module_class = FlaxViTForImageClassificationModule
+
+    def __call__(
+        self,
+        pixel_values: Array | None = None,
+        params: Params | None = None,
+        dropout_rng: Array | None = None,
+        train: bool = False,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        head_mask: Array | None = None,
+        interpolate_pos_encoding: bool | None = None,
+        labels: Array | None = None,
+    ) -> ImageClassifierOutput | tuple[Any, ...]:
+        """Classifies images; with `labels` also the loss. Other arguments as for FlaxViTModel.
+
+        Args:
+            labels: (batch,) class indices, -100 = ignored; or targets of multi-label classification or regression
+                (see `vit_core.inputs.check_labels`).
+
+        Returns:
+            ImageClassifierOutput: logits (batch, classes), loss () and what was asked for. With num_labels=0 the
+            logits are the class token's features (batch, hidden).
+
+        Raises:
+            InputError: an argument does not fit the model.
+        """
+        flags = self.flags(output_attentions, output_hidden_states, return_dict, interpolate_pos_encoding)
+        inputs = {"pixel_values": pixel_values, "head_mask": head_mask, "labels": labels}
+        return self.run(inputs, flags, params, dropout_rng, train)
+
+
+def cross_entropy(logits: Array, labels: Array) -> Array:
+    """Mean negative log-likelihood over the labels that are not -100: ().
+
+    Args:
+        logits: (batch, classes).
+        labels: (batch,), integers of any width.
+
+    Differs: a label outside the classes makes the loss NaN, where JAX's indexing would clamp or wrap it.
+    """
+    kept = labels != IGNORED_LABEL
+    known = (labels >= 0) & (labels < logits.shape[1])
+    picked = jnp.take_along_axis(jax.nn.log_softmax(logits, axis=-1), jnp.where(known, labels, 0)[:, None], axis=1)[
+        :, 0
+    ]
+    losses = jnp.where(known, -picked, jnp.where(kept, jnp.nan, 0.0).astype(logits.dtype))
+    return losses.sum() / kept.sum().astype(logits.dtype)

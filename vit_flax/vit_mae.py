@@ -1,0 +1,417 @@
+"""Masked Autoencoder in Flax Linen, in data-flow order: masking, encoder, decoder, pixels and loss.
+
+Axis words as in vit.py, and kept = patches that the encoder sees, pixels = patch height * patch width * channels.
+Masks: 1 = removed, 0 = kept.
+
+Source: He et al., Masked Autoencoders Are Scalable Vision Learners (2021); numerics of transformers 4.57.6 (PyTorch).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import Array
+
+from vit_core.config import Size, ViTMAEConfig, pair, patch_grid
+from vit_core.errors import InputError
+from vit_core.inputs import check_per_patch
+from vit_core.masking import num_kept
+from vit_core.outputs import ViTMAEForPreTrainingOutput, ViTMAEModelOutput
+from vit_core.parameters import Initialiser, weights_of
+from vit_flax import layers
+from vit_flax.layers import wide
+from vit_flax.pretrained import FlaxViTPreTrainedModel, FlaxViTPreTrainedModule, Params
+from vit_flax.vit import ViTEncoder, ViTLayer, ViTPatchEmbeddings, resized_positions
+
+SINCOS = Initialiser("sincos")
+
+
+def random_masking(noise: Array, kept: int) -> tuple[Array, Array, Array]:
+    """Which patches are kept: those with the least noise.
+
+    Args:
+        noise: (batch, patches).
+        kept: number of patches to keep; all of them are kept in image order.
+
+    Returns:
+        ids_keep (batch, kept), by rising noise; mask (batch, patches), float32; ids_restore (batch, patches).
+    """
+    noise = noise.astype(jnp.float32)
+    if kept == noise.shape[1]:
+        noise = jnp.zeros_like(noise)  # equal noise leaves a stable sort in image order
+    ids_shuffle = jnp.argsort(noise, axis=1, stable=True, descending=False)
+    ids_restore = jnp.argsort(ids_shuffle, axis=1, stable=True, descending=False)
+    return ids_shuffle[:, :kept], (ids_restore >= kept).astype(jnp.float32), ids_restore
+
+
+def take(tokens: Array, ids: Array) -> Array:
+    """Tokens (batch, tokens, hidden) at the places `ids` (batch, n), as (batch, n, hidden)."""
+    return jnp.take_along_axis(tokens, ids[..., None], axis=1)
+
+
+class ViTMAEEmbeddings(layers.Module):
+    """Patches with fixed positions, the kept ones behind the class token."""
+
+    config: ViTMAEConfig
+    dtype: Any
+
+    def setup(self) -> None:
+        """Makes the parts."""
+        config, (rows, columns) = self.config, patch_grid(self.config)
+        shape = (1, 1 + rows * columns, config.hidden_size)
+        self.cls_token = self.parameter("cls_token", (1, 1, config.hidden_size), weights_of(config))
+        sincos = layers.initialiser(SINCOS, config)
+        self.position_embeddings = self.parameter("position_embeddings", shape, sincos, trainable=False)
+        self.patch_embeddings = ViTPatchEmbeddings(config, self.dtype)
+
+    def __call__(self, pixel_values: Array, noise: Array, kept: int) -> tuple[Array, Array, Array]:
+        """(batch, channels, height, width) -> (batch, 1 + kept, hidden), mask and ids_restore (batch, patches)."""
+        grid = patch_grid(self.config, pixel_values.shape[2:])
+        positions = resized_positions(self.position_embeddings, patch_grid(self.config), grid)  # (1, tokens, hidden)
+        embeddings = self.patch_embeddings(pixel_values) + positions[:, 1:]  # (batch, patches, hidden)
+        ids_keep, mask, ids_restore = random_masking(noise, kept)
+        embeddings = take(embeddings, ids_keep)  # (batch, kept, hidden)
+        batch, _, hidden = embeddings.shape
+        cls_token = jnp.broadcast_to(self.cls_token + positions[:, :1], (batch, 1, hidden))
+        return jnp.concatenate((cls_token, embeddings), axis=1), mask, ids_restore
+
+
+class FlaxViTMAEModule(FlaxViTPreTrainedModule):
+    """The encoder of the Masked Autoencoder, as a pure function of its parameters.
+
+    Without `noise` it is drawn from the key named "mask".
+    """
+
+    model: ClassVar[str] = "FlaxViTMAEModel"
+
+    def setup(self) -> None:
+        """Makes the parts."""
+        self.embeddings = ViTMAEEmbeddings(self.config, self.dtype)
+        self.encoder = ViTEncoder(self.config, self.dtype, self.checkpointing)
+        self.layernorm = layers.layer_norm(self.config, self.dtype)
+
+    def __call__(
+        self,
+        pixel_values: Array | None = None,
+        noise: Array | None = None,
+        deterministic: bool = True,
+        output_attentions: bool = False,
+        output_hidden_states: bool = False,
+        return_dict: bool = True,
+        head_mask: Array | None = None,
+        interpolate_pos_encoding: bool = False,
+        mask_ratio: float | None = None,
+    ) -> ViTMAEModelOutput | tuple[Any, ...]:
+        """Encodes the kept patches of images. Arguments as for FlaxViTMAEModel."""
+        pixel_values, (rows, columns) = self.door(pixel_values, interpolate_pos_encoding)
+        noise = self.noise_door(noise, pixel_values.shape[0], rows * columns)
+        kept = num_kept(rows * columns, self.config.mask_ratio if mask_ratio is None else mask_ratio)
+        hidden_states, mask, ids_restore = self.embeddings(pixel_values, noise, kept)
+        hidden_states, all_hidden_states, attentions = self.encoder(
+            hidden_states, self.head_mask_door(head_mask), output_attentions, output_hidden_states, deterministic
+        )
+        output = ViTMAEModelOutput(
+            last_hidden_state=self.layernorm(hidden_states),
+            mask=mask,
+            ids_restore=ids_restore,
+            hidden_states=all_hidden_states,
+            attentions=attentions,
+        )
+        return output if return_dict else output.to_tuple()
+
+    @nn.nowrap
+    def noise_door(self, noise: Array | None, batch: int, patches: int) -> Array:
+        """The noise of a call, or fresh noise: (batch, patches).
+
+        Raises:
+            InputError: another shape, or neither noise nor a key to draw it from.
+        """
+        if noise is None:
+            if not self.has_rng("mask"):
+                raise InputError(
+                    f"{self.model}: noise: pass noise=, or a key of the masks (mask_rng=, rngs={{'mask': …}})."
+                )
+            return jax.random.uniform(self.make_rng("mask"), (batch, patches), jnp.float32)
+        check_per_patch(self.model, "noise", noise.shape, batch, patches)
+        return noise
+
+
+class FlaxViTMAEModel(FlaxViTPreTrainedModel):
+    """The encoder of the Masked Autoencoder, which sees the kept patches only."""
+
+    config_class = ViTMAEConfig
+    module_class = FlaxViTMAEModule
+
+    def __call__(
+        self,
+        pixel_values: Array | None = None,
+        noise: Array | None = None,
+        params: Params | None = None,
+        dropout_rng: Array | None = None,
+        mask_rng: Array | None = None,
+        train: bool = False,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        head_mask: Array | None = None,
+        interpolate_pos_encoding: bool | None = None,
+        mask_ratio: float | None = None,
+    ) -> ViTMAEModelOutput | tuple[Any, ...]:
+        """Encodes the kept patches of images.
+
+        Args:
+            pixel_values: (batch, channels, height, width), floating; channels-last is accepted as well.
+            noise: (batch, patches), floating; the patches with the least noise are kept. `vit_core.masking.noise` gives
+                the same mask in every framework.
+            params: parameters to use instead of the model's.
+            dropout_rng: key of the dropouts; needed in training where there are any.
+            mask_rng: key that noise is drawn from where none is given. Without both, the key is the model's seed and
+                the number of the call, which no compiled code may depend on: inside jit one of them is needed.
+            train: whether dropouts are on.
+            output_attentions: return the attention probabilities; None takes the config's value, as below.
+            output_hidden_states: return the hidden state after the embeddings and after each layer.
+            return_dict: return an output with named fields rather than a tuple of those present.
+            head_mask: (heads,) or (layers, heads), 1 = kept, 0 = silenced.
+            interpolate_pos_encoding: resize the positions to images of another size than the config's.
+            mask_ratio: share of the patches to remove, instead of the config's; 0 encodes all, in image order.
+
+        Returns:
+            ViTMAEModelOutput: last_hidden_state (batch, 1 + kept, hidden), mask and ids_restore (batch, patches), and
+            what was asked for.
+
+        Raises:
+            InputError: an argument does not fit the model, or the ratio keeps no patch.
+        """
+        flags = self.flags(output_attentions, output_hidden_states, return_dict, interpolate_pos_encoding)
+        inputs = {"pixel_values": pixel_values, "noise": noise, "head_mask": head_mask}
+        return self.run(inputs, {**flags, "mask_ratio": mask_ratio}, params, dropout_rng, train, mask_rng)
+
+
+class ViTMAEDecoder(layers.Module):
+    """Puts mask tokens where patches were removed, and predicts the pixels of every patch."""
+
+    config: ViTMAEConfig
+    dtype: Any
+    checkpointing: bool = False
+
+    def setup(self) -> None:
+        """Makes the parts."""
+        config, dtype, (rows, columns) = self.config, self.dtype, patch_grid(self.config)
+        hidden, tokens = config.decoder_hidden_size, 1 + rows * columns
+        sizes = hidden, config.decoder_num_attention_heads, config.decoder_intermediate_size
+        made = layers.recomputed(ViTLayer) if self.checkpointing else ViTLayer
+        self.decoder_embed = layers.linear(config, hidden, dtype)
+        self.mask_token = self.parameter("mask_token", (1, 1, hidden), weights_of(config))
+        sincos = layers.initialiser(SINCOS, config)
+        self.decoder_pos_embed = self.parameter("decoder_pos_embed", (1, tokens, hidden), sincos, trainable=False)
+        self.decoder_layers = layers.stack(config.decoder_num_hidden_layers, lambda i: made(config, *sizes, dtype))
+        self.decoder_norm = layers.layer_norm(config, dtype)
+        pixels = math.prod(pair(config.patch_size)) * config.num_channels
+        self.decoder_pred = layers.linear(config, pixels, dtype)
+
+    def __call__(self, hidden_states: Array, ids_restore: Array, deterministic: bool = True) -> Array:
+        """(batch, 1 + kept, hidden) and (batch, patches) -> (batch, patches, pixels)."""
+        hidden_states = self.decoder_embed(hidden_states)  # (batch, 1 + kept, decoder hidden)
+        batch, patches = ids_restore.shape
+        removed = patches + 1 - hidden_states.shape[1]
+        mask_tokens = jnp.broadcast_to(self.mask_token, (batch, removed, hidden_states.shape[2]))
+        shuffled = jnp.concatenate((hidden_states[:, 1:], mask_tokens), axis=1)  # (batch, patches, decoder hidden)
+        hidden_states = jnp.concatenate((hidden_states[:, :1], take(shuffled, ids_restore)), axis=1)
+        hidden_states = hidden_states + self.positions(patches)  # (batch, tokens, decoder hidden)
+        for layer in self.decoder_layers.values():
+            hidden_states, _ = layer(hidden_states, None, False, deterministic)
+        return self.decoder_pred(self.decoder_norm(hidden_states))[:, 1:]
+
+    def positions(self, patches: int) -> Array:
+        """The decoder's positions for that many patches: (1, tokens, decoder hidden).
+
+        Differs: another count is met by resizing the flattened table as one line, which is what the reference does at
+        run time (and not what the encoder does).
+        """
+        table = self.decoder_pos_embed
+        return resized_positions(table, (1, table.shape[1] - 1), (1, patches))
+
+
+class FlaxViTMAEForPreTrainingModule(FlaxViTPreTrainedModule):
+    """Encoder, decoder, and the loss over the removed patches, as a pure function of its parameters."""
+
+    model: ClassVar[str] = "FlaxViTMAEForPreTraining"
+
+    def setup(self) -> None:
+        """Makes the parts."""
+        self.vit = FlaxViTMAEModule(self.config, self.dtype, self.checkpointing)
+        self.decoder = ViTMAEDecoder(self.config, self.dtype, self.checkpointing)
+
+    def __call__(
+        self,
+        pixel_values: Array | None = None,
+        noise: Array | None = None,
+        deterministic: bool = True,
+        output_attentions: bool = False,
+        output_hidden_states: bool = False,
+        return_dict: bool = True,
+        head_mask: Array | None = None,
+        interpolate_pos_encoding: bool = False,
+        mask_ratio: float | None = None,
+    ) -> ViTMAEForPreTrainingOutput | tuple[Any, ...]:
+        """Reconstructs the removed patches of images. Arguments as for FlaxViTMAEForPreTraining."""
+        pixel_values, (rows, columns) = self.door(pixel_values, interpolate_pos_encoding)
+        ratio = self.config.mask_ratio if mask_ratio is None else mask_ratio
+        if num_kept(rows * columns, ratio) == rows * columns:
+            raise InputError(
+                f"{self.model}: mask_ratio: {ratio} removes none of {rows * columns} patches, so there is no loss.\n"
+                "Use FlaxViTMAEModel to encode whole images."
+            )
+        encoded = self.vit(
+            pixel_values,
+            noise,
+            deterministic,
+            output_attentions,
+            output_hidden_states,
+            head_mask=head_mask,
+            interpolate_pos_encoding=interpolate_pos_encoding,
+            mask_ratio=ratio,
+        )
+        logits = self.decoder(encoded.last_hidden_state, encoded.ids_restore, deterministic)  # (batch, patches, pixels)
+        output = ViTMAEForPreTrainingOutput(
+            loss=self.forward_loss(pixel_values, logits, encoded.mask, interpolate_pos_encoding),
+            logits=logits,
+            mask=encoded.mask,
+            ids_restore=encoded.ids_restore,
+            hidden_states=encoded.hidden_states,
+            attentions=encoded.attentions,
+        )
+        return output if return_dict else output.to_tuple()
+
+    @nn.nowrap
+    def patchify(self, pixel_values: Array, interpolate_pos_encoding: bool = False) -> Array:
+        """Cuts images into patches, pixels in (row, column, channel) order.
+
+        Args:
+            pixel_values: (batch, channels, height, width), or channels-last.
+            interpolate_pos_encoding: accept images of another size than the config's.
+
+        Returns:
+            (batch, patches, pixels); pixels beyond the last whole patch are left out.
+
+        Raises:
+            InputError: the images do not fit the model.
+        """
+        pixel_values, (rows, columns) = self.door(pixel_values, interpolate_pos_encoding)
+        height, width = pair(self.config.patch_size)
+        batch, channels = pixel_values.shape[:2]
+        pixel_values = pixel_values[:, :, : rows * height, : columns * width]
+        patches = pixel_values.reshape(batch, channels, rows, height, columns, width).transpose(0, 2, 4, 3, 5, 1)
+        return patches.reshape(batch, rows * columns, height * width * channels)
+
+    @nn.nowrap
+    def unpatchify(self, patchified_pixel_values: Array, original_image_size: Size | None = None) -> Array:
+        """The inverse of `patchify`.
+
+        Args:
+            patchified_pixel_values: (batch, patches, pixels).
+            original_image_size: int or (height, width); None means the config's.
+
+        Returns:
+            (batch, channels, rows * patch height, columns * patch width).
+
+        Raises:
+            InputError: another number of patches or pixels.
+        """
+        rows, columns = patch_grid(self.config, original_image_size)
+        height, width = pair(self.config.patch_size)
+        channels = self.config.num_channels
+        expected, shape = (rows * columns, height * width * channels), jnp.shape(patchified_pixel_values)
+        if shape[1:] != expected:
+            raise InputError(
+                f"{self.model}: unpatchify: expected (batch, patches, pixels) = (?, {expected[0]}, "
+                f"{expected[1]}), got {shape}."
+            )
+        patches = jnp.reshape(patchified_pixel_values, (shape[0], rows, columns, height, width, channels))
+        return patches.transpose(0, 5, 1, 3, 2, 4).reshape(shape[0], channels, rows * height, columns * width)
+
+    @nn.nowrap
+    def forward_loss(
+        self, pixel_values: Array, pred: Array, mask: Array, interpolate_pos_encoding: bool = False
+    ) -> Array:
+        """Mean squared error over the removed patches, in float32 or wider: ().
+
+        Args:
+            pixel_values: (batch, channels, height, width), or channels-last.
+            pred: (batch, patches, pixels).
+            mask: (batch, patches), 1 = removed.
+            interpolate_pos_encoding: accept images of another size than the config's.
+
+        Raises:
+            InputError: the images do not fit the model.
+
+        Differs: with norm_pix_loss the variance is the unbiased one, as in the reference.
+        """
+        target = self.patchify(pixel_values, interpolate_pos_encoding)
+        target = target.astype(wide(pred.dtype))
+        if self.config.norm_pix_loss:
+            variance = target.var(axis=-1, ddof=1, keepdims=True)
+            target = (target - target.mean(axis=-1, keepdims=True)) / jnp.sqrt(variance + 1e-6)
+        error = jnp.square(pred.astype(target.dtype) - target).mean(axis=-1)  # (batch, patches)
+        mask = mask.astype(target.dtype)
+        return (error * mask).sum() / mask.sum()
+
+
+class FlaxViTMAEForPreTraining(FlaxViTPreTrainedModel):
+    """The Masked Autoencoder: encoder, decoder, and the loss over the removed patches."""
+
+    config_class = ViTMAEConfig
+    module_class = FlaxViTMAEForPreTrainingModule
+
+    def __call__(
+        self,
+        pixel_values: Array | None = None,
+        noise: Array | None = None,
+        params: Params | None = None,
+        dropout_rng: Array | None = None,
+        mask_rng: Array | None = None,
+        train: bool = False,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        head_mask: Array | None = None,
+        interpolate_pos_encoding: bool | None = None,
+        mask_ratio: float | None = None,
+    ) -> ViTMAEForPreTrainingOutput | tuple[Any, ...]:
+        """Reconstructs the removed patches of images. Arguments as for FlaxViTMAEModel; head_mask is the encoder's.
+
+        Returns:
+            ViTMAEForPreTrainingOutput: loss (), logits (batch, patches, pixels), mask and ids_restore (batch, patches),
+            and what was asked for.
+
+        Raises:
+            InputError: an argument does not fit the model, or the ratio keeps or removes no patch.
+        """
+        flags = self.flags(output_attentions, output_hidden_states, return_dict, interpolate_pos_encoding)
+        inputs = {"pixel_values": pixel_values, "noise": noise, "head_mask": head_mask}
+        return self.run(inputs, {**flags, "mask_ratio": mask_ratio}, params, dropout_rng, train, mask_rng)
+
+    def patchify(self, pixel_values: Array, interpolate_pos_encoding: bool = False) -> Array:
+        """Cuts images into patches; see FlaxViTMAEForPreTrainingModule.patchify."""
+        return self.module.patchify(pixel_values, interpolate_pos_encoding)
+
+    def unpatchify(self, patchified_pixel_values: Array, original_image_size: Size | None = None) -> Array:
+        """The inverse of `patchify`; see FlaxViTMAEForPreTrainingModule.unpatchify."""
+        return self.module.unpatchify(patchified_pixel_values, original_image_size)
+
+    def forward_loss(
+        self, pixel_values: Array, pred: Array, mask: Array, interpolate_pos_encoding: bool = False
+    ) -> Array:
+        """Mean squared error over the removed patches; see FlaxViTMAEForPreTrainingModule.forward_loss.
+
+        Raises:
+            InputError: the images do not fit the model, or nothing is masked.
+        """
+        pred, mask = jnp.asarray(pred), jnp.asarray(mask)
+        if (host := self.host(mask)) is not None and not host.any():
+            raise InputError(f"{type(self).__name__}: forward_loss: mask removes no patch, so there is no loss.")
+        return self.module.forward_loss(pixel_values, pred, mask, interpolate_pos_encoding)
