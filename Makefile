@@ -56,6 +56,7 @@ test: $(VENV)/.dev
 	$(@D)/bin/pip install -q --disable-pip-version-check -c constraints.txt -e '.[$*,viz]' --group test
 	touch $@
 
+.PRECIOUS: .venv-only-%/.dev
 test-only-%: .venv-only-%/.dev
 	.venv-only-$*/bin/python -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
 
