@@ -1,6 +1,7 @@
 """Plants faults in the source, one at a time in a scratch copy, and shows that the tests catch every one.
 
-    python tests/mutate.py          prints a table; exits 1 if a fault survives
+    python tests/mutate.py              prints a table; exits 1 if a fault survives
+    python tests/mutate.py vit_flax     only the faults of that package
 
 Each fault is an edit of one line that real ports of this model have got wrong. The copy is compared with the oracle in
 a fresh process; it is a catch only if tests fail, not if the copy cannot be imported.
@@ -21,6 +22,7 @@ PACKAGES = ("vit_core", "vit_torch", "vit_tf", "vit_flax", "conversion", "vitria
 SUITES = {
     "vit_torch": ["tests/vit_torch/test_parity.py"],
     "vit_tf": ["tests/vit_tf/test_parity.py", "-k", "test_outputs or test_gradients"],
+    "vit_flax": ["tests/vit_flax/test_parity.py"],
     "vit_core": ["tests/vit_torch/test_parity.py", "tests/vit_core/test_reference.py"],
 }
 
@@ -264,6 +266,121 @@ FAULTS += [
     ),
 ]
 
+# And in those of JAX and Linen.
+FAULTS += [
+    Fault("tanh GELU", "vit_flax/activations.py", "jax.nn.gelu(x, approximate=False)", "jax.nn.gelu(x)"),
+    Fault("fast variance", "vit_flax/layers.py", "use_fast_variance=False", "use_fast_variance=True"),
+    Fault(
+        "softmax scale forgotten", "vit_flax/vit.py", "key.swapaxes(2, 3)) * self.head_dim**-0.5", "key.swapaxes(2, 3))"
+    ),
+    Fault(
+        "kernel scale of the whole width",
+        "vit_flax/vit.py",
+        "scale = self.head_dim**-0.5",
+        "scale = self.hidden_size**-0.5",
+    ),
+    Fault(
+        "query and key swapped",
+        "vit_flax/vit.py",
+        'for name in ("query", "key", "value")\n        )  #',
+        'for name in ("key", "query", "value")\n        )  #',
+    ),
+    Fault("default LayerNorm epsilon", "vit_flax/layers.py", "epsilon=config.layer_norm_eps", "epsilon=1e-3"),
+    Fault(
+        "norms swapped",
+        "vit_flax/vit.py",
+        "self.layernorm_before(hidden_states), head_mask",
+        "self.layernorm_after(hidden_states), head_mask",
+    ),
+    Fault(
+        "post-norm residual",
+        "vit_flax/vit.py",
+        'self.intermediate["dense"](self.layernorm_after(hidden_states))',
+        'self.intermediate["dense"](hidden_states)',
+    ),
+    Fault(
+        "lost bias",
+        "vit_flax/layers.py",
+        "        units,\n        use_bias=use_bias,",
+        "        units,\n        use_bias=False,",
+    ),
+    Fault(
+        "head mask before softmax",
+        "vit_flax/vit.py",
+        "probabilities = probabilities * head_mask[:, jnp.asarray(self.heads)]",
+        "probabilities = jax.nn.softmax(scores + head_mask[:, jnp.asarray(self.heads)])",
+    ),
+    Fault(
+        "columns before rows in positions",
+        "vit_flax/vit.py",
+        '"ri,cj,ijh->rch", rows, columns, grid)',
+        '"ri,cj,ijh->crh", rows, columns, grid)',
+    ),
+    Fault(
+        "mask token where kept",
+        "vit_flax/vit.py",
+        "embeddings * (1 - masked) + self.mask_token * masked",
+        "embeddings * masked + self.mask_token * (1 - masked)",
+    ),
+    Fault(
+        "hidden state after the final norm",
+        "vit_flax/vit.py",
+        "            all_hidden_states.append(hidden_states)\n",
+        "            all_hidden_states.insert(0, hidden_states)\n",
+    ),
+    Fault(
+        "pooler on the last token",
+        "vit_flax/vit.py",
+        "self.dense(hidden_states[:, 0])",
+        "self.dense(hidden_states[:, -1])",
+    ),
+    Fault(
+        "classifier on the mean",
+        "vit_flax/vit.py",
+        "features = encoded.last_hidden_state[:, 0]",
+        "features = encoded.last_hidden_state.mean(axis=1)",
+    ),
+    Fault(
+        "ignored labels counted", "vit_flax/vit.py", "losses.sum() / kept.sum().astype(logits.dtype)", "losses.mean()"
+    ),
+    Fault(
+        "MIM loss over all pixels",
+        "vit_flax/vit.py",
+        "(error * mask).sum() / (mask.sum() + 1e-5)",
+        "error.sum() / (mask.sum() + 1e-5)",
+    ),
+    Fault(
+        "pixels shuffled with the channels last",
+        "vit_flax/layers.py",
+        "(batch, rows, columns, channels, step, step)\n    return pixels.transpose(0, 3, 1, 4, 2, 5)",
+        "(batch, rows, columns, step, step, channels)\n    return pixels.transpose(0, 5, 1, 3, 2, 4)",
+    ),
+    Fault("off-by-one mask", "vit_flax/vit_mae.py", "ids_restore >= kept", "ids_restore > kept"),
+    Fault(
+        "most noise kept",
+        "vit_flax/vit_mae.py",
+        "jnp.argsort(noise, axis=1, stable=True, descending=False)",
+        "jnp.argsort(noise, axis=1, stable=True, descending=True)",
+    ),
+    Fault(
+        "class token without its position", "vit_flax/vit_mae.py", "self.cls_token + positions[:, :1]", "self.cls_token"
+    ),
+    Fault("decoder not unshuffled", "vit_flax/vit_mae.py", "take(shuffled, ids_restore)", "shuffled"),
+    Fault("biased variance", "vit_flax/vit_mae.py", "ddof=1", "ddof=0"),
+    Fault(
+        "loss over kept patches",
+        "vit_flax/vit_mae.py",
+        "(error * mask).sum() / mask.sum()",
+        "(error * (1 - mask)).sum() / mask.sum()",
+    ),
+    Fault(
+        "channels before pixels in a patch",
+        "vit_flax/vit_mae.py",
+        ".transpose(0, 2, 4, 3, 5, 1)",
+        ".transpose(0, 2, 4, 1, 3, 5)",
+    ),
+]
+
 
 def plant(fault: Fault, scratch: Path) -> int:
     """Copies the project to `scratch` with the fault in it; returns the line it stands on."""
@@ -292,7 +409,7 @@ def main() -> None:
     """Prints one row per fault."""
     survivors = 0
     print("| fault | line | caught |\n| --- | --- | --- |")
-    for fault in FAULTS:
+    for fault in [fault for fault in FAULTS if fault.file.startswith(tuple(sys.argv[1:]) or "")]:
         with tempfile.TemporaryDirectory() as folder:
             line = plant(fault, Path(folder))
             caught = is_caught(fault, Path(folder))

@@ -39,6 +39,15 @@ def scalar(output: dict, case: oracle.Case) -> jax.Array:
     return sum((output[name] * array.astype(output[name].dtype)).sum() for name, array in weights.items())
 
 
+def test_norms_survive_a_large_mean():
+    x = 1000 + np.random.default_rng(0).standard_normal((3, 24)).astype(np.float32)
+    norm = vit_flax.layers.layer_norm(vit_flax.ViTConfig(), np.float32)
+    got = norm.apply({"params": {"scale": np.ones(24, np.float32), "bias": np.zeros(24, np.float32)}}, x)
+    wide = x.astype(np.float64)
+    expected = (wide - wide.mean(1, keepdims=True)) / wide.std(1, keepdims=True)
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-3)
+
+
 @pytest.mark.parametrize("case", oracle.CASES, ids=lambda case: case.name)
 def test_outputs(case, dtype):
     output = build(case, dtype)(**case.inputs, **EVERYTHING)
