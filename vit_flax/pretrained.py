@@ -144,6 +144,8 @@ class FlaxViTPreTrainedModel(PushToHub):
     base_model_prefix: ClassVar[str] = "vit"
     main_input_name: ClassVar[str] = "pixel_values"
     framework: ClassVar[str] = "flax"
+    base_class: ClassVar[Any] = None  # of a model with a head: the class of the encoder inside it, and its options
+    base_options: ClassVar[Mapping[str, bool]] = {}
 
     def __init__(
         self,
@@ -474,12 +476,18 @@ class FlaxViTPreTrainedModel(PushToHub):
 
     # --- switches ----------------------------------------------------------------------------------------------------
 
+    @property
+    def base_model(self) -> Any:
+        """The encoder: this model itself, or for one with a head a model of the same configuration and parameters."""
+        if self.base_class is None:
+            return self
+        base = self.base_class(self.config, dtype=self.dtype, _do_init=False, **self.base_options)
+        base.params = self.params[self.base_model_prefix]
+        return base
+
     def get_input_embeddings(self) -> Params:
         """The parameters that turn pixels into patch embeddings."""
-        return self._base_params()["embeddings"]["patch_embeddings"]
-
-    def _base_params(self) -> Params:
-        return self.params.get(self.base_model_prefix, self.params)
+        return self.params.get(self.base_model_prefix, self.params)["embeddings"]["patch_embeddings"]
 
     def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
         """How many numbers the parameters hold.

@@ -8,6 +8,7 @@ Source: Dosovitskiy et al., An Image is Worth 16x16 Words (2020); numerics of tr
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, ClassVar
 
@@ -416,6 +417,8 @@ class FlaxViTForMaskedImageModeling(FlaxViTPreTrainedModel):
 
     config_class = ViTConfig
     module_class = FlaxViTForMaskedImageModelingModule
+    base_class = FlaxViTModel
+    base_options: ClassVar[Mapping[str, bool]] = {"add_pooling_layer": False, "use_mask_token": True}
 
     def __call__(
         self,
@@ -506,6 +509,8 @@ class FlaxViTForImageClassification(FlaxViTPreTrainedModel):
 
     config_class = ViTConfig
     module_class = FlaxViTForImageClassificationModule
+    base_class = FlaxViTModel
+    base_options: ClassVar[Mapping[str, bool]] = {"add_pooling_layer": False}
 
     def __call__(
         self,

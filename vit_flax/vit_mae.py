@@ -366,6 +366,7 @@ class FlaxViTMAEForPreTraining(FlaxViTPreTrainedModel):
 
     config_class = ViTMAEConfig
     module_class = FlaxViTMAEForPreTrainingModule
+    base_class = FlaxViTMAEModel
 
     def __call__(
         self,

@@ -48,6 +48,22 @@ def test_norms_survive_a_large_mean():
     np.testing.assert_allclose(got, expected, rtol=0, atol=1e-3)
 
 
+@pytest.mark.parametrize("case", oracle.CASES[::4], ids=lambda case: case.name)
+def test_the_kernel_of_jax_gives_the_same(case, monkeypatch):
+    kernel, calls = jax.nn.dot_product_attention, []
+    monkeypatch.setattr(jax.nn, "dot_product_attention", lambda *args, **kw: calls.append(kw) or kernel(*args, **kw))
+    model = build(case, "float32")
+    model.set_attn_implementation("sdpa")
+    with jax.numpy_dtype_promotion("standard"):  # the kernel promotes
+        output = model(**case.inputs)
+    decoder_layers = getattr(case.config, "decoder_num_hidden_layers", 0) if "PreTraining" in case.cls else 0
+    layers = 0 if "head_mask" in case.inputs else case.config.num_hidden_layers
+    assert len(calls) == layers + decoder_layers
+    want = oracle.expected(case)
+    got = as_numpy(output)
+    oracle.check_outputs(case, {**{name: want[name] for name in want if name not in got}, **got}, "float32")
+
+
 @pytest.mark.parametrize("case", oracle.CASES, ids=lambda case: case.name)
 def test_outputs(case, dtype):
     output = build(case, dtype)(**case.inputs, **EVERYTHING)
@@ -64,19 +80,3 @@ def test_gradients(case, dtype):
     for name in frozen:
         np.testing.assert_array_equal(gradients.pop(name), 0, err_msg=name)
     oracle.check_gradients(case, gradients, dtype)
-
-
-@pytest.mark.parametrize("case", oracle.CASES[::4], ids=lambda case: case.name)
-def test_the_kernel_of_jax_gives_the_same(case, monkeypatch):
-    kernel, calls = jax.nn.dot_product_attention, []
-    monkeypatch.setattr(jax.nn, "dot_product_attention", lambda *args, **kw: calls.append(kw) or kernel(*args, **kw))
-    model = build(case, "float32")
-    model.set_attn_implementation("sdpa")
-    with jax.numpy_dtype_promotion("standard"):  # the kernel promotes
-        output = model(**case.inputs)
-    decoder_layers = getattr(case.config, "decoder_num_hidden_layers", 0) if "PreTraining" in case.cls else 0
-    layers = 0 if "head_mask" in case.inputs else case.config.num_hidden_layers
-    assert len(calls) == layers + decoder_layers
-    want = oracle.expected(case)
-    got = as_numpy(output)
-    oracle.check_outputs(case, {**{name: want[name] for name in want if name not in got}, **got}, "float32")

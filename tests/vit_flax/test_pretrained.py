@@ -29,19 +29,6 @@ def check_weights(model, other) -> None:
         np.testing.assert_array_equal(ours[key], value, err_msg=key)
 
 
-def base_of(model):
-    """The encoder of a model, with the same parameters."""
-    if "vit" not in model.params:
-        return model
-    cls = vit_flax.FlaxViTMAEModel if "MAE" in type(model).__name__ else vit_flax.FlaxViTModel
-    options = {} if "MAE" in type(model).__name__ else {"add_pooling_layer": False}
-    if "mask_token" in model.params["vit"]["embeddings"] and "MAE" not in type(model).__name__:
-        options["use_mask_token"] = True
-    base = cls(model.config, _do_init=False, **options)
-    base.params = model.params["vit"]
-    return base
-
-
 @pytest.mark.parametrize("shard", ["5GB", 4000])
 def test_round_trip(name, shard, tmp_path):
     model = make_model(name)
@@ -67,7 +54,7 @@ def test_files_have_the_canonical_names_and_layouts(name, tmp_path):
 def test_files_of_transformers_give_its_outputs(entry):
     stored = np.load(FOREIGN / entry["name"] / "io.npz")
     model = getattr(vit_flax, f"Flax{entry['target']}").from_pretrained(FOREIGN / entry["name"])
-    base = base_of(model)
+    base = model.base_model
     inputs = {key: stored[key] for key in entry["inputs"]}
     inner = base(**{key: value for key, value in inputs.items() if key in ("pixel_values", "noise")})
     found = {**inner, **model(**inputs)}
@@ -170,7 +157,7 @@ def test_hand_overs_between_classes(source, target, missing, unexpected, tmp_pat
     for found, prefixes in ((info["missing_keys"], missing), (info["unexpected_keys"], unexpected)):
         assert {key for key in found if not key.startswith(tuple(prefixes))} == set()
         assert {prefix for prefix in prefixes if not any(key.startswith(prefix) for key in found)} == set()
-    ours, theirs = base_of(loaded).canonical_tensors(), base_of(model).canonical_tensors()
+    ours, theirs = loaded.base_model.canonical_tensors(), model.base_model.canonical_tensors()
     for key in [key for key in theirs if not key.startswith("pooler") and "mask_token" not in key]:
         np.testing.assert_array_equal(ours[key], theirs[key], err_msg=key)
     assert all(np.isfinite(array).all() for array in loaded.canonical_tensors().values())
