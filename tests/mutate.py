@@ -341,7 +341,10 @@ FAULTS += [
         "features = encoded.last_hidden_state.mean(axis=1)",
     ),
     Fault(
-        "ignored labels counted", "vit_flax/vit.py", "losses.sum() / kept.sum().astype(logits.dtype)", "losses.mean()"
+        "ignored labels counted",
+        "vit_flax/layers.py",
+        "losses.sum() / kept.sum().astype(logits.dtype)",
+        "losses.mean()",
     ),
     Fault(
         "MIM loss over all pixels",

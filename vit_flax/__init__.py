@@ -17,20 +17,15 @@ except ImportError as error:
     raise missing_backend("flax", "vit_flax") from error
 
 from vit_flax import _pytree
-from vit_flax.vit import (
+from vit_flax.models import (
     FlaxViTForImageClassification,
-    FlaxViTForImageClassificationModule,
     FlaxViTForMaskedImageModeling,
-    FlaxViTForMaskedImageModelingModule,
-    FlaxViTModel,
-    FlaxViTModule,
-)
-from vit_flax.vit_mae import (
     FlaxViTMAEForPreTraining,
-    FlaxViTMAEForPreTrainingModule,
     FlaxViTMAEModel,
-    FlaxViTMAEModule,
+    FlaxViTModel,
 )
+from vit_flax.vit import FlaxViTForImageClassificationModule, FlaxViTForMaskedImageModelingModule, FlaxViTModule
+from vit_flax.vit_mae import FlaxViTMAEForPreTrainingModule, FlaxViTMAEModule
 
 _pytree.register()
 

@@ -16,6 +16,7 @@ from flax import linen as nn
 from jax import Array
 
 from vit_core.config import PretrainedConfig, patch_grid
+from vit_core.inputs import IGNORED_LABEL
 from vit_core.parameters import Initialiser, weights_of
 from vit_core.positions import sincos_table
 
@@ -153,3 +154,21 @@ def pixel_shuffle(patches: Array, step: int) -> Array:
     channels = depth // step**2
     pixels = patches.reshape(batch, rows, columns, channels, step, step)
     return pixels.transpose(0, 3, 1, 4, 2, 5).reshape(batch, channels, rows * step, columns * step)
+
+
+def cross_entropy(logits: Array, labels: Array) -> Array:
+    """Mean negative log-likelihood over the labels that are not -100: ().
+
+    Args:
+        logits: (batch, classes).
+        labels: (batch,), integers of any width.
+
+    Differs: a label outside the classes makes the loss NaN, where JAX's indexing would clamp or wrap it.
+    """
+    kept = labels != IGNORED_LABEL
+    known = (labels >= 0) & (labels < logits.shape[1])
+    picked = jnp.take_along_axis(jax.nn.log_softmax(logits, axis=-1), jnp.where(known, labels, 0)[:, None], axis=1)[
+        :, 0
+    ]
+    losses = jnp.where(known, -picked, jnp.where(kept, jnp.nan, 0.0).astype(logits.dtype))
+    return losses.sum() / kept.sum().astype(logits.dtype)

@@ -8,7 +8,6 @@ Source: Dosovitskiy et al., An Image is Worth 16x16 Words (2020); numerics of tr
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
 from typing import Any, ClassVar
 
@@ -19,13 +18,13 @@ from jax import Array
 
 from vit_core.config import PretrainedConfig, ViTConfig, pair, patch_grid
 from vit_core.errors import InputError
-from vit_core.inputs import IGNORED_LABEL, check_labels
+from vit_core.inputs import check_labels
 from vit_core.outputs import BaseModelOutputWithPooling, ImageClassifierOutput, MaskedImageModelingOutput
 from vit_core.parameters import Initialiser, patch_weights_of, weights_of
 from vit_flax import layers
 from vit_flax.activations import activation
 from vit_flax.layers import wide
-from vit_flax.pretrained import FlaxViTPreTrainedModel, FlaxViTPreTrainedModule, Params, resize_matrices
+from vit_flax.pretrained import FlaxViTPreTrainedModule, resize_matrices
 
 
 class ViTPatchEmbeddings(nn.Module):
@@ -164,12 +163,11 @@ class ViTLayer(nn.Module):
         self.layernorm_before = layers.layer_norm(config, dtype)
         self.attention = ViTAttention(config, self.hidden_size, self.num_heads, dtype, self.pruned)
         self.layernorm_after = layers.layer_norm(config, dtype)
-        self.intermediate = layers.ModuleDict(
-            {
-                "dense": partial(layers.linear, config, self.intermediate_size, dtype),
-                "intermediate_act_fn": partial(activation, config.hidden_act, dtype),
-            }
+        up, act_fn = (
+            partial(layers.linear, config, self.intermediate_size, dtype),
+            partial(activation, config.hidden_act, dtype),
         )
+        self.intermediate = layers.ModuleDict({"dense": up, "intermediate_act_fn": act_fn})
         self.output = layers.ModuleDict({"dense": partial(layers.linear, config, self.hidden_size, dtype)})
         self.dropout = layers.dropout(config.hidden_dropout_prob)
 
@@ -225,11 +223,8 @@ class ViTEncoder(nn.Module):
             hidden_states, probabilities = layer(hidden_states, mask, output_attentions, deterministic)
             all_hidden_states.append(hidden_states)
             attentions.append(probabilities)
-        return (
-            hidden_states,
-            tuple(all_hidden_states) if output_hidden_states else None,
-            tuple(attentions) if output_attentions else None,
-        )
+        every_state = tuple(all_hidden_states) if output_hidden_states else None
+        return hidden_states, every_state, tuple(attentions) if output_attentions else None
 
 
 class ViTPooler(nn.Module):
@@ -298,56 +293,6 @@ class FlaxViTModule(FlaxViTPreTrainedModule):
         return output if return_dict else output.to_tuple()
 
 
-class FlaxViTModel(FlaxViTPreTrainedModel):
-    """The encoder, with an optional pooler.
-
-    Args:
-        config: a ViTConfig; the model keeps a copy.
-        input_shape, seed, dtype, _do_init: see FlaxViTPreTrainedModel.
-        **kwargs: add_pooling_layer, and use_mask_token for the mask token that `bool_masked_pos` needs.
-    """
-
-    config_class = ViTConfig
-    module_class = FlaxViTModule
-
-    def __call__(
-        self,
-        pixel_values: Array | None = None,
-        params: Params | None = None,
-        dropout_rng: Array | None = None,
-        train: bool = False,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-        head_mask: Array | None = None,
-        interpolate_pos_encoding: bool | None = None,
-        bool_masked_pos: Array | None = None,
-    ) -> BaseModelOutputWithPooling | tuple[Any, ...]:
-        """Encodes images.
-
-        Args:
-            pixel_values: (batch, channels, height, width), floating; channels-last is accepted as well.
-            params: parameters to use instead of the model's.
-            dropout_rng: key of the dropouts; needed in training where there are any.
-            train: whether dropouts are on.
-            output_attentions: return the attention probabilities; None takes the config's value, as below.
-            output_hidden_states: return the hidden state after the embeddings and after each layer.
-            return_dict: return an output with named fields rather than a tuple of those present.
-            head_mask: (heads,) or (layers, heads), 1 = kept, 0 = silenced.
-            interpolate_pos_encoding: resize the positions to images of another size than the config's.
-            bool_masked_pos: (batch, patches), 1 = replaced by the mask token, 0 = kept.
-
-        Returns:
-            BaseModelOutputWithPooling: last_hidden_state (batch, tokens, hidden) and what was asked for.
-
-        Raises:
-            InputError: an argument does not fit the model.
-        """
-        flags = self.flags(output_attentions, output_hidden_states, return_dict, interpolate_pos_encoding)
-        inputs = {"pixel_values": pixel_values, "head_mask": head_mask, "bool_masked_pos": bool_masked_pos}
-        return self.run(inputs, flags, params, dropout_rng, train)
-
-
 class FlaxViTForMaskedImageModelingModule(FlaxViTPreTrainedModule):
     """The encoder with a head that paints the masked patches, as a pure function of its parameters."""
 
@@ -379,15 +324,8 @@ class FlaxViTForMaskedImageModelingModule(FlaxViTPreTrainedModule):
                 f"got {stride} and {self.config.patch_size}."
             )
         pixel_values, (rows, columns) = self.door(pixel_values, interpolate_pos_encoding)
-        encoded = self.vit(
-            pixel_values,
-            deterministic,
-            output_attentions,
-            output_hidden_states,
-            head_mask=head_mask,
-            interpolate_pos_encoding=interpolate_pos_encoding,
-            bool_masked_pos=bool_masked_pos,
-        )
+        switches = deterministic, output_attentions, output_hidden_states, True
+        encoded = self.vit(pixel_values, *switches, head_mask, interpolate_pos_encoding, bool_masked_pos)
         patches = encoded.last_hidden_state[:, 1:].reshape(pixel_values.shape[0], rows, columns, -1)
         reconstruction = layers.pixel_shuffle(self.decoder["0"](patches), stride)  # (batch, channels, height, width)
         output = MaskedImageModelingOutput(
@@ -407,45 +345,6 @@ class FlaxViTForMaskedImageModelingModule(FlaxViTPreTrainedModule):
         mask = mask.repeat(stride, axis=1).repeat(stride, axis=2)[:, None]  # (batch, 1, height, width)
         error = jnp.abs(pixel_values[:, :, :height, :width].astype(mask.dtype) - reconstruction.astype(mask.dtype))
         return (error * mask).sum() / (mask.sum() + 1e-5) / self.config.num_channels
-
-
-class FlaxViTForMaskedImageModeling(FlaxViTPreTrainedModel):
-    """The encoder with a head that paints the masked patches (SimMIM).
-
-    Source: Xie et al., SimMIM: a Simple Framework for Masked Image Modeling (2021), section 3.
-    """
-
-    config_class = ViTConfig
-    module_class = FlaxViTForMaskedImageModelingModule
-    base_class = FlaxViTModel
-    base_options: ClassVar[Mapping[str, bool]] = {"add_pooling_layer": False, "use_mask_token": True}
-
-    def __call__(
-        self,
-        pixel_values: Array | None = None,
-        bool_masked_pos: Array | None = None,
-        params: Params | None = None,
-        dropout_rng: Array | None = None,
-        train: bool = False,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-        head_mask: Array | None = None,
-        interpolate_pos_encoding: bool | None = None,
-    ) -> MaskedImageModelingOutput | tuple[Any, ...]:
-        """Reconstructs images; with `bool_masked_pos` also the loss. Arguments as for FlaxViTModel.
-
-        Returns:
-            MaskedImageModelingOutput: reconstruction (batch, channels, height, width), loss () and what was asked for.
-
-        Raises:
-            InputError: an argument does not fit the model, or a mask is given and encoder_stride is not the patch size.
-
-        Differs: non-square images work, and masks at other sizes than the config's.
-        """
-        flags = self.flags(output_attentions, output_hidden_states, return_dict, interpolate_pos_encoding)
-        inputs = {"pixel_values": pixel_values, "head_mask": head_mask, "bool_masked_pos": bool_masked_pos}
-        return self.run(inputs, flags, params, dropout_rng, train)
 
 
 class FlaxViTForImageClassificationModule(FlaxViTPreTrainedModule):
@@ -471,14 +370,8 @@ class FlaxViTForImageClassificationModule(FlaxViTPreTrainedModule):
         labels: Array | None = None,
     ) -> ImageClassifierOutput | tuple[Any, ...]:
         """Classifies images. Arguments as for FlaxViTForImageClassification."""
-        encoded = self.vit(
-            pixel_values,
-            deterministic,
-            output_attentions,
-            output_hidden_states,
-            head_mask=head_mask,
-            interpolate_pos_encoding=interpolate_pos_encoding,
-        )
+        switches = deterministic, output_attentions, output_hidden_states, True
+        encoded = self.vit(pixel_values, *switches, head_mask, interpolate_pos_encoding)
         features = encoded.last_hidden_state[:, 0]  # (batch, hidden)
         logits = features if self.classifier is None else self.classifier(features)  # (batch, classes)
         output = ImageClassifierOutput(
@@ -496,66 +389,9 @@ class FlaxViTForImageClassificationModule(FlaxViTPreTrainedModule):
         problem = check_labels(self.model, self.config, labels.shape, batch, is_float=is_float)
         logits = logits.astype(wide(logits.dtype))
         if problem == "single_label_classification":
-            return cross_entropy(logits, labels.reshape(-1))
+            return layers.cross_entropy(logits, labels.reshape(-1))
         targets = labels.astype(logits.dtype).reshape(logits.shape)
         if problem == "regression":
             return jnp.square(logits - targets).mean()
         likelihoods = targets * jax.nn.log_sigmoid(logits) + (1 - targets) * jax.nn.log_sigmoid(-logits)
         return -likelihoods.mean()
-
-
-class FlaxViTForImageClassification(FlaxViTPreTrainedModel):
-    """The encoder with a linear classifier on the class token."""
-
-    config_class = ViTConfig
-    module_class = FlaxViTForImageClassificationModule
-    base_class = FlaxViTModel
-    base_options: ClassVar[Mapping[str, bool]] = {"add_pooling_layer": False}
-
-    def __call__(
-        self,
-        pixel_values: Array | None = None,
-        params: Params | None = None,
-        dropout_rng: Array | None = None,
-        train: bool = False,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-        head_mask: Array | None = None,
-        interpolate_pos_encoding: bool | None = None,
-        labels: Array | None = None,
-    ) -> ImageClassifierOutput | tuple[Any, ...]:
-        """Classifies images; with `labels` also the loss. Other arguments as for FlaxViTModel.
-
-        Args:
-            labels: (batch,) class indices, -100 = ignored; or targets of multi-label classification or regression
-                (see `vit_core.inputs.check_labels`).
-
-        Returns:
-            ImageClassifierOutput: logits (batch, classes), loss () and what was asked for. With num_labels=0 the
-            logits are the class token's features (batch, hidden).
-
-        Raises:
-            InputError: an argument does not fit the model.
-        """
-        flags = self.flags(output_attentions, output_hidden_states, return_dict, interpolate_pos_encoding)
-        inputs = {"pixel_values": pixel_values, "head_mask": head_mask, "labels": labels}
-        return self.run(inputs, flags, params, dropout_rng, train)
-
-
-def cross_entropy(logits: Array, labels: Array) -> Array:
-    """Mean negative log-likelihood over the labels that are not -100: ().
-
-    Args:
-        logits: (batch, classes).
-        labels: (batch,), integers of any width.
-
-    Differs: a label outside the classes makes the loss NaN, where JAX's indexing would clamp or wrap it.
-    """
-    kept = labels != IGNORED_LABEL
-    known = (labels >= 0) & (labels < logits.shape[1])
-    picked = jnp.take_along_axis(jax.nn.log_softmax(logits, axis=-1), jnp.where(known, labels, 0)[:, None], axis=1)[
-        :, 0
-    ]
-    losses = jnp.where(known, -picked, jnp.where(kept, jnp.nan, 0.0).astype(logits.dtype))
-    return losses.sum() / kept.sum().astype(logits.dtype)

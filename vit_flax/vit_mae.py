@@ -24,7 +24,7 @@ from vit_core.outputs import ViTMAEForPreTrainingOutput, ViTMAEModelOutput
 from vit_core.parameters import Initialiser, weights_of
 from vit_flax import layers
 from vit_flax.layers import wide
-from vit_flax.pretrained import FlaxViTPreTrainedModel, FlaxViTPreTrainedModule, Params
+from vit_flax.pretrained import FlaxViTPreTrainedModule
 from vit_flax.vit import ViTEncoder, ViTLayer, ViTPatchEmbeddings, resized_positions
 
 SINCOS = Initialiser("sincos")
@@ -138,57 +138,6 @@ class FlaxViTMAEModule(FlaxViTPreTrainedModule):
             return jax.random.uniform(self.make_rng("mask"), (batch, patches), jnp.float32)
         check_per_patch(self.model, "noise", noise.shape, batch, patches)
         return noise
-
-
-class FlaxViTMAEModel(FlaxViTPreTrainedModel):
-    """The encoder of the Masked Autoencoder, which sees the kept patches only."""
-
-    config_class = ViTMAEConfig
-    module_class = FlaxViTMAEModule
-
-    def __call__(
-        self,
-        pixel_values: Array | None = None,
-        noise: Array | None = None,
-        params: Params | None = None,
-        dropout_rng: Array | None = None,
-        mask_rng: Array | None = None,
-        train: bool = False,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-        head_mask: Array | None = None,
-        interpolate_pos_encoding: bool | None = None,
-        mask_ratio: float | None = None,
-    ) -> ViTMAEModelOutput | tuple[Any, ...]:
-        """Encodes the kept patches of images.
-
-        Args:
-            pixel_values: (batch, channels, height, width), floating; channels-last is accepted as well.
-            noise: (batch, patches), floating; the patches with the least noise are kept. `vit_core.masking.noise` gives
-                the same mask in every framework.
-            params: parameters to use instead of the model's.
-            dropout_rng: key of the dropouts; needed in training where there are any.
-            mask_rng: key that noise is drawn from where none is given. Without both, the key is the model's seed and
-                the number of the call, which no compiled code may depend on: inside jit one of them is needed.
-            train: whether dropouts are on.
-            output_attentions: return the attention probabilities; None takes the config's value, as below.
-            output_hidden_states: return the hidden state after the embeddings and after each layer.
-            return_dict: return an output with named fields rather than a tuple of those present.
-            head_mask: (heads,) or (layers, heads), 1 = kept, 0 = silenced.
-            interpolate_pos_encoding: resize the positions to images of another size than the config's.
-            mask_ratio: share of the patches to remove, instead of the config's; 0 encodes all, in image order.
-
-        Returns:
-            ViTMAEModelOutput: last_hidden_state (batch, 1 + kept, hidden), mask and ids_restore (batch, patches), and
-            what was asked for.
-
-        Raises:
-            InputError: an argument does not fit the model, or the ratio keeps no patch.
-        """
-        flags = self.flags(output_attentions, output_hidden_states, return_dict, interpolate_pos_encoding)
-        inputs = {"pixel_values": pixel_values, "noise": noise, "head_mask": head_mask}
-        return self.run(inputs, {**flags, "mask_ratio": mask_ratio}, params, dropout_rng, train, mask_rng)
 
 
 class ViTMAEDecoder(layers.Module):
@@ -359,60 +308,3 @@ class FlaxViTMAEForPreTrainingModule(FlaxViTPreTrainedModule):
         error = jnp.square(pred.astype(target.dtype) - target).mean(axis=-1)  # (batch, patches)
         mask = mask.astype(target.dtype)
         return (error * mask).sum() / mask.sum()
-
-
-class FlaxViTMAEForPreTraining(FlaxViTPreTrainedModel):
-    """The Masked Autoencoder: encoder, decoder, and the loss over the removed patches."""
-
-    config_class = ViTMAEConfig
-    module_class = FlaxViTMAEForPreTrainingModule
-    base_class = FlaxViTMAEModel
-
-    def __call__(
-        self,
-        pixel_values: Array | None = None,
-        noise: Array | None = None,
-        params: Params | None = None,
-        dropout_rng: Array | None = None,
-        mask_rng: Array | None = None,
-        train: bool = False,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-        head_mask: Array | None = None,
-        interpolate_pos_encoding: bool | None = None,
-        mask_ratio: float | None = None,
-    ) -> ViTMAEForPreTrainingOutput | tuple[Any, ...]:
-        """Reconstructs the removed patches of images. Arguments as for FlaxViTMAEModel; head_mask is the encoder's.
-
-        Returns:
-            ViTMAEForPreTrainingOutput: loss (), logits (batch, patches, pixels), mask and ids_restore (batch, patches),
-            and what was asked for.
-
-        Raises:
-            InputError: an argument does not fit the model, or the ratio keeps or removes no patch.
-        """
-        flags = self.flags(output_attentions, output_hidden_states, return_dict, interpolate_pos_encoding)
-        inputs = {"pixel_values": pixel_values, "noise": noise, "head_mask": head_mask}
-        return self.run(inputs, {**flags, "mask_ratio": mask_ratio}, params, dropout_rng, train, mask_rng)
-
-    def patchify(self, pixel_values: Array, interpolate_pos_encoding: bool = False) -> Array:
-        """Cuts images into patches; see FlaxViTMAEForPreTrainingModule.patchify."""
-        return self.module.patchify(pixel_values, interpolate_pos_encoding)
-
-    def unpatchify(self, patchified_pixel_values: Array, original_image_size: Size | None = None) -> Array:
-        """The inverse of `patchify`; see FlaxViTMAEForPreTrainingModule.unpatchify."""
-        return self.module.unpatchify(patchified_pixel_values, original_image_size)
-
-    def forward_loss(
-        self, pixel_values: Array, pred: Array, mask: Array, interpolate_pos_encoding: bool = False
-    ) -> Array:
-        """Mean squared error over the removed patches; see FlaxViTMAEForPreTrainingModule.forward_loss.
-
-        Raises:
-            InputError: the images do not fit the model, or nothing is masked.
-        """
-        pred, mask = jnp.asarray(pred), jnp.asarray(mask)
-        if (host := self.host(mask)) is not None and not host.any():
-            raise InputError(f"{type(self).__name__}: forward_loss: mask removes no patch, so there is no loss.")
-        return self.module.forward_loss(pixel_values, pred, mask, interpolate_pos_encoding)

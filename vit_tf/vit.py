@@ -93,10 +93,8 @@ class ViTAttention(nn.Module):
         self.head_dim = hidden_size // num_heads
         self.heads = tuple(head for head in range(num_heads) if head not in pruned)
         width = len(self.heads) * self.head_dim
-        names = ("query", "key", "value")
-        self.attention = nn.ModuleDict(
-            "attention", **{name: nn.linear(hidden_size, width, name, config.qkv_bias) for name in names}
-        )
+        projections = {name: nn.linear(hidden_size, width, name, config.qkv_bias) for name in ("query", "key", "value")}
+        self.attention = nn.ModuleDict("attention", **projections)
         self.attention_output = nn.ModuleDict("output", dense=nn.linear(width, hidden_size, "dense"))
         self.dropout = nn.Dropout(config.attention_probs_dropout_prob)
         self.implementation = config.attn_implementation or "sdpa"
@@ -200,11 +198,8 @@ class ViTEncoder(nn.Module):
             hidden_states, probabilities = run(hidden_states, head_mask=mask, output_attentions=output_attentions)
             all_hidden_states.append(hidden_states)
             attentions.append(probabilities)
-        return (
-            hidden_states,
-            tuple(all_hidden_states) if output_hidden_states else None,
-            tuple(attentions) if output_attentions else None,
-        )
+        every_state = tuple(all_hidden_states) if output_hidden_states else None
+        return hidden_states, every_state, tuple(attentions) if output_attentions else None
 
 
 class ViTPooler(nn.Module):

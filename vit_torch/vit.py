@@ -181,11 +181,8 @@ class ViTEncoder(nn.Module):
                 hidden_states, probabilities = layer(*arguments)
             all_hidden_states.append(hidden_states)
             attentions.append(probabilities)
-        return (
-            hidden_states,
-            tuple(all_hidden_states) if output_hidden_states else None,
-            tuple(attentions) if output_attentions else None,
-        )
+        every_state = tuple(all_hidden_states) if output_hidden_states else None
+        return hidden_states, every_state, tuple(attentions) if output_attentions else None
 
 
 class ViTPooler(nn.Module):

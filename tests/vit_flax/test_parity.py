@@ -17,7 +17,7 @@ def dtype(request):
         yield request.param
 
 
-def build(case: oracle.Case, dtype: str) -> vit_flax.vit.FlaxViTPreTrainedModel:
+def build(case: oracle.Case, dtype: str) -> vit_flax.pretrained.FlaxViTPreTrainedModel:
     tensors = {name: array.astype(dtype) for name, array in oracle.random_tensors(case).items()}
     model = getattr(vit_flax, f"Flax{case.cls}").from_tensors(case.config, tensors, **case.options)
     assert {leaf.dtype for leaf in jax.tree.leaves(model.params)} == {np.dtype(dtype)}
