@@ -268,7 +268,12 @@ FAULTS += [
 
 # And in those of JAX and Linen.
 FAULTS += [
-    Fault("tanh GELU", "vit_flax/activations.py", "jax.nn.gelu(x, approximate=False)", "jax.nn.gelu(x)"),
+    Fault(
+        "tanh GELU",
+        "vit_flax/activations.py",
+        "return 0.5 * x * (1 + jax.lax.erf(x * math.sqrt(0.5)))",
+        "return gelu_tanh(x)",
+    ),
     Fault("fast variance", "vit_flax/layers.py", "use_fast_variance=False", "use_fast_variance=True"),
     Fault(
         "softmax scale forgotten", "vit_flax/vit.py", "key.swapaxes(2, 3)) * self.head_dim**-0.5", "key.swapaxes(2, 3))"

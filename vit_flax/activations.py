@@ -21,9 +21,9 @@ SQRT_2_OVER_PI = math.sqrt(2 / math.pi)
 def gelu(x: Array) -> Array:
     """x * Phi(x) with the exact normal distribution function.
 
-    Differs: jax.nn.gelu and flax.linen.gelu are the tanh approximation unless told otherwise.
+    Differs: jax.nn.gelu is the tanh approximation unless told otherwise, and slower on a CPU where it is told.
     """
-    return jax.nn.gelu(x, approximate=False)
+    return 0.5 * x * (1 + jax.lax.erf(x * math.sqrt(0.5)))
 
 
 def gelu_tanh(x: Array) -> Array:

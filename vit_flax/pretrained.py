@@ -31,10 +31,11 @@ from vit_core.inputs import (
     is_checked,
     warn_unseen,
 )
-from vit_core.parameters import Parameter, check_tensors, class_name, parameter_table, sincos_of
+from vit_core.parameters import Parameter, check_tensors, class_name, parameter_table
 from vit_core.positions import resize_matrix
 from vit_core.tensors import dtype_name, to_numpy
 from vit_core.upload import PushToHub
+from vit_flax.activations import activation
 from vit_flax.layers import initialiser, wide
 
 Params = Mapping[str, Any]  # a nested dict of arrays, in transformers' Flax tree
@@ -166,6 +167,8 @@ class FlaxViTPreTrainedModel(PushToHub):
         self.config: Any = deepcopy(config)
         self.options = self._checked_options(kwargs)
         self.dtype = _checked_dtype(type(self).__name__, dtype)
+        for name in ("hidden_act", "pooler_act"):
+            activation(getattr(self.config, name, "linear"), self.dtype)  # refuses one with parameters of its own
         self.input_shape = tuple(input_shape or (1, *pair(config.image_size), config.num_channels))
         self.key = jax.random.key(seed)
         self.calls = 0  # of a masked autoencoder without noise: each has another mask
@@ -203,12 +206,7 @@ class FlaxViTPreTrainedModel(PushToHub):
 
     @params.setter
     def params(self, params: Params) -> None:
-        got = {name: jnp.shape(leaf) for name, leaf in flatten_dict(params, sep=".").items()}
-        want = {name: leaf.shape for name, leaf in flatten_dict(self.params_shape_tree, sep=".").items()}
-        wrong = [f"{name} {got.get(name, 'missing')}" for name in want if got.get(name) != want[name]]
-        wrong += [f"{name} unknown" for name in got if name not in want]
-        if wrong:
-            raise InputError(f"{type(self).__name__}: params: {len(wrong)} do not fit: {', '.join(wrong[:5])}.")
+        check_params(type(self).__name__, self.params_shape_tree, params)
         self._params = params
 
     @property
@@ -225,31 +223,26 @@ class FlaxViTPreTrainedModel(PushToHub):
     def init_weights(
         self, rng: Array, input_shape: Sequence[int] | None = None, params: Params | None = None
     ) -> Params:
-        """Fresh parameters, in one compiled step.
+        """Fresh parameters, each from its own key: what is made does not depend on what is kept.
 
         Args:
             rng: a key, typed or not.
-            input_shape: (batch, height, width, channels) of the images to trace with; None means the model's.
+            input_shape: (batch, height, width, channels) of images that have to fit; None means the model's.
             params: parameters that are kept as they are; only those missing in them are made.
+
+        Raises:
+            InputError: no key, or images that do not fit.
         """
-        images = jax.ShapeDtypeStruct(tuple(input_shape or self.input_shape), self.dtype)
-
-        def fresh(key: Array) -> Any:
-            streams = dict(zip(("params", "mask"), jax.random.split(key), strict=True))
-            return self.module.init(streams, jnp.zeros(images.shape, images.dtype))["params"]
-
-        if params is None:
-            return jax.jit(fresh)(rng)
-        kept = flatten_dict(params)
-        missing = [row for row in self.parameter_table().values() if _path(row) not in kept]
-        return unflatten_dict({**kept, **{_path(row): self._fresh(row, rng) for row in missing}})
-
-    def _fresh(self, row: Parameter, rng: Array) -> Array:
-        """Fresh values of one parameter, whatever others there are."""
-        if row.init.kind == "sincos":
-            return jnp.asarray(sincos_of(row, self.config), wide(self.dtype))
-        key = jax.random.fold_in(rng, list(self.parameter_table()).index(row.name))
-        return initialiser(row.init)(key, _shape(row), wide(self.dtype))
+        model, shape = type(self).__name__, tuple(input_shape or self.input_shape)
+        check_pixel_values(model, self.config, shape, is_float=True, interpolate=False)
+        keys = jax.random.split(_checked_key(model, "rng", rng), len(self.parameter_table()))
+        kept = {} if params is None else flatten_dict(params)
+        made = {
+            _path(row): initialiser(row.init, self.config)(key, _shape(row), wide(self.dtype))
+            for row, key in zip(self.parameter_table().values(), keys, strict=True)
+            if _path(row) not in kept
+        }
+        return unflatten_dict({**kept, **made})
 
     def parameter_table(self) -> dict[str, Parameter]:
         """Every parameter of this model: canonical name -> shape, kind, initialiser, trainability."""
@@ -423,11 +416,13 @@ class FlaxViTPreTrainedModel(PushToHub):
         """
         arrays = {name: _array(value) for name, value in inputs.items() if value is not None}
         self.check_values(arrays)
-        keys = {} if dropout_rng is None else {"dropout": dropout_rng}
-        if train and dropout_rng is None and self.config.hidden_dropout_prob + self.config.attention_probs_dropout_prob:
-            raise InputError(f"{type(self).__name__}: dropout_rng: training with dropout needs a key, got None.")
+        model, keys = type(self).__name__, {}
+        if dropout_rng is not None:
+            keys["dropout"] = _checked_key(model, "dropout_rng", dropout_rng)
+        elif train and self.config.hidden_dropout_prob + self.config.attention_probs_dropout_prob:
+            raise InputError(f"{model}: dropout_rng: training with dropout needs a key, got None.")
         if "noise" in inputs and "noise" not in arrays:
-            keys["mask"] = self._mask_key(arrays) if mask_rng is None else mask_rng
+            keys["mask"] = self._mask_key(arrays) if mask_rng is None else _checked_key(model, "mask_rng", mask_rng)
         static = tuple(sorted({**switches, "deterministic": not train}.items()))
         return self.compiled()(self.params if params is None else params, keys, arrays, static)
 
@@ -435,18 +430,23 @@ class FlaxViTPreTrainedModel(PushToHub):
         """The compiled call, of params, keys, inputs and switches; a new one where the configuration changed."""
         state = ({**vars(self.config)}, self.dtype, self.checkpointing, self.options)
         if self._compiled is None or self._compiled[0] != state:
-            call = jax.jit(partial(_apply, self.module), static_argnums=3)
-            self._compiled = deepcopy(state), call
+            call = jax.jit(partial(_apply, self.module, self.params_shape_tree), static_argnums=3)
+            callables = {id(value): value for value in state[0].values() if callable(value)}
+            self._compiled = deepcopy(state, callables), call  # activations are kept: some are not equal to their copy
         return self._compiled[1]
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_compiled": None}  # compiled code cannot be pickled
+
     def _mask_key(self, arrays: Mapping[str, Any]) -> Array:
-        if any(isinstance(array, jax.core.Tracer) for array in arrays.values()):
+        key = jax.random.fold_in(self.key, self.calls + 1)  # in code that is being compiled even this is traced
+        if any(isinstance(array, jax.core.Tracer) for array in (key, *arrays.values())):
             raise InputError(
                 f"{type(self).__name__}: noise: inside compiled code every call would have the same mask.\n"
                 "Pass noise= or mask_rng=."
             )
         self.calls += 1
-        return jax.random.fold_in(self.key, self.calls)
+        return key
 
     def check_values(self, arrays: Mapping[str, Any]) -> None:
         """Checks the values of the arguments of a call, where they can be looked at.
@@ -461,7 +461,8 @@ class FlaxViTPreTrainedModel(PushToHub):
         if labels is None:
             return
         batch = next(iter(jnp.shape(arrays["pixel_values"])), None) if "pixel_values" in arrays else None
-        problem = check_labels(model, self.config, labels.shape, batch, is_float=labels.dtype.kind == "f")
+        is_float = jnp.issubdtype(labels.dtype, jnp.floating)
+        problem = check_labels(model, self.config, labels.shape, batch, is_float=is_float)
         if problem == "single_label_classification":
             check_class_indices(model, labels, self.config.num_labels)
 
@@ -550,9 +551,32 @@ class FlaxViTPreTrainedModel(PushToHub):
         return self.checkpointing
 
 
+def check_params(model: str, shapes: Params, params: Any) -> None:
+    """Checks that parameters are those of a model.
+
+    Raises:
+        InputError: naming up to five missing, unknown and wrongly shaped ones.
+    """
+    if not isinstance(params, Mapping) or params.keys() == {"params"}:
+        got = "one that holds it under 'params'" if isinstance(params, Mapping) else type(params).__name__
+        raise InputError(f"{model}: params: expected the nested dict of parameters, got {got}.")
+    got = {name: jnp.shape(leaf) for name, leaf in flatten_dict(params, sep=".").items()}
+    want = {name: leaf.shape for name, leaf in flatten_dict(shapes, sep=".").items()}
+    wrong = [f"{name} {got.get(name, 'missing')}" for name in want if got.get(name) != want[name]]
+    wrong += [f"{name} unknown" for name in got if name not in want]
+    if wrong:
+        raise InputError(f"{model}: params: {len(wrong)} do not fit: {', '.join(wrong[:5])}.")
+
+
 def _apply(
-    module: nn.Module, params: Params, keys: Mapping[str, Array], inputs: Mapping[str, Array], static: Any
+    module: FlaxViTPreTrainedModule,
+    shapes: Params,
+    params: Params,
+    keys: Mapping[str, Array],
+    inputs: Mapping[str, Array],
+    static: Any,
 ) -> Any:
+    check_params(module.model, shapes, params)
     return module.apply({"params": params}, **inputs, **dict(static), rngs=dict(keys))
 
 
@@ -579,6 +603,13 @@ def _checked_dtype(model: str, dtype: Any) -> np.dtype:
     if jax.dtypes.canonicalize_dtype(found) != found:
         raise InputError(f"{model}: dtype: JAX is not set up for {found.name}; use it inside jax.enable_x64(True).")
     return found
+
+
+def _checked_key(model: str, name: str, key: Any) -> Array:
+    dtype = getattr(key, "dtype", np.dtype(object))
+    if not ((jnp.issubdtype(dtype, jax.dtypes.prng_key) and key.ndim == 0) or (dtype == np.uint32 and key.ndim == 1)):
+        raise InputError(f"{model}: {name}: expected a key such as jax.random.key(0), got {str(key)[:80]!r}.")
+    return key
 
 
 def _is_auto(dtype: Any) -> bool:

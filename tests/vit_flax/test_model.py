@@ -3,6 +3,7 @@
 import copy
 import inspect
 import logging
+import pickle
 
 import jax
 import jax.numpy as jnp
@@ -260,8 +261,9 @@ def test_noise_is_drawn_anew_for_each_call_when_none_is_given(name):
     assert len(set(masks)) == 4
     by_key = [model(images, mask_rng=key).mask for key in (jax.random.key(3), jax.random.PRNGKey(3))]
     check_same(*by_key)
-    with pytest.raises(InputError, match="mask_rng"):
-        jax.jit(model)(images)
+    for compiled in (lambda: model(images), lambda: jax.grad(lambda p: model(images, params=p)[0].sum())(model.params)):
+        with pytest.raises(InputError, match="mask_rng"):  # also where the images are constants
+            jax.jit(compiled)()
     jax.jit(lambda images, key: model(images, mask_rng=key))(images, jax.random.key(3))
 
 
@@ -395,9 +397,9 @@ def test_parameters_are_counted():
 
 
 def test_activation_modules_may_not_have_parameters():
-    model = vit_flax.FlaxViTModel(make_config("FlaxViTModel", hidden_act=linen.PReLU()), _do_init=False)
-    with pytest.raises(ConfigError, match="PReLU"):
-        model.init_weights(jax.random.key(0))
+    for name in ("hidden_act", "pooler_act"):
+        with pytest.raises(ConfigError, match="PReLU"):
+            vit_flax.FlaxViTModel(make_config("FlaxViTModel", **{name: linen.PReLU()}), _do_init=False)
 
 
 def test_the_wrong_configuration_is_refused():
@@ -451,3 +453,27 @@ def test_options_that_a_class_does_not_have_are_refused():
         vit_flax.FlaxViTModel(make_config("FlaxViTModel"), pooling=True)
     with pytest.raises(InputError, match=r"no option 'add_pooling_layer'"):
         vit_flax.FlaxViTMAEModel(make_config("FlaxViTMAEModel"), add_pooling_layer=False)
+
+
+@pytest.mark.parametrize("key", [7, np.zeros(3, np.float32), "seed"])
+def test_what_is_no_key_is_refused(key):
+    model, inputs = make_model("FlaxViTMAEModel"), make_inputs("FlaxViTMAEModel")
+    with pytest.raises(InputError, match="dropout_rng: expected a key"):
+        model(**inputs, dropout_rng=key, train=True)
+    with pytest.raises(InputError, match="mask_rng: expected a key"):
+        model(inputs["pixel_values"], mask_rng=key)
+    with pytest.raises(InputError, match="rng: expected a key"):
+        model.init_weights(key)
+
+
+def test_parameters_of_a_call_are_checked():
+    model, inputs = make_model("FlaxViTModel"), make_inputs("FlaxViTModel")
+    for params, needle in (
+        ({"params": model.params}, "under 'params'"),
+        ({}, "missing"),
+        ([1], "got list"),
+        ({**model.params, "pooler": {"dense": {"kernel": np.zeros((2, 3))}}}, r"pooler\.dense\.kernel \(2, 3\)"),
+    ):
+        with pytest.raises(InputError, match=needle):
+            model(**inputs, params=params)
+    check_same(pickle.loads(pickle.dumps(model))(**inputs), model(**inputs))
