@@ -432,7 +432,7 @@ def _lock(path: Path, folder: Path) -> Iterator[None]:
         ) as file:
             _take(file, folder)
             # Its owner removes the file in the end, so the one opened may be gone by the time it is locked.
-            if not (_is_there(path) and os.path.samestat(os.fstat(file.fileno()), os.stat(path))):
+            if not _is_same(file, path):
                 continue
             try:
                 file.truncate(0)
@@ -442,6 +442,14 @@ def _lock(path: Path, folder: Path) -> Iterator[None]:
             finally:
                 path.unlink(missing_ok=True)
             return
+
+
+def _is_same(file: TextIO, path: Path) -> bool:
+    """Whether an open file is still the one at a path, which may go away at any moment."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 def _take(file: TextIO, folder: Path) -> None:

@@ -31,6 +31,7 @@ from vit_core.inputs import (
     is_checked,
     warn_unseen,
 )
+from vit_core.masking import check_seed
 from vit_core.parameters import Parameter, check_tensors, class_name, parameter_table
 from vit_core.positions import resize_matrix
 from vit_core.tensors import dtype_name, to_numpy
@@ -170,7 +171,7 @@ class FlaxViTPreTrainedModel(PushToHub):
         for name in ("hidden_act", "pooler_act"):
             activation(getattr(self.config, name, "linear"), self.dtype)  # refuses one with parameters of its own
         self.input_shape = tuple(input_shape or (1, *pair(config.image_size), config.num_channels))
-        self.key = jax.random.key(seed)
+        self.key = jax.random.key(check_seed("seed", seed))
         self.calls = 0  # of a masked autoencoder without noise: each has another mask
         self.checkpointing = bool(self.config.extra.get("gradient_checkpointing"))
         self._params: Params | None = self.init_weights(self.key, self.input_shape) if _do_init else None
@@ -279,7 +280,7 @@ class FlaxViTPreTrainedModel(PushToHub):
         Raises:
             CheckpointError: a name is missing or unknown, or a shape is wrong.
         """
-        dtype = next(iter(tensors.values())).dtype
+        dtype = next((array.dtype for array in tensors.values()), np.float32)
         model = cls(config, _do_init=False, **{"dtype": dtype_name(dtype), **options})
         shapes = {name: array.shape for name, array in tensors.items()}
         check_tensors(cls.__name__, model.parameter_table(), shapes)
@@ -607,7 +608,8 @@ def _checked_dtype(model: str, dtype: Any) -> np.dtype:
 
 def _checked_key(model: str, name: str, key: Any) -> Array:
     dtype = getattr(key, "dtype", np.dtype(object))
-    if not ((jnp.issubdtype(dtype, jax.dtypes.prng_key) and key.ndim == 0) or (dtype == np.uint32 and key.ndim == 1)):
+    dims = 0 if jnp.issubdtype(dtype, jax.dtypes.prng_key) else 1 if dtype == np.uint32 else None
+    if dims is None or key.ndim != dims:
         raise InputError(f"{model}: {name}: expected a key such as jax.random.key(0), got {str(key)[:80]!r}.")
     return key
 

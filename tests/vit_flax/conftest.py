@@ -22,3 +22,10 @@ def strict():
 @pytest.fixture(params=FIELDS)
 def name(request) -> str:
     return request.param
+
+
+@pytest.fixture(autouse=True, scope="module")
+def tidy():
+    """Compiled code is dropped after each file: it takes gigabytes."""
+    yield
+    jax.clear_caches()
