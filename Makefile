@@ -36,7 +36,7 @@ $(VENV)/.torch: $(VENV)/.pip
 	touch $@
 
 $(VENV)/.run: $(VENV)/.torch
-	$(PIP) install -q -c constraints.txt -e '.[torch,tf,flax,viz]'
+	$(PIP) install -q -c constraints.txt -e '.[all]'
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.run
@@ -53,7 +53,7 @@ test: $(VENV)/.dev
 .venv-only-%/.dev: $(SOURCES)
 	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
 	$(@D)/bin/pip install -q --disable-pip-version-check --upgrade "pip>=25.1"
-	$(@D)/bin/pip install -q --disable-pip-version-check -c constraints.txt -e '.[$*,viz]' --group test
+	$(@D)/bin/pip install -q --disable-pip-version-check -c constraints.txt -e '.[$*,convert,viz]' --group test
 	touch $@
 
 .PRECIOUS: .venv-only-%/.dev

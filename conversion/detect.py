@@ -1,34 +1,65 @@
-"""Finds the files of a checkpoint and whose dialect they speak. Nothing here, or anywhere, unpickles."""
+"""Finds the files of a checkpoint, whose dialect they speak, and what their tensors are called in ours."""
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from fnmatch import fnmatchcase
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from conversion.engine import Dialect, canonical_names, listed
-from conversion.tables import hf
+from conversion.dialects import DIALECTS, Dialect
+from conversion.files import CONTAINERS, SUFFIXES, open_any
+from conversion.folds import LOSSY, folded, mapped, unstacked, with_prefix
+from conversion.layouts import to_canonical
+from conversion.naming import HEADS, Names, canonical_names, explained, listed, template, unwrapped
+from conversion.tables.refusals import MARKS
+from conversion.tables.rows import Part
 from vit_core.atomic_folder import finds_folder, is_decided
-from vit_core.checkpoint import MANIFEST_NAME, SUFFIX, Weights, open_weights, read_index, weight_names
+from vit_core.checkpoint import (
+    MANIFEST_NAME,
+    SUFFIX,
+    LazyArray,
+    Weights,
+    open_shards,
+    open_weights,
+    read_index,
+    verified,
+    weight_names,
+)
 from vit_core.config import CONFIG_NAME
 from vit_core.errors import CheckpointError, ConfigError, InputError, MissingFileError, VitError
 from vit_core.hub import Repository, commit_of, local_folder
 from vit_core.jsonfile import read_json
 from vit_core.limits import LIMITS, Limits
+from vit_core.parameters import BASE_PREFIX, MODEL_CLASSES, Kind, parameter_table
 
-DIALECTS = (Dialect("hf", hf.ROWS, "torch"),)
-
-# What else programs call their weights -> how to get a file that is read here.
-_PICKLE = "It is a pickle, which can run code. Save it as safetensors with the program that wrote it."
-_OTHER_LAYOUT = "Its layout is not read by this release. Save it as PyTorch safetensors with the program that wrote it."
-_OTHER_FILES = {
-    **dict.fromkeys((".bin", ".pt", ".pth", ".ckpt", ".tar", ".pkl"), _PICKLE),
-    **dict.fromkeys((".h5", ".keras", ".msgpack", ".npz"), _OTHER_LAYOUT),
+# Stem and suffix of the weights that transformers writes beside safetensors -> a name in an index as it is in the file.
+_OTHERS: dict[tuple[str, str], Callable[[str], str]] = {
+    ("pytorch_model", ".bin"): str,
+    ("tf_model", ".h5"): lambda name: name.partition("/")[2],
+    ("flax_model", ".msgpack"): lambda name: name.replace("/", "."),
 }
-_TORCH_FORMATS = ("pt", "mlx")
+_KERAS_HUB = ("model.weights.h5", "task.weights.h5")
+# What safetensors files say of themselves -> the dialect that it stands for; None where names alone decide.
+_FORMATS = {"tf": "hf_tf", "flax": "hf_flax", **dict.fromkeys(("pt", "mlx", *CONTAINERS))}
+# What trainers put beside weights, in the same containers.
+_STATES = (
+    "training_args.bin",
+    *(f"{name}.{end}" for name in ("optimizer", "scheduler", "scaler") for end in ("pt", "bin")),
+)
+_VARIANTS = (
+    "model.*.safetensors",
+    "model-*",
+    "pytorch_model.*.bin",
+    "*_model-*",
+)  # taken when asked for, see `variant`
+_SIDECARS = (CONFIG_NAME, "task.json")  # what says more than the tensors
 _ATTEMPTS = 100
+_SAMPLE = 2000  # names that settle a dialect
 
 
 class Source(NamedTuple):
@@ -37,10 +68,13 @@ class Source(NamedTuple):
     Attributes:
         where: what the caller named.
         config: the object in config.json, or None where there is none.
-        weights: its tensors.
+        weights: its tensors, as stored.
         dialect: how they are named and laid out.
         names: canonical name -> name in the file.
+        arrays: canonical name, with the prefix where there is a head -> tensor in the canonical layout.
+        shown: fields of a configuration that the stored layout shows.
         unexplained: names that mean nothing.
+        notes: what was done, a line each.
         commit: of a hub repository.
     """
 
@@ -49,15 +83,18 @@ class Source(NamedTuple):
     weights: Weights
     dialect: Dialect
     names: dict[str, str]
+    arrays: dict[str, LazyArray]
+    shown: dict[str, Any]
     unexplained: list[str]
+    notes: list[str]
     commit: str | None
 
 
 def detect(src: str | Path, **options: Any) -> str:
-    """The dialect of a checkpoint: "hf".
+    """The dialect of a checkpoint, such as "hf", "timm" or "google"; see docs/conversion.md.
 
     Args:
-        src: folder, safetensors file, or "owner/name" on the hub.
+        src: folder, weight file, or "owner/name" on the hub.
         **options: as for `open_source`.
 
     Raises:
@@ -70,6 +107,8 @@ def open_source(
     src: str | Path,
     *,
     variant: str | None = None,
+    weights: str | None = None,
+    allow: Collection[str] = (),
     mmap: bool = True,
     verify: bool | str = "auto",
     wait: bool = True,
@@ -79,8 +118,10 @@ def open_source(
     """Opens a checkpoint: its configuration and the headers of its weights.
 
     Args:
-        src: folder, safetensors file, or "owner/name" on the hub, of which only the files needed are fetched.
+        src: folder, weight file, or "owner/name" on the hub, of which only the files needed are fetched.
         variant: see `vit_core.checkpoint.open_weights`, also for `mmap`, `verify`, `wait` and `limits`.
+        weights: which of several sets of weights in a file to take, such as "teacher".
+        allow: what may be left out although the outputs then differ: "distillation", "pre_logits".
         **hub: options of `vit_core.hub.Repository`.
 
     Raises:
@@ -89,15 +130,19 @@ def open_source(
     """
     if not isinstance(src, str | os.PathLike):
         raise InputError(f"checkpoint: expected a folder or a hub name, got {type(src).__name__}.")
+    if isinstance(allow, str) or {*allow} - LOSSY.keys():
+        raise InputError(f"allow: expected some of {', '.join(map(repr, LOSSY))}, got {repr(allow)[:80]}.")
     where = str(src)
-    options = {"variant": variant, "mmap": mmap, "verify": verify, "wait": wait, "limits": limits}
+    checking = {"mmap": mmap, "verify": verify, "wait": wait, "limits": limits}
     if os.path.isfile(src):
-        return _source(where, None, _open(Path(src), options), None)
+        found = _open_file(Path(src), weights, checking)
+        return _source(where, _archived_config(found), found, None, allow, limits)
     local = local_folder(src, hub.get("subfolder") or "")
     folder = local or _fetched(Repository(where, **hub), variant, limits)
 
     def read() -> Source:
-        return _source(where, _config(folder, limits), _open(folder, options), commit_of(folder))
+        found = _open_folder(folder, variant, weights, checking)
+        return _source(where, _config(folder, limits), found, commit_of(folder), allow, limits)
 
     return _unchanged(folder, read)
 
@@ -108,14 +153,30 @@ def _fetched(repository: Repository, variant: str | None, limits: Limits) -> Pat
     for file in (CONFIG_NAME, MANIFEST_NAME):
         repository.fetch(file)
     for file in (single, index):
-        if (found := repository.fetch(file)) and file == index:
-            for shard in sorted(read_index(found, limits)):
-                repository.fetch(shard)
-        if found:
-            return found.parent
-    # Here, where there is no safetensors file, a reader of other containers would fetch its own.
-    _refuse_others(repository.name, repository.names())
-    repository.fail(single, index)
+        if found := repository.fetch(file):
+            return _with_shards(repository, found, index, SUFFIX, limits)
+    names = {*repository.names()}  # no safetensors there: what else is
+    for (stem, suffix), _ in _OTHERS.items():
+        single_other, index_other = _names(stem, suffix, variant)
+        for file in (single_other, index_other):
+            if file in names and (found := repository.fetch(file)):
+                return _with_shards(repository, found, index_other, suffix, limits)
+    wanted = {*_KERAS_HUB, *_SIDECARS} if _KERAS_HUB[0] in names else {*_candidates(names)}
+    if len(wanted) > 1 and _KERAS_HUB[0] not in names:
+        raise CheckpointError(
+            f"{repository.name}: several weight files: {listed(sorted(wanted))}.\nLoad one of them from a folder."
+        )
+    fetched = [found for file in sorted(wanted & names) if (found := repository.fetch(file))]
+    if not fetched:
+        repository.fail(single, index)
+    return fetched[0].parent
+
+
+def _with_shards(repository: Repository, found: Path, index: str, suffix: str, limits: Limits) -> Path:
+    if found.name == index:
+        for shard in sorted(read_index(found, limits, suffix)):
+            repository.fetch(shard)
+    return found.parent
 
 
 def _unchanged(folder: Path, read: Callable[[], Source]) -> Source:
@@ -170,37 +231,192 @@ def _versions(folder: int) -> dict[str, tuple[int, int]]:
     with os.scandir(folder) as entries:
         for entry in entries:
             with suppress(FileNotFoundError):  # removed since it was listed
-                if entry.name.endswith((SUFFIX, ".json")):
+                if entry.name.endswith((*SUFFIXES, ".json")):
                     found[entry.name] = (entry.inode(), entry.stat(follow_symlinks=False).st_mtime_ns)
     return found
 
 
 def _config(folder: Path, limits: Limits) -> dict[str, Any] | None:
-    path = folder / CONFIG_NAME
-    return read_json(path, limit="config_bytes", error=ConfigError, limits=limits) if path.exists() else None
+    for name in reversed(_SIDECARS):
+        path = folder / name
+        if path.exists():
+            return read_json(path, limit="config_bytes", error=ConfigError, limits=limits)
+    return None
 
 
-def _open(path: Path, options: dict[str, Any]) -> Weights:
-    _refuse_others(path, [path.name] if path.is_file() else os.listdir(path))
-    return open_weights(path, **options)
+def _archived_config(weights: Weights) -> dict[str, Any] | None:
+    """What a .keras archive says of its model."""
+    text = weights.files[0].metadata.get("keras")
+    try:
+        found = json.loads(text) if text else None
+    except (ValueError, RecursionError):
+        raise CheckpointError(f"{weights.files[0].path}: config.json in it is not valid JSON.") from None
+    return found if isinstance(found, dict) else None
 
 
-def _refuse_others(where: object, names: list[str]) -> None:
-    """Refuses by name what is there in place of safetensors files."""
-    if any(name.endswith(SUFFIX) for name in names):
-        return
-    for name in sorted(names, key=lambda name: ("model" not in name and "weights" not in name, name)):
-        if advice := _OTHER_FILES.get(Path(name).suffix):
-            raise CheckpointError(f"{where}: {name} is not read here; expected {SUFFIX} files.\n{advice}")
+# --- files -----------------------------------------------------------------------------------------------------------
 
 
-def _source(where: str, config: dict[str, Any] | None, weights: Weights, commit: str | None) -> Source:
+def _names(stem: str, suffix: str, variant: str | None) -> tuple[str, str]:
+    """The names of a single file and of an index, as transformers has them."""
+    infix = f".{variant}" if variant else ""
+    return f"{stem}{infix}{suffix}", f"{stem}{suffix}.index{infix}.json"
+
+
+def _open_file(path: Path, weights: str | None, checking: dict[str, Any]) -> Weights:
+    path = Path(os.path.realpath(path))  # the user named this very link
+    file = open_any(path, weights=weights, mmap=checking["mmap"], limits=checking["limits"])
+    return verified([file], {}, **_without(checking, "mmap"))
+
+
+def _open_folder(path: Path, variant: str | None, weights: str | None, checking: dict[str, Any]) -> Weights:
+    """The weights of a folder: safetensors first, then what else there is."""
+    safetensors = weight_names(variant)[:2]
+    if any(os.path.lexists(path / name) for name in safetensors):
+        if weights is not None:
+            raise InputError(f"{path}: weights={weights!r}: safetensors files hold one set of weights. Delete it.")
+        return open_weights(path, variant=variant, **checking)
+    opener = partial(open_any, weights=weights)
+    opening = {"mmap": checking["mmap"], "limits": checking["limits"]}
+    for (stem, suffix), renamed in _OTHERS.items():
+        single, index = (path / name for name in _names(stem, suffix, variant))
+        if os.path.lexists(single):
+            return verified([opener(single, **opening)], {}, **_without(checking, "mmap"))
+        if os.path.lexists(index):
+            files, extra = open_shards(index, opener=opener, suffix=suffix, renamed=renamed, **opening)
+            return verified(files, extra, **_without(checking, "mmap"))
+    names = {*os.listdir(path)}
+    chosen = [name for name in _KERAS_HUB if name in names] if _KERAS_HUB[0] in names else []
+    chosen = chosen or [_only(str(path), names, *safetensors)]
+    return verified([opener(path / name, **opening) for name in chosen], {}, **_without(checking, "mmap"))
+
+
+def _without(options: dict[str, Any], name: str) -> dict[str, Any]:
+    return {key: value for key, value in options.items() if key != name}
+
+
+def _only(where: str, names: Iterable[str], single: str, index: str) -> str:
+    """The one weight file among names."""
+    found = _candidates(names)
+    if not found:
+        raise MissingFileError(f"{where}: no weights here: neither {single} nor {index}, nor another program's.")
+    if len(found) > 1:
+        raise CheckpointError(f"{where}: several weight files: {listed(found)}.\nName the one to load.")
+    return found[0]
+
+
+def _candidates(names: Iterable[str]) -> list[str]:
+    """What may be the weights of another program."""
+    return sorted(
+        name
+        for name in names
+        if name.endswith(SUFFIXES) and name not in _STATES and not any(fnmatchcase(name, other) for other in _VARIANTS)
+    )
+
+
+# --- names -----------------------------------------------------------------------------------------------------------
+
+
+def _source(
+    where: str,
+    config: dict[str, Any] | None,
+    weights: Weights,
+    commit: str | None,
+    allow: Collection[str],
+    limits: Limits,
+) -> Source:
+    tensors = unstacked(weights.infos, limits.layers)
+    dialect = max(DIALECTS, key=_counted([*tensors]))
     for file in weights.files:
         layout = file.metadata.get("format", "pt")
-        if layout not in _TORCH_FORMATS:
-            raise CheckpointError(f"{file.path}: weights in the layout {layout!r}.\n{_OTHER_LAYOUT}")
-    understood = [(dialect, *canonical_names(where, weights, dialect)) for dialect in DIALECTS]
-    dialect, names, unexplained = max(understood, key=lambda found: len(found[1]))
+        if layout not in _FORMATS or _FORMATS[layout] not in (None, dialect.name):
+            raise CheckpointError(
+                f"{file.path}: its layout is said to be {layout!r}, its names are those of {dialect.name!r}."
+            )
+    names, unexplained = canonical_names(where, tensors, dialect)
+    left = {name: reason for name in unexplained if (reason := _dropped(name, dialect))}
+    unexplained = [name for name in unexplained if name not in left]
+    _refuse(where, unexplained)
     if not names:
         raise CheckpointError(f"{where}: not a ViT or ViTMAE that is known here: tensors {listed([*weights], 3)}.")
-    return Source(where, config, weights, dialect, names, unexplained, commit)
+    arrays = {name: _canonical(where, tensors, name, cell, dialect.convention) for name, cell in names.items()}
+    notes = [f"left out, {reason}: {listed([n for n in left if left[n] == reason], 3)}" for reason in {*left.values()}]
+    notes += [
+        f"weights: {file.metadata['weights']!r} of {file.path.name}"
+        for file in weights.files
+        if "weights" in file.metadata
+    ]
+    if dialect.numerics is not None:
+        arrays, folds = folded(where, arrays, allow)
+        notes += folds
+    if dialect.name != "hf":
+        arrays = with_prefix(arrays, HEADS)
+    return Source(
+        *(where, config, weights, dialect, _stored_names(names, arrays), arrays),
+        *(_shown(tensors, names, dialect), unexplained, notes, commit),
+    )
+
+
+def _counted(names: list[str]) -> Callable[[Dialect], int]:
+    """How many of some names a dialect explains; of a few thousand at most, spread over all."""
+    some = names[:: max(1, len(names) // _SAMPLE)]
+    return lambda dialect: explained(some, dialect)
+
+
+def _dropped(name: str, dialect: Dialect) -> str | None:
+    """Why a tensor means nothing to a model, where the dialect says so."""
+    for short in unwrapped(name, dialect):
+        for start, reason in dialect.dropped.items():
+            if short.startswith(start):
+                return reason
+    return None
+
+
+def _refuse(where: str, names: Iterable[str]) -> None:
+    """Refuses what tells of another kind of model, by name."""
+    for name in names:
+        words = f".{name.replace('/', '.')}."
+        for mark, what in MARKS.items():
+            if f".{mark}." in words:
+                raise CheckpointError(f"{where}: {listed([name])}: {what}; no ViT or ViTMAE can hold it exactly.")
+
+
+def _canonical(where: str, tensors: dict[str, LazyArray], name: str, cell: str | Part, convention: str) -> LazyArray:
+    """A stored tensor, or its part, in the canonical layout."""
+    tensor, third = (tensors[cell.name], cell.third) if isinstance(cell, Part) else (tensors[cell], None)
+    kind = kinds().get(template(name.removeprefix(BASE_PREFIX)))
+    if third is not None:
+        rows, rest = divmod(tensor.shape[0] if tensor.shape else 1, 3)
+        if rest:
+            raise CheckpointError(f"{where}: {name}: {tensor.shape} is not queries, keys and values in a row.")
+        tensor = mapped(tensor, lambda array: array[third * rows : (third + 1) * rows])
+    if kind is None or (convention == "torch" and len(tensor.shape) != 2):
+        return tensor
+    try:
+        return mapped(tensor, lambda array: to_canonical(array, kind, convention))
+    except ValueError:
+        raise CheckpointError(f"{where}: {name}: no sense can be made of the shape {tensor.shape}.") from None
+
+
+@cache
+def kinds() -> dict[str, Kind]:
+    """Template of a canonical name -> kind of the tensor."""
+    found: dict[str, Kind] = {}
+    for cls, config in MODEL_CLASSES.items():
+        rows = parameter_table(config.from_dict({"num_hidden_layers": 1}), cls, use_mask_token=True).values()  # type: ignore[arg-type]
+        found |= {template(row.name.removeprefix(BASE_PREFIX)): row.kind for row in rows}
+    return found
+
+
+def _stored_names(names: Names, arrays: Iterable[str]) -> dict[str, str]:
+    """Name of a tensor, as it is called now -> in the file."""
+    plain = {name: cell.name if isinstance(cell, Part) else cell for name, cell in names.items()}
+    return {name: plain[bare] for name in arrays for bare in (name, name.removeprefix(BASE_PREFIX)) if bare in plain}
+
+
+def _shown(tensors: dict[str, LazyArray], names: Names, dialect: Dialect) -> dict[str, Any]:
+    """The number of heads, where the layout has an axis for them."""
+    query = names.get("encoder.layer.0.attention.attention.query.weight")
+    if dialect.convention != "heads" or not isinstance(query, str) or len(tensors[query].shape) != 3:
+        return {}
+    return {"num_attention_heads": tensors[query].shape[1]}

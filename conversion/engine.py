@@ -1,7 +1,7 @@
-"""From a dialect's names to canonical ones, and from what a file holds to exactly what a model class needs.
+"""From the tensors of a file to exactly what a model class needs.
 
-Both are driven by tables: the rows of a dialect (`conversion.tables`) and the parameters of a class
-(`vit_core.parameters`). Names and shapes are settled, and all problems reported at once, before any data is touched.
+Driven by the parameters of the class (`vit_core.parameters`): names and shapes are settled, and all problems are
+reported at once, before any data is touched.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from conversion.layouts import to_canonical
-from vit_core.checkpoint import check_finite
+from conversion.naming import EXCHANGEABLE, HEADS, listed, template
+from vit_core.checkpoint import LazyArray, check_finite
 from vit_core.errors import CheckpointError
 from vit_core.parameters import BASE_PREFIX, Parameter
 from vit_core.positions import resize_table
@@ -21,96 +21,21 @@ from vit_core.tensors import FLOAT_DTYPES
 Array = np.ndarray[Any, np.dtype[Any]]
 Grid = tuple[int, int]
 
-# What training tools put in front of every name; taken off only where a name means nothing with it.
-WRAPPERS = ("module.", "_orig_mod.", "model.")
-_NESTED = 3  # at most so many of them
-# Parts that a file may lack, or have although the class does not. Heads stand beside the encoder, never inside it.
-HEADS = ("classifier.", "decoder.")
-EXCHANGEABLE = (*HEADS, "pooler.", "embeddings.mask_token")
-
-
-def listed(names: Sequence[str], most: int = 10) -> str:
-    """The first names of a list, fit for a message whatever a file called them."""
-    shown = [name if name.isprintable() and len(name) <= 160 else f"{name[:80]!r}…" for name in names[:most]]
-    return (", ".join(shown) or "none") + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
-class Dialect(NamedTuple):
-    """How one family of programs names and lays out the parameters.
-
-    Attributes:
-        name: what it is called here.
-        rows: template of a canonical name -> every template the dialect has for it.
-        convention: its layout, see `conversion.layouts`.
-    """
-
-    name: str
-    rows: Mapping[str, Sequence[str]]
-    convention: str
-
-
-def canonical_names(where: str, names: Iterable[str], dialect: Dialect) -> tuple[dict[str, str], list[str]]:
-    """Understands the names of a file.
-
-    Returns:
-        canonical name (with the prefix where the file has it) -> name in the file, and the names that mean nothing.
-
-    Raises:
-        CheckpointError: two names mean the same parameter.
-    """
-    spellings = {spelling: canonical for canonical, row in dialect.rows.items() for spelling in row}
-    found: dict[str, tuple[str, str]] = {}  # keyed without the prefix
-    unexplained = []
-    for name in names:
-        canonical = _canonical(name, spellings)
-        if canonical is None:
-            unexplained.append(name)
-            continue
-        bare = canonical.removeprefix(BASE_PREFIX)
-        if bare in found:
-            both = listed([found[bare][1], name])
-            raise CheckpointError(f"{where}: two names for the same parameter: {both}.\nRemove one of them.")
-        found[bare] = (canonical, name)
-    return dict(found.values()), unexplained
-
-
-def _canonical(name: str, spellings: Mapping[str, str]) -> str | None:
-    """The canonical name, with the prefix where `name` has it; None if it means nothing."""
-    for _ in range(1 + _NESTED):
-        bare = name.removeprefix(BASE_PREFIX)
-        template, number = (bare, "") if bare in spellings else _template(bare)
-        canonical = spellings.get(template, "").replace("{i}", number)
-        if canonical and (bare == name or not canonical.startswith(HEADS)):
-            return name.removesuffix(bare) + canonical
-        wrapper = next((wrapper for wrapper in WRAPPERS if name.startswith(wrapper)), None)
-        if wrapper is None:
-            break
-        name = name.removeprefix(wrapper)
-    return None
-
-
-def _template(bare: str) -> tuple[str, str]:
-    """A name with the number of its layer taken out, and that number."""
-    number = next((word for word in bare.split(".") if word.isdecimal()), "")
-    return bare.replace(f".{number}.", ".{i}.", 1), number
-
 
 class Stored(NamedTuple):
     """The tensors of a file under their canonical names.
 
     Attributes:
         where: the file or folder, for messages.
-        arrays: canonical name, with the prefix where the file has it -> array as stored.
+        arrays: canonical name, with the prefix where the file has it -> tensor in the canonical layout.
         unexplained: names that mean nothing.
-        grid: (rows, columns) of patches that the position tables are for; None where no configuration says so.
-        convention: layout of the arrays.
+        grid: (rows, columns) of patches that the position tables are for; None where nothing says so.
     """
 
     where: str
-    arrays: Mapping[str, Array]
+    arrays: Mapping[str, LazyArray]
     unexplained: Sequence[str]
     grid: Grid | None
-    convention: str
 
 
 class Wanted(NamedTuple):
@@ -137,7 +62,7 @@ class Fitted(NamedTuple):
     """What became of the tensors of a file: names of the class, those of extra tensors as in the file.
 
     Attributes:
-        tensors: what the class gets, in table order.
+        tensors: what the class gets, in table order; checked, resized and cast when read.
         missing: parameters that are not in the file.
         mismatched: parameters that are there in another shape.
         dropped: tensors of parts that the class does not have.
@@ -145,7 +70,7 @@ class Fitted(NamedTuple):
         resized: position tables that were brought to another grid.
     """
 
-    tensors: dict[str, Array]
+    tensors: dict[str, LazyArray]
     missing: list[str]
     mismatched: list[str]
     dropped: list[str]
@@ -157,15 +82,12 @@ def fit(stored: Stored, wanted: Wanted) -> Fitted:
     """Exactly the tensors that a class needs, out of those that a file holds. Nothing is ever reshaped.
 
     Raises:
-        CheckpointError: tensors are missing, mismatched, unexplained, of no floating dtype or not finite.
+        CheckpointError: tensors are missing, mismatched, unexplained or of no floating dtype; when one is read, that it
+            is not finite or does not fit into the dtype.
     """
     table = wanted.table
     sources, dropped, strange = _match(stored.arrays, table)
-    found = {
-        name: to_canonical(stored.arrays[sources[name]], row.kind, stored.convention)
-        for name, row in table.items()
-        if name in sources
-    }
+    found = {name: stored.arrays[sources[name]] for name in table if name in sources}
     resized = [name for name in found if _has_other_grid(table[name], found[name], stored.grid, wanted.grid)]
     fitting = {*resized, *(name for name in found if found[name].shape == table[name].shape)}
     fitted = Fitted(
@@ -177,7 +99,7 @@ def fit(stored: Stored, wanted: Wanted) -> Fitted:
         resized=resized,
     )
     _check(stored, wanted, found, fitted)
-    tensors = {name: _value(name, array, stored, wanted) for name, array in found.items() if name in fitting}
+    tensors = {name: _lazy_value(name, array, stored, wanted) for name, array in found.items() if name in fitting}
     return fitted._replace(tensors=tensors)
 
 
@@ -189,7 +111,7 @@ def _match(names: Iterable[str], table: Mapping[str, Parameter]) -> tuple[dict[s
     """
     has_prefix = any(name.startswith(BASE_PREFIX) for name in names)
     wants_prefix = any(name.startswith(BASE_PREFIX) for name in table)
-    parts = {_template(name.removeprefix(BASE_PREFIX))[0] for name in table}
+    parts = {template(name.removeprefix(BASE_PREFIX)) for name in table}
     sources: dict[str, str] = {}
     dropped, strange = [], []
     for name in names:
@@ -198,21 +120,21 @@ def _match(names: Iterable[str], table: Mapping[str, Parameter]) -> tuple[dict[s
         wanted = BASE_PREFIX + bare if wants_prefix and not is_head else bare
         if wanted in table and (has_prefix or not is_head):
             sources[wanted] = name
-        elif bare.startswith(EXCHANGEABLE) and _template(bare)[0] not in parts:
+        elif bare.startswith(EXCHANGEABLE) and template(bare) not in parts:
             dropped.append(name)
         else:
             strange.append(name)
     return sources, dropped, strange
 
 
-def _has_other_grid(row: Parameter, array: Array, stored: Grid | None, wanted: Grid) -> bool:
+def _has_other_grid(row: Parameter, array: LazyArray | Array, stored: Grid | None, wanted: Grid) -> bool:
     """Whether a tensor is a sound position table of another grid."""
     if row.kind != "positions" or stored is None or stored == wanted:
         return False
     return bool(array.shape == (1, 1 + stored[0] * stored[1], row.shape[-1]))
 
 
-def _check(stored: Stored, wanted: Wanted, found: Mapping[str, Array], fitted: Fitted) -> None:
+def _check(stored: Stored, wanted: Wanted, found: Mapping[str, LazyArray], fitted: Fitted) -> None:
     """Raises one error with every problem there is."""
     table = wanted.table
     problems: dict[str, list[str]] = {
@@ -233,11 +155,16 @@ def _check(stored: Stored, wanted: Wanted, found: Mapping[str, Array], fitted: F
         )
 
 
-def _mismatch(row: Parameter, array: Array, grid: Grid | None) -> str:
+def _mismatch(row: Parameter, array: LazyArray, grid: Grid | None) -> str:
     text = f"{row.name} {array.shape} instead of {row.shape}"
     if row.kind == "positions" and grid is not None:
         text += f" (config.json says 1 + {grid[0]} x {grid[1]} tokens)"
     return text
+
+
+def _lazy_value(name: str, array: LazyArray, stored: Stored, wanted: Wanted) -> LazyArray:
+    dtype = array.dtype if wanted.dtype is None else np.dtype(FLOAT_DTYPES[wanted.dtype])
+    return LazyArray(dtype, wanted.table[name].shape, lambda: _value(name, array.read(), stored, wanted))
 
 
 def _value(name: str, array: Array, stored: Stored, wanted: Wanted) -> Array:

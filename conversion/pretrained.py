@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Callable, Mapping
 from copy import deepcopy
@@ -13,8 +14,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from conversion.configs import infer, is_of_transformers, stored_grid
 from conversion.detect import Source, open_source
-from conversion.engine import Fitted, Grid, Stored, Wanted, fit, listed
+from conversion.engine import Fitted, Grid, Stored, Wanted, fit
+from conversion.folds import check_allowed, with_class_row
+from conversion.naming import listed
 from vit_core.checkpoint import save_folder
 from vit_core.config import CONFIG_NAME, PretrainedConfig, patch_grid, read_config
 from vit_core.errors import CheckpointError, ConfigError, InputError, MissingFileError, UnsafeFileError, VitError
@@ -29,7 +33,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 logger = logging.getLogger("vitriad")
 
 # Keywords of from_pretrained, by who takes them; every other one is a field of the configuration.
-_OPENING = (*HUB_OPTIONS, "variant", "mmap", "verify", "limits")
+_OPENING = (*HUB_OPTIONS, "variant", "weights", "allow", "mmap", "verify", "limits")
 _FITTING = ("strict", "ignore_mismatched_sizes", "position_kernel", "allow_nonfinite")
 _OWN = ("config", "dtype", "torch_dtype", "use_safetensors", "trust_remote_code")
 _ASSERTIONS = {"from_pt": "hf", "from_tf": "hf_tf", "from_flax": "hf_flax"}  # keyword -> the dialect it asserts
@@ -106,7 +110,7 @@ def load_pretrained(
     """Everything that `from_pretrained` of a model class needs.
 
     Args:
-        name_or_path: folder, "owner/name" on the hub, or a safetensors file (with `config`).
+        name_or_path: folder, "owner/name" on the hub, or a weight file of any dialect.
         cls: a model class of any backend, or its name.
         kwargs: keywords of `from_pretrained`, without those that the backend takes itself (output_loading_info):
 
@@ -119,6 +123,7 @@ def load_pretrained(
             position_kernel: resampler for position tables of another grid, see `vit_core.positions.resize_matrix`;
             allow_nonfinite: load NaN and infinity;
             variant, mmap, verify, limits: see `vit_core.checkpoint.open_weights`;
+            weights, allow: see `conversion.detect.open_source`;
             revision, subfolder, cache_dir, token, local_files_only, force_download, endpoint: see
                 `vit_core.hub.Repository`;
             any field of the configuration.
@@ -141,11 +146,11 @@ def load_pretrained(
 
 def _loaded(source: Source, model: str, given: Mapping[str, Any]) -> Loaded:
     _check_dialect(source, given)
-    config = _config(source, model, given)
+    config = _config(source, model, given, _config_data(source, model, given))
     options = {name: given.get(name, default) for name, default in _MODEL_OPTIONS.get(model, {}).items()}
     config.dtype = _dtype(source, config, given)
     fitting = {name: given[name] for name in _FITTING if name in given}
-    fitted = _fit(source, config, model, options, dtype=config.dtype, **fitting)
+    fitted = _fit(source, config, model, options, given, dtype=config.dtype, **fitting)
     report = _report(source, config, model, fitted)
     _log(report, fitted)
     info = {
@@ -156,16 +161,21 @@ def _loaded(source: Source, model: str, given: Mapping[str, Any]) -> Loaded:
     }
     anew = {*fitted.missing, *fitted.mismatched}
     missing = [name for name in parameter_table(config, model, **options) if name in anew]
-    return Loaded(config, fitted.tensors, missing, options, info, report, source.weights.check)
+    tensors = {name: tensor.read() for name, tensor in fitted.tensors.items()}
+    return Loaded(config, tensors, missing, options, info, report, source.weights.check)
 
 
-def load(src: str | Path, *, config: Any = None, **options: Any) -> tuple[Any, dict[str, Array], Report]:
-    """A checkpoint as it is: for the class whose weights it holds, in the dtypes it is stored in.
+def load(
+    src: str | Path, *, cls: str | type | None = None, config: Any = None, **options: Any
+) -> tuple[Any, dict[str, Array], Report]:
+    """A checkpoint as it is, in the dtypes it is stored in.
 
     Args:
-        src: folder, "owner/name" on the hub, or a safetensors file (with `config`).
+        src: folder, "owner/name" on the hub, or a weight file of any dialect.
+        cls: class to read it for; None for the one whose weights it holds.
         config: configuration object or path, in place of the checkpoint's.
-        **options: variant, mmap, verify, limits, allow_nonfinite and hub options, as for `load_pretrained`.
+        **options: variant, weights, allow, mmap, verify, limits, allow_nonfinite, add_pooling_layer, use_mask_token and
+            hub options, as for `load_pretrained`; and fields of the configuration.
 
     Returns:
         its configuration, canonical name -> array, and a report that names the class.
@@ -173,16 +183,32 @@ def load(src: str | Path, *, config: Any = None, **options: Any) -> tuple[Any, d
     Raises:
         CheckpointError, ConfigError, InputError: as `load_pretrained`; also for every parameter that is missing.
     """
-    if wrong := sorted(options.keys() - {*_OPENING, "allow_nonfinite"}):
+    source, found, model, fitted = plan(src, cls=cls, config=config, **options)
+    tensors = {name: tensor.read() for name, tensor in fitted.tensors.items()}
+    return found, tensors, _report(source, found, model, fitted)
+
+
+def plan(
+    src: str | Path, *, cls: str | type | None = None, config: Any = None, **options: Any
+) -> tuple[Source, Any, str, Fitted]:
+    """What `load` does, before any data is read: the opened checkpoint, its configuration, the class, its tensors."""
+    given = {"config": config, **options}
+    if wrong := sorted(options.keys() & ({*_FITTING, *_OWN, *_ASSERTIONS, *_REFUSED} - {"allow_nonfinite"})):
         raise InputError(f"conversion.load: no option {wrong[0]!r}.")
-    source = open_source(src, **{name: value for name, value in options.items() if name in _OPENING})
-    data = _config_data(source, config)
-    model, model_options = _stored_class(data, source)
-    found = _config(source, model, {"config": config})
-    fitted = _fit(source, found, model, model_options, allow_nonfinite=options.get("allow_nonfinite", False))
+    source = open_source(src, **{name: value for name, value in given.items() if name in _OPENING})
+    model = None if cls is None else canonical_class(cls)
+    data = _config_data(source, model, given)
+    stored, stored_options = _stored_class(data, source)
+    model = model or stored
+    model_options = {
+        name: given.get(name, stored_options.get(name, default))
+        for name, default in _MODEL_OPTIONS.get(model, {}).items()
+    }
+    found = _config(source, model, given, data)
+    fitted = _fit(source, found, model, model_options, given, allow_nonfinite=given.get("allow_nonfinite", False))
     if fitted.missing:
         raise CheckpointError(f"{src}: as {model}, it lacks {listed(fitted.missing)}.")
-    return found, fitted.tensors, _report(source, found, model, fitted)
+    return source, found, model, fitted
 
 
 def save_pretrained(
@@ -257,25 +283,29 @@ def _check_dialect(source: Source, given: Mapping[str, Any]) -> None:
             )
 
 
-def _config_data(source: Source, chosen: object) -> dict[str, Any]:
-    """The keys of the configuration to use: the caller's, else the checkpoint's."""
+def _config_data(source: Source, model: str | None, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of the configuration to use: the caller's, else the checkpoint's, else what its tensors imply."""
+    chosen = given.get("config")
     if isinstance(chosen, PretrainedConfig):
         return chosen.to_dict()
     if isinstance(chosen, str | os.PathLike):
         return read_config(Path(chosen), {})[0]
     if chosen is not None:
         raise InputError(f"config: expected a configuration or the path of one, got {type(chosen).__name__}.")
-    if source.config is None:
+    if source.config is not None and is_of_transformers(source.config):
+        return source.config
+    if source.dialect.numerics is None:
         raise MissingFileError(f"{source.where}: no {CONFIG_NAME} beside the weights; pass config=.")
-    return source.config
+    bare = {name.removeprefix(BASE_PREFIX): tensor for name, tensor in source.arrays.items()}
+    return infer(source.where, source.dialect, bare, source.shown, source.config, given, model)
 
 
-def _config(source: Source, model: str, given: Mapping[str, Any]) -> Any:
-    """The configuration of the class: chosen keys, overridden by every keyword that nobody else takes."""
+def _config(source: Source, model: str, given: Mapping[str, Any], stored: Mapping[str, Any]) -> Any:
+    """The configuration of the class: stored keys, overridden by every keyword that nobody else takes."""
     taken = {*_OPENING, *_FITTING, *_OWN, *_ASSERTIONS, *_MODEL_OPTIONS.get(model, {})}
     overrides = {name: value for name, value in given.items() if name not in taken}
     origin = {"name_or_path": source.where, "hub_commit": source.commit}
-    data = {**_config_data(source, given.get("config")), **origin}
+    data = {**stored, **origin}
     made: Any = MODEL_CLASSES[model].from_dict(data, return_unused_kwargs=True, **overrides)
     config, unknown = made
     for name in unknown:
@@ -308,10 +338,10 @@ def _dtype(source: Source, config: PretrainedConfig, given: Mapping[str, Any]) -
 
 def _stored_class(data: Mapping[str, Any], source: Source) -> tuple[str, dict[str, bool]]:
     """The class whose parameters a file holds, and its options."""
-    names = {name.removeprefix(BASE_PREFIX) for name in source.names}
+    names = {name.removeprefix(BASE_PREFIX) for name in source.arrays}
     if data.get("model_type") == "vit_mae":
         return "ViTMAEForPreTraining" if any(name.startswith("decoder.") for name in names) else "ViTMAEModel", {}
-    if "classifier.weight" in names:
+    if "classifier.weight" in names and not _has_representation(source):
         return "ViTForImageClassification", {}
     if "decoder.0.weight" in names:
         return "ViTForMaskedImageModeling", {}
@@ -321,20 +351,38 @@ def _stored_class(data: Mapping[str, Any], source: Source) -> tuple[str, dict[st
     }
 
 
-def _fit(source: Source, config: Any, model: str, options: Mapping[str, bool], **wanted: Any) -> Fitted:
-    stored = Stored(
-        source.where,
-        {canonical: source.weights[name] for canonical, name in source.names.items()},
-        source.unexplained,
-        _stored_grid(source, model),
-        source.dialect.convention,
-    )
-    return fit(stored, Wanted(model, parameter_table(config, model, **options), patch_grid(config), **wanted))
+def _has_representation(source: Source) -> bool:
+    """Whether a layer stands between class token and head: what other programs than transformers have a pooler for."""
+    names = {name.removeprefix(BASE_PREFIX) for name in source.arrays}
+    return source.dialect.numerics is not None and {"pooler.dense.weight", "classifier.weight"} <= names
 
 
-def _stored_grid(source: Source, model: str) -> Grid | None:
-    """The patch grid that the checkpoint's own configuration gives, where it has a sound one."""
-    if source.config is None:
+def _fit(
+    source: Source, config: Any, model: str, options: Mapping[str, bool], given: Mapping[str, Any], **wanted: Any
+) -> Fitted:
+    table = parameter_table(config, model, **options)
+    grid, arrays = _stored_grid(source, model, given), dict(source.arrays)
+    if source.dialect.numerics is not None:
+        if model == "ViTForImageClassification" and _has_representation(source):
+            check_allowed(source.where, "pre_logits", given.get("allow") or ())
+        if model == "ViTMAEForPreTraining" and wanted.get("strict", True) and not any("decoder." in n for n in arrays):
+            raise CheckpointError(
+                f"{source.where}: no decoder weights in it, which {model} needs; ViTMAEModel does not."
+            )
+        for name in [name for name in arrays if name.endswith("position_embeddings")]:
+            arrays[name] = with_class_row(arrays[name], math.prod(grid or ()))
+    stored = Stored(source.where, arrays, source.unexplained, grid)
+    return fit(stored, Wanted(model, table, patch_grid(config), **wanted))
+
+
+def _stored_grid(source: Source, model: str, given: Mapping[str, Any]) -> Grid | None:
+    """The patch grid of the stored position tables: by the checkpoint's own configuration, or by their sizes."""
+    if source.dialect.numerics is not None:
+        bare = {name.removeprefix(BASE_PREFIX): tensor for name, tensor in source.arrays.items()}
+        chosen = given.get("config")
+        size = getattr(chosen, "image_size", None) if chosen is not None else given.get("image_size")
+        return stored_grid(source.where, bare, size or (source.config or {}).get("image_size"))
+    if source.config is None or not is_of_transformers(source.config):
         return None
     try:
         config: Any = MODEL_CLASSES[model].from_dict(source.config)
@@ -347,11 +395,12 @@ def _stored_grid(source: Source, model: str) -> Grid | None:
 
 
 def _report(source: Source, config: PretrainedConfig, model: str, fitted: Fitted) -> Report:
-    notes = []
+    notes = [*source.notes]
     renamed = [f"{stored} for {name}" for name, stored in source.names.items() if stored != name]
-    if renamed:
+    if renamed and source.dialect.name == "hf":
         notes.append(f"{len(renamed)} names spelled otherwise, such as {renamed[0]}")
-    found = (source.config or {}).get("model_type", config.model_type)
+    said = source.config if source.config is not None and is_of_transformers(source.config) else {}
+    found = said.get("model_type", config.model_type)
     if found != config.model_type:
         notes.append(f"configuration: of model_type {found}, read as {config.model_type}")
     rows = {

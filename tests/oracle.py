@@ -59,7 +59,7 @@ MLP_SIZES = (10, 14, 18, 22, 26, 34)  # even, for glu; never a hidden size
 PATCHES = (2, 3, 4, (2, 3), (4, 2), (3, 5))
 GRIDS = ((2, 3), (3, 2), (3, 4), (5, 3), (4, 6))
 # Standard deviations of random parameters; those of weights follow their fan-in.
-SPREAD = {"bias": 0.3, "norm_scale": 0.25, "norm_shift": 0.3, "token": 0.6, "positions": 0.6}
+SPREAD = {"bias": 0.3, "heads_bias": 0.3, "norm_scale": 0.25, "norm_shift": 0.3, "token": 0.6, "positions": 0.6}
 SMOOTH = ("gelu", "gelu_new", "quick_gelu", "silu", "mish", "tanh")
 
 
@@ -203,7 +203,7 @@ def _random(row: Parameter, spread: Mapping[str, float], random: Random) -> Arra
     given = [value for ending, value in spread.items() if row.name.endswith(ending)]
     if row.kind == "scalar":  # of an activation; xielu's eps stays negative
         numbers = row.init.value - 0.4 * np.abs(normal)
-    elif row.kind in ("linear", "conv"):
+    elif row.kind in ("linear", "heads_in", "heads_out", "conv"):
         numbers = 1.3 * normal / np.sqrt(np.prod(row.shape[1:]))
     else:
         numbers = (row.kind == "norm_scale") + (given or [SPREAD[row.kind]])[0] * normal

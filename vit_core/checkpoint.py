@@ -21,6 +21,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from mmap import ACCESS_COPY
 from mmap import mmap as map_file
@@ -68,38 +69,76 @@ _UNITS = {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "KB": 10**3, "MB": 10**6, "G
 # --- reading one file ------------------------------------------------------------------------------------------------
 
 
-class TensorInfo(NamedTuple):
-    """What a header says about a tensor.
+@dataclass(frozen=True, slots=True)
+class LazyArray:
+    """A tensor whose dtype and shape are known, and whose data is touched when it is asked for.
 
-    Units: bytes, `start` from the beginning of the file.
+    NumPy takes it for an array, reading it anew each time.
+
+    Attributes:
+        read: the data, of this dtype and shape.
     """
 
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
-    start: int
-    nbytes: int
+    read: Callable[[], Array]
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the data."""
+        return self.size * self.dtype.itemsize
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        return np.array(self.read(), dtype, copy=copy)
+
+
+def placed(
+    content: Any, dtype: np.dtype[Any], shape: tuple[int, ...], start: int, strides: tuple[int, ...] | None = None
+) -> LazyArray:
+    """A tensor that lies in the bytes of a file: a view of them (a copy only where the file misaligns it).
+
+    Units: bytes, `start` from the beginning of the file.
+    """
+
+    def read() -> Array:
+        array: Array = np.ndarray(shape, dtype, content, start, strides)
+        return array if array.flags.aligned else array.copy()
+
+    return LazyArray(dtype, shape, read)
 
 
 class WeightFile(NamedTuple):
-    """One opened safetensors file: its header read and checked, its data not touched.
+    """One opened weight file: its header read and checked, its data not touched.
 
     Attributes:
         path: the file.
         metadata: the strings of the header, often {"format": "pt"}.
-        tensors: name -> dtype, shape and place.
+        tensors: name -> dtype, shape and data.
         content: the bytes of the whole file.
     """
 
     path: Path
     metadata: dict[str, str]
-    tensors: dict[str, TensorInfo]
+    tensors: dict[str, LazyArray]
     content: Any
 
     def read(self, name: str) -> Array:
-        """A tensor as a view of the file's content (a copy only where the file misaligns it)."""
-        info = self.tensors[name]
-        array: Array = np.ndarray(info.shape, info.dtype, self.content, info.start)
-        return array if array.flags.aligned else array.copy()
+        """The data of a tensor."""
+        return self.tensors[name].read()
+
+
+class _Place(NamedTuple):
+    """Where a header puts a tensor: bytes, from the beginning of the file."""
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    start: int
+    nbytes: int
 
 
 def open_file(path: Path, *, mmap: bool = True, limits: Limits = LIMITS) -> WeightFile:
@@ -110,11 +149,9 @@ def open_file(path: Path, *, mmap: bool = True, limits: Limits = LIMITS) -> Weig
         UnsafeFileError: a symbolic link out of its folder.
         CheckpointError: not a regular file, or not a sound safetensors file.
     """
-    content = _content(path, mmap)
+    content = content_of(path, mmap)
     size = len(content)
     length = int.from_bytes(bytes(content[:8]), "little")
-    if bytes(content[: len(_LFS_POINTER)]) == _LFS_POINTER:
-        raise CheckpointError(f"{path}: a Git LFS pointer, not weights.\nFetch the file itself: git lfs pull")
     if size < 8 + length:
         raise CheckpointError(f"{path}: not a whole safetensors file: a header of {length} bytes in {size} bytes.")
     if length > limits.header_bytes:
@@ -125,13 +162,25 @@ def open_file(path: Path, *, mmap: bool = True, limits: Limits = LIMITS) -> Weig
         raise CheckpointError(f"{path}: __metadata__: expected strings by name, got {_short(metadata)}.")
     if len(header) > limits.tensors:
         raise CheckpointError(f"{path}: {len(header)} tensors, above {limits.bound('tensors')}.")
-    tensors = {name: _entry(path, name, value, 8 + length, limits) for name, value in header.items()}
-    _check_tiling(path, tensors, 8 + length, size)
+    places = {name: _entry(path, name, value, 8 + length, limits) for name, value in header.items()}
+    _check_tiling(path, places, 8 + length, size)
+    tensors = {name: placed(content, place.dtype, place.shape, place.start) for name, place in places.items()}
     return WeightFile(path, metadata, tensors, content)
 
 
-def _content(path: Path, mmap: bool) -> Any:
-    """The bytes of a whole file, mapped or copied; both can be written to without changing the file."""
+def content_of(path: Path, mmap: bool = True) -> Any:
+    """The bytes of a whole weight file, mapped or copied; both can be written to without changing the file.
+
+    Raises:
+        MissingFileError, UnsafeFileError, CheckpointError: as `open_file`.
+    """
+    content = _bytes_of(path, mmap)
+    if bytes(content[: len(_LFS_POINTER)]) == _LFS_POINTER:
+        raise CheckpointError(f"{path}: a Git LFS pointer, not weights.\nFetch the file itself: git lfs pull")
+    return content
+
+
+def _bytes_of(path: Path, mmap: bool) -> Any:
     with _open(path) as file:
         found = os.fstat(file.fileno())
         if not stat.S_ISREG(found.st_mode):
@@ -197,7 +246,7 @@ def _header(path: Path, text: bytes, limits: Limits) -> dict[str, Any]:
     return dict(header)
 
 
-def _entry(path: Path, name: str, value: Any, data_start: int, limits: Limits) -> TensorInfo:
+def _entry(path: Path, name: str, value: Any, data_start: int, limits: Limits) -> _Place:
     """One tensor of a header, checked on its own."""
 
     def bad(what: str) -> CheckpointError:
@@ -219,14 +268,14 @@ def _entry(path: Path, name: str, value: Any, data_start: int, limits: Limits) -
     nbytes = math.prod(shape) * DTYPES[dtype].itemsize
     if offsets[1] - offsets[0] != nbytes:
         raise bad(f"{dtype} {shape} takes {nbytes} bytes, data_offsets are {offsets}")
-    return TensorInfo(DTYPES[dtype], tuple(shape), data_start + offsets[0], nbytes)
+    return _Place(DTYPES[dtype], tuple(shape), data_start + offsets[0], nbytes)
 
 
 def _are_counts(value: object) -> bool:
     return isinstance(value, list) and all(type(item) is int and 0 <= item < 2**63 for item in value)
 
 
-def _check_tiling(path: Path, tensors: Mapping[str, TensorInfo], start: int, size: int) -> None:
+def _check_tiling(path: Path, tensors: Mapping[str, _Place], start: int, size: int) -> None:
     """Checks that tensors follow one another from the header to the end: no hole, no overlap, nothing behind."""
     place = start
     for name, info in sorted(tensors.items(), key=lambda item: item[1][2:]):  # start, then size
@@ -254,7 +303,7 @@ class Weights(Mapping[str, Array]):
 
     Attributes:
         files: the opened files.
-        infos: name -> dtype, shape and place, known without touching data.
+        infos: name -> dtype, shape and data, known without touching the data.
         check: waits until the files are compared with their manifest, and raises what was found.
     """
 
@@ -315,20 +364,35 @@ def open_weights(
     if verify not in (True, False, "auto"):
         raise InputError(f'verify: expected "auto", True or False, got {verify!r}.')
     single, index, _ = weight_names(variant)
-    extra: dict[Path, Any] = {}  # what a manifest covers beside the weights
+    extra: dict[Path, Any] = {}
     if not path.is_dir():
         path = Path(os.path.realpath(path))  # the user named this very link
         files = [open_file(path, mmap=mmap, limits=limits)]
     elif os.path.lexists(path / single):
         files = [open_file(path / single, mmap=mmap, limits=limits)]
     elif os.path.lexists(path / index):
-        files = _open_shards(path / index, mmap, limits)
-        extra = {path / index: _content(path / index, mmap=False)}
+        files, extra = open_shards(path / index, limits, mmap=mmap)
     else:
         raise MissingFileError(f"{path}: no weights here: neither {single} nor {index}.")
+    return verified(files, extra, verify=verify, wait=wait, limits=limits)
+
+
+def verified(
+    files: Sequence[WeightFile],
+    extra: Mapping[Path, Any],
+    *,
+    verify: bool | str,
+    wait: bool = True,
+    limits: Limits = LIMITS,
+) -> Weights:
+    """Opened files as weights, compared with the manifest beside them; see `open_weights`.
+
+    Args:
+        extra: path -> content of what the manifest covers beside the weights.
+    """
     if not verify:
         return Weights(files)
-    contents = {file.path: file.content for file in files} | extra
+    contents = {file.path: file.content for file in files} | dict(extra)
     manifest = files[0].path.parent / MANIFEST_NAME
     known = _read_manifest(manifest, limits)
     if known is None and verify is True:
@@ -341,19 +405,38 @@ def open_weights(
     return weights
 
 
-def _open_shards(index: Path, mmap: bool, limits: Limits) -> list[WeightFile]:
+def open_shards(
+    index: Path,
+    limits: Limits = LIMITS,
+    *,
+    mmap: bool = True,
+    opener: Callable[..., WeightFile] | None = None,
+    suffix: str = SUFFIX,
+    renamed: Callable[[str], str] = str,
+) -> tuple[list[WeightFile], dict[Path, Any]]:
+    """The files that an index names, opened and compared with it, and path -> content of the index.
+
+    Args:
+        opener: opens one file, as `open_file` does.
+        suffix: of their names.
+        renamed: a name in the index -> in the file.
+
+    Raises:
+        MissingFileError, UnsafeFileError, CheckpointError: as `open_weights`.
+    """
     files = []
-    for shard, promised in sorted(read_index(index, limits).items()):
-        file = open_file(index.parent / shard, mmap=mmap, limits=limits)
+    for shard, names in sorted(read_index(index, limits, suffix).items()):
+        file = (opener or open_file)(index.parent / shard, mmap=mmap, limits=limits)
+        promised = set(map(renamed, names))
         if absent := sorted(promised - file.tensors.keys()):
             raise CheckpointError(f"{index}: {shard} does not hold {_short(absent[0])} ({len(absent)} such names).")
         if extra := sorted(file.tensors.keys() - promised):
             raise CheckpointError(f"{index}: {shard} also holds {_short(extra[0])} ({len(extra)} such names).")
         files.append(file)
-    return files
+    return files, {index: _bytes_of(index, mmap=False)}
 
 
-def read_index(index: Path, limits: Limits = LIMITS) -> dict[str, set[str]]:
+def read_index(index: Path, limits: Limits = LIMITS, suffix: str = SUFFIX) -> dict[str, set[str]]:
     """What an index places where: shard -> names of its tensors.
 
     Raises:
@@ -369,8 +452,8 @@ def read_index(index: Path, limits: Limits = LIMITS) -> dict[str, set[str]]:
     for name, shard in weight_map.items():
         promised.setdefault(shard, set()).add(name)
     for shard in promised:
-        if shard.startswith(".") or not shard.endswith(SUFFIX) or {*shard} & {*"/\\:\0"}:
-            raise UnsafeFileError(f"{index}: expected the plain name of a {SUFFIX} file, got {_short(shard)}.")
+        if shard.startswith(".") or not shard.endswith(suffix) or {*shard} & {*"/\\:\0"}:
+            raise UnsafeFileError(f"{index}: expected the plain name of a {suffix} file, got {_short(shard)}.")
     if len(promised) > limits.shards:
         raise CheckpointError(f"{index}: {len(promised)} shards, above {limits.bound('shards')}.")
     return promised

@@ -151,12 +151,17 @@ class Repository:
         return found
 
     def names(self) -> list[str]:
-        """The names of all files in the folder; none where there is no such folder, or the hub cannot be asked."""
-        from huggingface_hub import HfApi
-        from huggingface_hub.errors import RemoteEntryNotFoundError
+        """The names of all files in the folder, of those in the cache where the hub is not to be asked."""
+        from huggingface_hub import HfApi, snapshot_download
+        from huggingface_hub.errors import LocalEntryNotFoundError, RemoteEntryNotFoundError
 
         if self._is_offline:
-            return []
+            revision = self.commit or self.revision
+            try:
+                cached = snapshot_download(self.name, revision=revision, cache_dir=self._cache, local_files_only=True)
+                return os.listdir(Path(cached) / self._subfolder)
+            except (LocalEntryNotFoundError, FileNotFoundError):
+                return []
         api, folder = HfApi(**self._access, library_name="vitriad"), self._subfolder.rstrip("/") or None
         with hub_errors(self.name, self.revision):
             try:

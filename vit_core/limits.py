@@ -21,6 +21,8 @@ class Limits:
     header_bytes: int = 16_000_000
     tensors: int = 100_000
     rank: int = 8
+    program_steps: int = 1_000_000  # instructions in a .bin or .pth file
+    inflation: int = 4  # how many times its size a compressed tensor may take
     hidden_size: int = 65_536
     layers: int = 1_024
     heads: int = 1_024

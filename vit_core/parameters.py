@@ -23,8 +23,21 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 # What a tensor is; a framework's or a dialect's layout is a function of this and of nothing else.
 #   linear: (out, in)   conv: (out, channels, height, width)   bias: (out,)   norm_scale, norm_shift: (hidden,)
+#   heads_in: (heads * head_dim, in)   heads_bias: (heads * head_dim,)   heads_out: (out, heads * head_dim)
 #   token: (1, 1, hidden)   positions: (1, tokens, hidden)   scalar: (1,) or (), of an activation with parameters
-Kind = Literal["linear", "conv", "bias", "norm_scale", "norm_shift", "token", "positions", "scalar"]
+Kind = Literal[
+    "linear",
+    "heads_in",
+    "heads_bias",
+    "heads_out",
+    "conv",
+    "bias",
+    "norm_scale",
+    "norm_shift",
+    "token",
+    "positions",
+    "scalar",
+]
 
 
 class Initialiser(NamedTuple):
@@ -204,10 +217,16 @@ def _proposals(value: float, count: int, random: np.random.Generator) -> Array:
 
 
 def _linear(
-    prefix: str, out: int, inputs: int, init: Initialiser, bias: bool = True, part: str = "encoder"
+    prefix: str,
+    out: int,
+    inputs: int,
+    init: Initialiser,
+    bias: bool = True,
+    part: str = "encoder",
+    kinds: tuple[Kind, Kind] = ("linear", "bias"),
 ) -> list[Parameter]:
-    weight = Parameter(f"{prefix}.weight", (out, inputs), "linear", init, part=part)
-    return [weight] + [Parameter(f"{prefix}.bias", (out,), "bias", _ZEROS, part=part)] * bias
+    weight = Parameter(f"{prefix}.weight", (out, inputs), kinds[0], init, part=part)
+    return [weight] + [Parameter(f"{prefix}.bias", (out,), kinds[1], _ZEROS, part=part)] * bias
 
 
 def _norm(prefix: str, hidden: int, part: str = "encoder") -> list[Parameter]:
@@ -271,8 +290,11 @@ def _layer(
     init = weights_of(config)
     yield from _norm(f"{prefix}.layernorm_before", hidden, part)
     for projection in ("query", "key", "value"):
-        yield from _linear(f"{prefix}.attention.attention.{projection}", attention, hidden, init, config.qkv_bias, part)
-    yield from _linear(f"{prefix}.attention.output.dense", hidden, attention, init, part=part)
+        at = f"{prefix}.attention.attention.{projection}"
+        yield from _linear(at, attention, hidden, init, config.qkv_bias, part, ("heads_in", "heads_bias"))
+    yield from _linear(
+        f"{prefix}.attention.output.dense", hidden, attention, init, part=part, kinds=("heads_out", "bias")
+    )
     yield from _norm(f"{prefix}.layernorm_after", hidden, part)
     yield from _linear(f"{prefix}.intermediate.dense", mlp, hidden, init, part=part)
     yield from _activation(f"{prefix}.intermediate.intermediate_act_fn", config.hidden_act, part)

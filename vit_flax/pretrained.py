@@ -43,7 +43,7 @@ Params = Mapping[str, Any]  # a nested dict of arrays, in transformers' Flax tre
 Tensors = Mapping[str, Any]  # canonical name -> array in the canonical layout
 
 # Linen's words for parameters, by kind; the others keep their names.
-WORDS = {"linear": "kernel", "conv": "kernel", "norm_scale": "scale"}
+WORDS = {**dict.fromkeys(("linear", "heads_in", "heads_out", "conv"), "kernel"), "norm_scale": "scale"}
 OPTIONS = ("add_pooling_layer", "use_mask_token")  # of a module that has them
 THREADS = 2  # that bring tensors into Flax' layout: memory is what they wait for
 

@@ -1,7 +1,8 @@
-"""Dialect "hf": the PyTorch names of transformers. Those of 4.x are the canonical ones; 5.x has other spellings.
+"""Dialects "hf", "hf_tf" and "hf_flax": the names of transformers. Those of 4.x in PyTorch are the canonical ones.
 
 Source: transformers 4.57.6 and 5.23.0, names of saved files. What 5.x saves by default has the 4.x names again, but for
 the decoder of ViTMAE, whose `layers` its renaming takes for the encoder's, and for activations with parameters.
+TensorFlow and Flax name modules alike, and the tensors in them otherwise.
 """
 
 from __future__ import annotations
@@ -57,4 +58,33 @@ ROWS: dict[str, tuple[str, ...]] = {name: (name,) for name in _OUTER} | {
     f"{layer[0]}.{module[0]}.{tensor}": tuple(f"{outer}.{inner}.{tensor}" for outer in layer for inner in module)
     for layer in _LAYERS
     for module, tensor in _INNER
+}
+
+# weight and bias of other modules and of norms, which are told by their names
+_TF_TENSORS = ({"weight": "kernel"}, {"weight": "gamma", "bias": "beta"})
+_FLAX_TENSORS = ({"weight": "kernel"}, {"weight": "scale"})
+
+
+def _renamed(name: str, tensors: tuple[dict[str, str], dict[str, str]]) -> tuple[str, str]:
+    """Module and tensor of a name, the tensor as a framework calls it."""
+    module, _, tensor = name.rpartition(".")
+    is_norm = module.rpartition(".")[2].startswith(("layernorm", "decoder_norm"))
+    return module, tensors[is_norm].get(tensor, tensor)
+
+
+def _tf(name: str) -> tuple[str, str]:
+    """The name in tf_model.h5, and the one in safetensors of a model that was built but never called."""
+    module, tensor = _renamed(name, _TF_TENSORS)
+    path = module.replace(".{i}", "@").replace(".", "/").replace("encoder/layer@", "encoder/layer_._{i}")
+    path = path.replace("@", ".{i}")  # only the encoder's list of layers is marked
+    full = f"{path}/{tensor}:0" if name.startswith(("classifier", "decoder")) else f"vit/{path}/{tensor}:0"
+    return full, full.partition("/")[2]
+
+
+# What transformers had in these frameworks: no masked image modelling, and no decoder in Flax.
+TF_ROWS = {name: _tf(name) for name in ROWS if not name.startswith(("decoder.0.", "embeddings.mask_token"))}
+FLAX_ROWS = {
+    name: (".".join(_renamed(name, _FLAX_TENSORS)),)
+    for name in ROWS
+    if not name.startswith(("decoder.", "embeddings.mask_token"))
 }

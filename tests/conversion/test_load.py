@@ -76,26 +76,26 @@ def test_an_interrupted_save_is_finished_by_the_loader(saved):
 # Containers
 
 
-@pytest.mark.parametrize(
-    ("name", "advice"),
-    [
-        ("pytorch_model.bin", "It is a pickle, which can run code."),
-        ("model.pt", "It is a pickle"),
-        ("tf_model.h5", "Its layout is not read by this release."),
-        ("flax_model.msgpack", "Its layout is not read"),
-        ("weights.npz", "Its layout is not read"),
-    ],
-)
-def test_other_containers_are_named_and_never_opened(saved, name, advice):
-    folder, _ = saved("ViTModel")
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "tf_model.h5", "flax_model.msgpack", "weights.npz", "x.pth"])
+def test_what_a_file_is_called_says_nothing_of_what_is_in_it(saved, name):
+    folder, tensors = saved("ViTModel")
     os.rename(folder / "model.safetensors", folder / name)
     (folder / "training_args.bin").write_bytes(b"cos\nsystem\n(S'exit 1'\ntR.")
-    for src in (folder, folder / name):
-        message = refusal(src)
-        assert message.startswith(f"{src}: {name} is not read here; expected .safetensors files.\n{advice}")
+    loaded = conversion.load_pretrained(folder, "ViTModel", {"verify": False})
+    np.testing.assert_array_equal(loaded.tensors["layernorm.bias"], tensors["layernorm.bias"])
     (folder / name).unlink()
-    (folder / "training_args.bin").unlink()
+    (folder / name).write_bytes(b"cos\nsystem\n(S'exit 1'\ntR.")
+    assert f"{folder / name}: not a whole safetensors file" in refusal(folder)
+    (folder / name).unlink()
     assert "no weights here" in refusal(folder, error=MissingFileError)
+
+
+def test_of_several_weight_files_none_is_chosen(saved):
+    folder, _ = saved("ViTModel")
+    for name in ("a.pth", "b.pth"):
+        os.link(folder / "model.safetensors", folder / name)
+    (folder / "model.safetensors").unlink()
+    assert "several weight files: a.pth, b.pth.\nName the one to load." in refusal(folder)
 
 
 def set_metadata(folder, metadata):
@@ -122,7 +122,7 @@ def test_other_layouts_are_refused(saved, layout):
     set_metadata(folder, {"format": layout})
     message = refusal(folder)
     assert message.startswith(
-        f"{folder / 'model.safetensors'}: weights in the layout {layout!r}.\nIts layout is not read"
+        f"{folder / 'model.safetensors'}: its layout is said to be {layout!r}, its names are those of 'hf'."
     )
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 import conversion
-from conversion.detect import DIALECTS
-from conversion.engine import EXCHANGEABLE, HEADS, canonical_names, listed
+from conversion.dialects import DIALECTS
+from conversion.naming import EXCHANGEABLE, HEADS, canonical_names, listed
 from conversion.tables import hf
 from vit_core.config import ACTIVATIONS
 from vit_core.errors import CheckpointError

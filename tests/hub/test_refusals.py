@@ -4,7 +4,9 @@ import itertools
 import json
 import time
 
+import numpy as np
 import pytest
+from foreign import ENTRIES, source
 from hub.loopback import Answer, Hub, failing, saying, sending
 
 import conversion
@@ -152,17 +154,30 @@ def test_a_file_that_is_not_there_is_named(hub, options):
     assert text == f"{NAME} on the hub, revision main: no a/{WEIGHTS} nor a/{INDEX}."
 
 
-@pytest.mark.parametrize("other", ["pytorch_model.bin", "tf_model.h5", "flax_model.msgpack"])
-def test_other_containers_are_refused_as_in_a_folder_and_not_fetched(hub, options, files, tmp_path, other):
+@pytest.mark.parametrize("other", ["pytorch_model.bin", "tf_model.h5", "flax_model.msgpack", "some.pth"])
+def test_other_containers_are_fetched_where_there_are_no_safetensors(hub, options, files, tmp_path, other):
     made = {"config.json": files()["config.json"], other: b"cos\nsystem\n", "../../x.bin": b"x", "C:\\y.bin": b"x"}
     hub.commit(NAME, made)
     (tmp_path / "local").mkdir()
     for name in ("config.json", other):
         (tmp_path / "local" / name).write_bytes(made[name])
     local = refusal(CheckpointError, conversion.load, tmp_path / "local")
-    assert refusal(CheckpointError, conversion.load, NAME, **options) == local.replace(str(tmp_path / "local"), NAME)
+    remote = refusal(CheckpointError, conversion.load, NAME, **options)
+    assert local.partition(other)[2] == remote.partition(other)[2] and other in remote
     asked = [path for _, path in hub.asked("GET")]
-    assert asked[0] == "config.json" and len(asked) == 2 and asked[1].startswith("api/models/owner/name/tree/")
+    assert len(asked) == 3 and asked[0] == "config.json" and asked[1].startswith("api/models/owner/name/tree/")
+    assert asked[2] == other
+
+
+def test_a_foreign_file_is_loaded_from_the_hub_and_then_from_its_cache(hub, options):
+    (entry,) = (entry for entry in ENTRIES if entry["name"] == "google_vit_prelinen")
+    path = source(entry)
+    hub.commit(NAME, {"README.md": b"#", path.name: path.read_bytes()})
+    local = conversion.load(path)
+    for more in ({}, {"local_files_only": True}):
+        remote = conversion.load(NAME, **options, **more)
+        assert remote[0].num_labels == local[0].num_labels and remote[2].dialect == "google"
+        np.testing.assert_array_equal(remote[1]["classifier.weight"], local[1]["classifier.weight"])
 
 
 @pytest.mark.parametrize("change", [HTML, page(b'[{"type": "fi'), page(b'[{"type": "file"}]'), page(b"7")])

@@ -58,9 +58,15 @@ def test_numbers_of_parameters(cls, fields, total, trainable):
 
 
 SHAPES_OF = {
-    "linear": lambda name, shape: len(shape) == 2 and name.endswith(".weight"),
+    "linear": lambda name, shape: len(shape) == 2 and name.endswith(".weight") and ".attention." not in name,
+    "heads_in": lambda name, shape: name.endswith(("query.weight", "key.weight", "value.weight")),
+    "heads_bias": lambda name, shape: name.endswith(("query.bias", "key.bias", "value.bias")),
+    "heads_out": lambda name, shape: name.endswith(".attention.output.dense.weight"),
     "conv": lambda name, shape: len(shape) == 4 and name.endswith(("projection.weight", "decoder.0.weight")),
-    "bias": lambda name, shape: len(shape) == 1 and name.endswith(".bias") and "norm" not in name,
+    "bias": lambda name, shape: (
+        len(shape) == 1
+        and name.endswith((".dense.bias", "projection.bias", ".0.bias", "classifier.bias", "embed.bias", "pred.bias"))
+    ),
     "norm_scale": lambda name, shape: len(shape) == 1 and name.endswith(".weight") and "norm" in name,
     "norm_shift": lambda name, shape: len(shape) == 1 and name.endswith(".bias") and "norm" in name,
     "token": lambda name, shape: shape[:2] == (1, 1) and name.endswith("_token"),

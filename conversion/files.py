@@ -1,0 +1,99 @@
+"""Weight files of every container people have, recognised by their first bytes and read without running anything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from conversion import h5_files, msgpack_files, npz_files, torch_files
+from conversion.zip_files import members
+from vit_core.checkpoint import SUFFIX, LazyArray, WeightFile, content_of, open_file
+from vit_core.errors import CheckpointError
+from vit_core.limits import LIMITS, Limits
+
+SUFFIXES = (SUFFIX, ".bin", ".pth", ".pt", ".tar", ".ckpt", ".npz", ".h5", ".keras", ".msgpack")
+
+CONTAINERS = ("torch", "npz", "h5", "msgpack")  # what is no safetensors file, as `metadata["format"]` has it
+
+# Where training programs put the weights beside the rest, and weights beside weights.
+WRAPPERS = ("state_dict", "model", "model_state", "net", "backbone", "encoder")
+SETS = ("state_dict_ema", "model_ema", "ema", "teacher", "student", "target_encoder")
+
+
+def open_any(path: Path, *, weights: str | None = None, mmap: bool = True, limits: Limits = LIMITS) -> WeightFile:
+    """Opens a weight file of any container.
+
+    Args:
+        path: the file; its name says nothing about what is in it.
+        weights: which of several sets of weights in it to take, such as "teacher".
+        mmap: map the file; False copies it into memory.
+        limits: bounds on headers and counts.
+
+    Raises:
+        MissingFileError: no such file.
+        UnsafeFileError: it leads out of itself, or wants code to be run.
+        CheckpointError: it is of no known kind, not sound, or holds several sets of weights.
+    """
+    content = content_of(path, mmap)
+    start = bytes(content[:64])
+    if start.startswith(b"PK\x03\x04"):
+        return _archive(path, content, weights, limits)
+    if start.startswith(b"\x89HDF\r\n\x1a\n"):
+        return WeightFile(path, {"format": "h5"}, h5_files.read(path, content, limits), content)
+    if start.startswith(torch_files.MAGIC[:16]):
+        return _taken(path, torch_files.read_legacy(path, content, limits), weights, content)
+    if start[8:9] == b"{":
+        return open_file(path, mmap=mmap, limits=limits)
+    if start[0] in (0xDE, 0xDF) or 0x80 < start[0] <= 0x8F:
+        return WeightFile(path, {"format": "msgpack"}, msgpack_files.read(path, content, limits), content)
+    if start.startswith(b"\x80"):
+        raise CheckpointError(f"{path}: a pickle, but not of torch.save.\nSave it with the program that wrote it.")
+    return open_file(path, mmap=mmap, limits=limits)  # which says what is wrong with it
+
+
+def _archive(path: Path, content: Any, weights: str | None, limits: Limits) -> WeightFile:
+    names = members(path, content, limits)
+    if any(name.endswith("/data.pkl") for name in names):
+        return _taken(path, torch_files.read_zip(path, content, limits), weights, content)
+    if inner := names.get("model.weights.h5"):
+        config = names.get("config.json")
+        said = (
+            {"keras": str(config.bytes(), "utf-8", "replace")} if config and config.size < limits.config_bytes else {}
+        )
+        return WeightFile(path, {"format": "h5", **said}, h5_files.read(path, inner.bytes(), limits), content)
+    return WeightFile(path, {"format": "npz"}, npz_files.read(path, content, limits), content)
+
+
+def _taken(path: Path, tree: Any, weights: str | None, content: Any) -> WeightFile:
+    """The one set of weights in what `torch.save` wrote."""
+    sets = dict(_sets(tree, ""))
+    if not sets:
+        raise CheckpointError(f"{path}: no weights in it, only {_keys(tree)}.")
+    if weights is None and len(sets) > 1:
+        raise CheckpointError(
+            f"{path}: several sets of weights: {', '.join(map(repr, sets))}.\n"
+            f"Say which one: weights={next(iter(sets))!r} (--weights on the command line)."
+        )
+    name = next(iter(sets)) if weights is None else weights
+    if name not in sets:
+        raise CheckpointError(f"{path}: no set of weights {name!r}; there are {', '.join(map(repr, sets))}.")
+    metadata = {"format": "torch", **({"weights": name} if name else {})}
+    return WeightFile(path, metadata, sets[name], content)
+
+
+def _sets(tree: Any, path: str) -> list[tuple[str, dict[str, LazyArray]]]:
+    """Every dictionary of tensors under keys that stand for weights, with the keys that lead to it."""
+    if not isinstance(tree, dict):
+        return []
+    tensors = {key: value for key, value in tree.items() if isinstance(key, str) and isinstance(value, LazyArray)}
+    if tensors and not any(isinstance(tree.get(key), dict) for key in (*WRAPPERS, *SETS)):
+        return [(path, tensors)]
+    found = []
+    for key in (*WRAPPERS, *SETS):
+        if isinstance(tree.get(key), dict) and path.count(".") < 3:
+            found += _sets(tree[key], f"{path}.{key}" if path else key)
+    return found
+
+
+def _keys(tree: Any) -> str:
+    return ", ".join(repr(key)[:40] for key in list(tree)[:10]) if isinstance(tree, dict) else type(tree).__name__

@@ -1,0 +1,127 @@
+"""What `flax.serialization.to_bytes` wrote: nested maps, and arrays of a type that Flax adds to MessagePack.
+
+The usual library copies every array while it reads; here arrays are places in the file, and nothing but maps of such
+arrays is understood.
+
+Source: the MessagePack specification; flax 0.12.8, extension type 1: (shape, dtype name, data).
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from vit_core.checkpoint import DTYPES, LazyArray, placed
+from vit_core.errors import CheckpointError
+from vit_core.limits import Limits
+
+_DTYPES = {dtype.name: dtype for dtype in DTYPES.values()}
+_ARRAY = 1  # Flax's extension type
+
+# First byte -> kind of value, and bytes of the length (or of the number) that follows it.
+_SIZED = {
+    **dict.fromkeys(range(0xD4, 0xD9), ("ext", 0)),
+    **{0xC7: ("ext", 1), 0xC8: ("ext", 2), 0xC9: ("ext", 4)},
+    **{0xDE: ("map", 2), 0xDF: ("map", 4), 0xDC: ("list", 2), 0xDD: ("list", 4)},
+    **{0xD9: ("text", 1), 0xDA: ("text", 2), 0xDB: ("text", 4)},
+    **{0xC4: ("bytes", 1), 0xC5: ("bytes", 2), 0xC6: ("bytes", 4)},
+    **{0xCC: ("number", 1), 0xCD: ("number", 2), 0xCE: ("number", 4), 0xCF: ("number", 8)},
+}
+
+
+def read(path: Path, content: Any, limits: Limits) -> dict[str, LazyArray]:
+    """The arrays of a file by name, the keys on the way to each joined by dots.
+
+    Raises:
+        CheckpointError: anything but nested maps of arrays, or not sound.
+    """
+    walker = _Walker(path, content, limits)
+    found: dict[str, LazyArray] = {}
+    walker.collect(found, "", 0)
+    if walker.position != len(content):
+        raise CheckpointError(f"{path}: {len(content) - walker.position} bytes behind the end of the weights.")
+    return found
+
+
+class _Head(NamedTuple):
+    kind: str
+    length: int
+
+
+class _Walker:
+    """Reads values one after another."""
+
+    def __init__(self, path: Path, content: Any, limits: Limits) -> None:
+        self.path, self.content, self.limits, self.position = path, content, limits, 0
+
+    def collect(self, found: dict[str, LazyArray], prefix: str, depth: int) -> None:
+        """Adds the arrays of the value at hand, a map or an array."""
+        head = self._head()
+        if head.kind == "ext":
+            found[prefix] = self._array(prefix, head.length)
+            return
+        if head.kind != "map" or depth > self.limits.json_depth:
+            raise self._bad(f"{prefix[:80]!r}: expected nested maps of arrays, got {head.kind}")
+        keys = set()
+        for _ in range(head.length):
+            key = self._value("text")
+            if key in keys or "__msgpack_chunked_array__" in key:
+                raise self._bad(f"{prefix[:80]!r}: the key {key[:80]!r} is there twice, or marks an array in pieces")
+            keys.add(key)
+            self.collect(found, f"{prefix}.{key}" if prefix else key, depth + 1)
+            if len(found) > self.limits.tensors:
+                raise self._bad(f"more tensors than {self.limits.bound('tensors')}")
+
+    def _array(self, name: str, length: int) -> LazyArray:
+        code = self._take(1)[0]
+        end = self.position + length
+        parts = self._head()
+        if code != _ARRAY or parts != _Head("list", 3):
+            raise self._bad(f"{name[:80]!r}: expected an array of Flax, got extension type {code}")
+        sides = self._head()
+        if sides.kind != "list" or sides.length > self.limits.rank:
+            raise self._bad(f"{name[:80]!r}: shape: expected at most {self.limits.bound('rank')}")
+        shape = tuple(self._value("number") for _ in range(sides.length))
+        dtype = _DTYPES.get(text := self._value("text"))
+        data = self._head()
+        if dtype is None:
+            raise self._bad(f"{name[:80]!r}: dtype: expected one of {', '.join(_DTYPES)}, got {text[:80]!r}")
+        size = math.prod(shape) * dtype.itemsize
+        start = self.position
+        if data != _Head("bytes", size) or start + size != end or end > len(self.content):
+            raise self._bad(f"{name[:80]!r}: {shape} {dtype} takes {size} bytes, there are {data.length}")
+        self.position = end
+        return placed(self.content, dtype, shape, start)
+
+    def _value(self, kind: str) -> Any:
+        head = self._head()
+        if head.kind != kind:
+            raise self._bad(f"expected {kind}, got {head.kind}")
+        if kind == "number":
+            return head.length
+        try:
+            return self._take(head.length).decode("utf-8")
+        except UnicodeDecodeError:
+            raise self._bad("a name that is not UTF-8") from None
+
+    def _head(self) -> _Head:
+        byte = self._take(1)[0]
+        if byte < 0x80:
+            return _Head("number", byte)
+        for low, high, kind in ((0x80, 0x8F, "map"), (0x90, 0x9F, "list"), (0xA0, 0xBF, "text")):
+            if low <= byte <= high:
+                return _Head(kind, byte - low)
+        if byte not in _SIZED:
+            raise self._bad(f"a value of the kind {byte:#x}, which weights do not have")
+        kind, size = _SIZED[byte]
+        return _Head(kind, int.from_bytes(self._take(size), "big") if size else 1 << (byte - 0xD4))
+
+    def _take(self, size: int) -> bytes:
+        if self.position + size > len(self.content):
+            raise self._bad("it ends in the middle")
+        self.position += size
+        return bytes(self.content[self.position - size : self.position])
+
+    def _bad(self, what: str) -> CheckpointError:
+        return CheckpointError(f"{self.path}: at byte {self.position}: {what}.")

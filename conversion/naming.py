@@ -1,0 +1,121 @@
+"""From the names of a dialect to canonical ones, by the templates of its table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby, pairwise
+
+from conversion.dialects import Dialect
+from conversion.tables.rows import Part, Row
+from vit_core.errors import CheckpointError
+from vit_core.parameters import BASE_PREFIX
+
+# Parts that a file may lack, or have although the class does not. Heads stand beside the encoder, never inside it.
+HEADS = ("classifier.", "decoder.")
+EXCHANGEABLE = (*HEADS, "pooler.", "embeddings.mask_token")
+
+_NESTED = 3  # wrappers at most
+_DIGITS = 4  # of a layer's number at most
+
+Names = dict[str, str | Part]
+
+
+def listed(names: Sequence[str], most: int = 10) -> str:
+    """The first names of a list, fit for a message whatever a file called them."""
+    shown = [name if name.isprintable() and len(name) <= 160 else f"{name[:80]!r}…" for name in names[:most]]
+    return (", ".join(shown) or "none") + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def canonical_names(where: str, names: Iterable[str], dialect: Dialect) -> tuple[Names, list[str]]:
+    """Understands the names of a file.
+
+    Returns:
+        canonical name -> name in the file, or the part of a tensor there; and the names that mean nothing. In the
+        dialect "hf" canonical names keep the prefix that they have in the file; elsewhere they have none.
+
+    Raises:
+        CheckpointError: two names mean the same parameter.
+    """
+    spellings = _spellings(dialect)
+    found: dict[str, tuple[str, str | Part]] = {}  # keyed without the prefix
+    unexplained = []
+    for name in names:
+        understood = _understood(name, spellings, dialect)
+        if not understood:
+            unexplained.append(name)
+        for canonical, cell in understood:
+            bare = canonical.removeprefix(BASE_PREFIX)
+            if bare in found:
+                both = listed([str(getattr(other, "name", other)) for other in (found[bare][1], cell)])
+                raise CheckpointError(f"{where}: two names for the same parameter: {both}.\nRemove one of them.")
+            found[bare] = (canonical, cell)
+    return dict(found.values()), unexplained
+
+
+def explained(names: Iterable[str], dialect: Dialect) -> int:
+    """How many of these names mean something in a dialect."""
+    spellings = _spellings(dialect)
+    return sum(bool(_understood(name, spellings, dialect)) for name in names)
+
+
+def unwrapped(name: str, dialect: Dialect) -> Iterator[str]:
+    """A name as it is, then without what training tools put in front of it."""
+    for _ in range(1 + _NESTED):
+        yield name
+        wrapper = next((wrapper for wrapper in dialect.wrappers if name.startswith(wrapper)), None)
+        if wrapper is None:
+            return
+        name = name.removeprefix(wrapper)
+
+
+def template(bare: str) -> str:
+    """A canonical name with the number of its layer taken out."""
+    number = next((word for word in bare.split(".") if word.isdecimal()), "")
+    return bare.replace(f".{number}.", ".{i}.", 1)
+
+
+def _spellings(dialect: Dialect) -> dict[str, list[tuple[str, int | None]]]:
+    """Template of the dialect -> canonical templates, each with the third of the tensor that it is."""
+    found: dict[str, list[tuple[str, int | None]]] = {}
+    tables: tuple[Mapping[str, Row], ...] = (dialect.rows, dialect.folded)
+    for canonical, row in (item for table in tables for item in table.items()):
+        for cell in row:
+            name, third = cell if isinstance(cell, Part) else (cell, None)
+            found.setdefault(name, []).append((canonical, third))
+    return found
+
+
+def _understood(
+    name: str, spellings: Mapping[str, list[tuple[str, int | None]]], dialect: Dialect
+) -> list[tuple[str, str | Part]]:
+    """The canonical names that a name stands for, with what it is of each."""
+    for short in unwrapped(name, dialect):
+        bare = short.removeprefix(BASE_PREFIX) if dialect.name == "hf" else short
+        fitting = ((spellings[spelling], number) for spelling, number in _templates(bare) if spelling in spellings)
+        rows, number = next(fitting, ([], ""))
+        if not rows or (bare != short and rows[0][0].startswith(HEADS)):  # a head inside the encoder is none
+            continue
+        prefix = short.removesuffix(bare)
+        return [
+            (prefix + canonical.replace("{i}", number or "0"), name if third is None else Part(name, third))
+            for canonical, third in rows
+        ]
+    return []
+
+
+def _templates(name: str) -> Iterator[tuple[str, str]]:
+    """Every template that a name may be of, with the number of the layer: one number taken out, or CHUNK.NUMBER."""
+    if "{" in name:  # it would pass for a template
+        return
+    yield name, ""
+    runs, start = [], 0
+    for is_digits, run in groupby(name, lambda character: character.isascii() and character.isdigit()):
+        text = "".join(run)
+        if is_digits and len(text) <= _DIGITS and text == str(int(text)):
+            runs.append((start, start + len(text)))
+        start += len(text)
+    for begin, end in runs:
+        yield f"{name[:begin]}{{i}}{name[end:]}", name[begin:end]
+    for (begin, middle), (after, end) in pairwise(runs):
+        if name[middle:after] == ".":
+            yield f"{name[:begin]}{{c}}.{{i}}{name[end:]}", name[after:end]

@@ -1,0 +1,75 @@
+"""What `numpy.savez` wrote. Arrays of objects, which are programs, are refused."""
+
+from __future__ import annotations
+
+import io
+import math
+import tokenize
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from numpy.lib import format as npy
+
+from conversion.zip_files import Member, members
+from vit_core.checkpoint import DTYPES, LazyArray
+from vit_core.errors import CheckpointError, UnsafeFileError
+from vit_core.limits import Limits
+
+_HEADER = 10_000  # bytes; what NumPy itself reads at most
+_BFLOAT16 = np.dtype("V2")  # what NumPy makes of a dtype that is not its own
+
+
+def read(path: Path, content: Any, limits: Limits) -> dict[str, LazyArray]:
+    """The arrays of an archive by name; their data is read, and compared with its checksum, when asked for.
+
+    Raises:
+        UnsafeFileError: an array of objects.
+        CheckpointError: anything else that is not sound.
+    """
+    found = members(path, content, limits)
+    if strange := next((name for name in found if not name.endswith(".npy")), None):
+        raise CheckpointError(f"{path}: {strange[:80]!r}: expected arrays (.npy) only.")
+    return {name.removesuffix(".npy"): _array(path, name, member, limits) for name, member in found.items()}
+
+
+def _array(path: Path, name: str, member: Member, limits: Limits) -> LazyArray:
+    where = f"{path}: {name[:80]!r}"
+    # The header is short; of a compressed member all is inflated, which its size has been judged by.
+    most = min(_HEADER, member.size)
+    first = member.bytes()[:most] if member.is_compressed else member.content[member.start : member.start + most]
+    header = io.BytesIO(bytes(first))
+    try:
+        version = npy.read_magic(header)
+        reader = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[version]
+        shape, is_fortran, dtype = reader(header, max_header_size=_HEADER)
+    except (
+        ValueError,
+        KeyError,
+        SyntaxError,
+        TypeError,
+        MemoryError,
+        RecursionError,
+        tokenize.TokenError,
+        OverflowError,
+    ):
+        raise CheckpointError(f"{where}: not an array with a sound header.") from None
+    if dtype.hasobject:
+        raise UnsafeFileError(f"{where}: an array of objects, which are programs. Save it with plain dtypes.")
+    dtype = np.dtype(ml_dtypes.bfloat16) if dtype == _BFLOAT16 else dtype
+    if dtype not in DTYPES.values():
+        raise CheckpointError(f"{where}: dtype: expected one of {', '.join(DTYPES)}, got {str(dtype)[:80]}.")
+    if len(shape) > limits.rank or not all(type(side) is int and side >= 0 for side in shape):
+        raise CheckpointError(f"{where}: shape {str(shape)[:80]}, above {limits.bound('rank')}.")
+    offset, size = header.tell(), math.prod(shape) * dtype.itemsize
+    if offset + size != member.size:
+        raise CheckpointError(f"{where}: {shape} {dtype} takes {size} bytes, there are {member.size - offset}.")
+
+    def data() -> np.ndarray[Any, np.dtype[Any]]:
+        array: np.ndarray[Any, np.dtype[Any]] = np.ndarray(
+            shape, dtype, member.bytes(), offset, order="F" if is_fortran else "C"
+        )
+        return array if array.flags.aligned else array.copy()
+
+    return LazyArray(dtype, shape, data)

@@ -1,0 +1,54 @@
+"""Dialect "google": the .npz files of google-research, vision_transformer (with AugReg and SAM) and big_vision.
+
+Older files count the modules of a block in one row, newer ones kind by kind; no name means two things.
+
+Source: vision_transformer c6de1e53, big_vision 0127fb6b.
+"""
+
+from __future__ import annotations
+
+from conversion.tables.rows import Row
+
+_BLOCK = "Transformer/encoderblock_{i}"
+_MODULES = {  # canonical -> as in older files, in newer ones
+    "layernorm_before": ("LayerNorm_0", "LayerNorm_0"),
+    **{
+        f"attention.{at}": (f"MultiHeadDotProductAttention_1/{name}", f"MultiHeadDotProductAttention_0/{name}")
+        for at, name in {
+            "attention.query": "query",
+            "attention.key": "key",
+            "attention.value": "value",
+            "output.dense": "out",
+        }.items()
+    },
+    "layernorm_after": ("LayerNorm_2", "LayerNorm_1"),
+    "intermediate.dense": ("MlpBlock_3/Dense_0", "MlpBlock_0/Dense_0"),
+    "output.dense": ("MlpBlock_3/Dense_1", "MlpBlock_0/Dense_1"),
+}
+
+
+def _tensors(canonical: str, names: tuple[str, ...]) -> dict[str, Row]:
+    weight = "scale" if "norm" in canonical.rpartition(".")[2] else "kernel"
+    return {
+        f"{canonical}.weight": tuple(dict.fromkeys(f"{name}/{weight}" for name in names)),
+        f"{canonical}.bias": tuple(dict.fromkeys(f"{name}/bias" for name in names)),
+    }
+
+
+ROWS: dict[str, Row] = {
+    "embeddings.cls_token": ("cls",),
+    "embeddings.position_embeddings": (
+        "Transformer/posembed_input/pos_embedding",
+        "pos_embedding",
+        "Transformer/pos_embedding",
+    ),
+    **_tensors("embeddings.patch_embeddings.projection", ("embedding",)),
+    **{
+        row: cell
+        for module, names in _MODULES.items()
+        for row, cell in _tensors(f"encoder.layer.{{i}}.{module}", tuple(f"{_BLOCK}/{name}" for name in names)).items()
+    },
+    **_tensors("layernorm", ("Transformer/encoder_norm",)),
+    **_tensors("pooler.dense", ("pre_logits",)),
+    **_tensors("classifier", ("head",)),
+}

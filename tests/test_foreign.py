@@ -1,0 +1,30 @@
+"""Every backend loads what every library wrote, and computes what that library computed."""
+
+import numpy as np
+import pytest
+from backends import INSTALLED
+from foreign import CASES, case_name, inputs, keywords, outputs, source
+
+from vitriad.auto import model_class
+
+
+def array(output):
+    return np.asarray(output.detach() if hasattr(output, "detach") else output)
+
+
+@pytest.mark.parametrize("backend", INSTALLED)
+@pytest.mark.parametrize("case", CASES, ids=case_name)
+def test_outputs_are_those_of_the_library(case, backend):
+    entry, choice = case
+    options = {"add_pooling_layer": "pooler_output" in entry["outputs"]} if entry["target"] == "ViTModel" else {}
+    model, info = model_class(entry["target"], backend).from_pretrained(
+        source(entry), output_loading_info=True, **options, **keywords(entry, choice)
+    )
+    assert not info["missing_keys"] and not info["mismatched_keys"]
+    found, expected = model(**inputs(entry)), outputs(entry, choice)
+    shared = {*found.keys()} & {*expected}
+    assert shared
+    for name in shared:
+        scale = max(1, np.abs(expected[name]).max())
+        atol = entry["tolerance"] * scale
+        np.testing.assert_allclose(array(found[name]), expected[name], rtol=0, atol=atol, err_msg=name)
