@@ -40,7 +40,7 @@ _LEGACY_SMALL = (768, 8, 2304)  # timm's first vit_small, which divides scores b
 # Start and end of the published file names of MAE -> whether its pixels are normalised, which no tensor tells.
 _NORM_PIX = {("mae_visualize_vit_", ".pth"): False, ("mae_pretrain_vit_", "_full.pth"): True}
 
-_TIMM_ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "quick_gelu": "quick_gelu", "silu": "silu"}
+TIMM_ACTIVATIONS = {"gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh", "quick_gelu": "quick_gelu", "silu": "silu"}
 # Arguments of timm's models that change nothing here, or are seen in the tensors.
 _TIMM_HARMLESS = {
     *(
@@ -247,7 +247,8 @@ def _timm(where: str, data: Mapping[str, Any]) -> Fields:
     if "num_heads" in arguments:
         fields["num_attention_heads"] = arguments["num_heads"]
     if "act_layer" in arguments:
-        fields["hidden_act"] = _TIMM_ACTIVATIONS.get(arguments["act_layer"], arguments["act_layer"])
+        ours = {theirs: ours for ours, theirs in TIMM_ACTIVATIONS.items()}
+        fields["hidden_act"] = ours.get(arguments["act_layer"], arguments["act_layer"])
     if labels := data.get("label_names"):
         fields["id2label"] = {str(i): str(label) for i, label in enumerate(labels)}
     if size := arguments.get("img_size"):
@@ -268,4 +269,65 @@ def _keras_hub(where: str, data: Mapping[str, Any]) -> Fields:
         fields["num_attention_heads"] = settings["num_heads"]
     if (shape := settings.get("image_shape")) and shape[0] != shape[1]:
         fields["image_size"] = list(shape[:2])
+    return fields
+
+
+# --- what other programs' files say beside weights -------------------------------------------------------------------
+
+_HALVES = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+_IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
+_FILTERS = {"bilinear": 2, "bicubic": 3}  # as Pillow numbers them
+
+
+def processor_options(dialect: str, data: Mapping[str, Any], config: Any) -> Fields | None:
+    """Options of the image processor that a dialect's models want; None where nothing tells.
+
+    Differs: the programs' own evaluation also crops; these options resize the whole image, as ViTImageProcessor does.
+    """
+    known = {"google": {**_HALVES, "resample": 2}, "mae": {**_IMAGENET, "resample": 3}}.get(dialect)
+    cfg = data.get("pretrained_cfg")
+    if dialect == "timm" and isinstance(cfg, dict) and len(cfg.get("mean") or ()) == len(cfg.get("std") or ()) == 3:
+        known = {"image_mean": list(cfg["mean"]), "image_std": list(cfg["std"])}
+        known["resample"] = _FILTERS.get(cfg.get("interpolation", ""), 3)
+    if known is None or config.num_channels != 3:
+        return None
+    height, width = pair(config.image_size)
+    return {**known, "size": {"height": height, "width": width}}
+
+
+def timm_config(config: Any, model: str) -> Fields:
+    """The config.json of a timm repository."""
+    hidden, mlp = config.hidden_size, config.intermediate_size
+    ratio = next(ratio for ratio in (mlp / hidden, (mlp + 0.5) / hidden) if int(hidden * ratio) == mlp)
+    classes = config.num_labels if model == "ViTForImageClassification" else 0
+    size = list(pair(config.image_size))
+    labels = [config.id2label[i] for i in range(classes)]
+    fields: Fields = {
+        "architecture": "vit_base_patch16_224",  # what timm then changes by these arguments
+        "num_classes": classes,
+        "num_features": hidden,
+        "global_pool": "token",
+        "model_args": {
+            "img_size": size,
+            "patch_size": config.patch_size,
+            "in_chans": config.num_channels,
+            "embed_dim": hidden,
+            "depth": config.num_hidden_layers,
+            "num_heads": config.num_attention_heads,
+            "mlp_ratio": ratio,
+            "qkv_bias": config.qkv_bias,
+            "num_classes": classes,
+            "global_pool": "token",
+        },
+        "pretrained_cfg": {
+            "input_size": [config.num_channels, *size],
+            "num_classes": classes,
+            "first_conv": "patch_embed.proj",
+            "classifier": "head",
+        },
+    }
+    if config.hidden_act != "gelu":
+        fields["model_args"]["act_layer"] = TIMM_ACTIVATIONS[config.hidden_act]
+    if labels != [f"LABEL_{i}" for i in range(classes)]:
+        fields["label_names"] = labels
     return fields

@@ -21,9 +21,10 @@ from vit_core.parameters import BASE_PREFIX
 Array = np.ndarray[Any, np.dtype[Any]]
 Tensors = dict[str, LazyArray]
 
-# What a model can be converted without, if asked for: its outputs then differ.
+# What can be given up if asked for: outputs then differ.
 LOSSY = {
-    "distillation": "a distillation token (dist_token) takes part in attention",
+    "distillation": "a distillation token (dist_token) takes part in attention, which no ViT here has",
+    "numerics": "its programs compute with other constants",
     "pre_logits": "a layer with tanh (pre_logits) stands between class token and head; a ViTModel has it as its pooler",
 }
 _BATCH_NORM_EPS = 1e-6  # of MAE's linear probe
@@ -128,8 +129,8 @@ def check_allowed(where: str, step: str, allow: Collection[str]) -> None:
     """Raises unless a step that changes outputs was asked for."""
     if step not in allow:
         raise CheckpointError(
-            f"{where}: {LOSSY[step]}; this class cannot hold that.\n"
-            f"allow=({step!r},) (--allow {step}) leaves it out; the outputs then differ."
+            f"{where}: {LOSSY[step]}.\n"
+            f"allow=({step!r},) (--allow {step}) goes on all the same; the outputs then differ."
         )
 
 

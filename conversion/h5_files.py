@@ -86,9 +86,10 @@ def _datasets(path: Path, root: Any, limits: Limits) -> Iterator[tuple[str, Any]
 def _array(where: str, dataset: Any, content: Any, limits: Limits) -> LazyArray:
     if dataset.is_virtual or dataset.external:
         raise UnsafeFileError(f"{where}: its data lie in other files; expected them here.")
-    dtype = np.dtype(ml_dtypes.bfloat16) if dataset.dtype == np.dtype("V2") else dataset.dtype
-    if dtype not in DTYPES.values():
-        raise CheckpointError(f"{where}: dtype: expected one of {', '.join(DTYPES)}, got {str(dtype)[:80]}.")
+    stored_as = np.dtype(ml_dtypes.bfloat16) if dataset.dtype == np.dtype("V2") else dataset.dtype
+    dtype = next((known for known in DTYPES.values() if known == stored_as), None)
+    if dtype is None:
+        raise CheckpointError(f"{where}: dtype: expected one of {', '.join(DTYPES)}, got {str(dataset.dtype)[:80]}.")
     if dataset.shape is None or len(dataset.shape) > limits.rank:
         raise CheckpointError(f"{where}: shape {str(dataset.shape)[:80]}, above {limits.bound('rank')}.")
     size, start = dataset.size * dtype.itemsize, dataset.id.get_offset()

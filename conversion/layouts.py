@@ -68,14 +68,19 @@ def from_canonical(array: Array, kind: Kind, convention: str) -> Array:
     The tensor itself where the layout is the same. Other threads run meanwhile.
     """
     axes = canonical_axes(kind, convention)
-    if axes is None:
+    return array if axes is None else contiguous(array.transpose(axes))
+
+
+def contiguous(array: Array) -> Array:
+    """The same tensor in contiguous memory; if new, aligned so that frameworks can keep it."""
+    if array.flags.c_contiguous:
         return array
     spare = np.empty(array.nbytes + _PAGE, np.uint8)
     start = -spare.ctypes.data % _PAGE
-    laid_out = spare[start : start + array.nbytes].view(array.dtype).reshape([array.shape[axis] for axis in axes])
-    if axes != (1, 0):
-        laid_out[...] = array.transpose(axes)
+    laid_out = spare[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    if array.ndim != 2:
+        laid_out[...] = array
         return laid_out
-    for i in range(0, array.shape[0], _STRIP):  # five times as fast as all at once
-        laid_out[:, i : i + _STRIP] = array[i : i + _STRIP].T
+    for i in range(0, array.shape[1], _STRIP):  # of a transposed matrix, five times as fast as all at once
+        laid_out[:, i : i + _STRIP] = array[:, i : i + _STRIP]
     return laid_out

@@ -70,6 +70,8 @@ def unwrapped(name: str, dialect: Dialect) -> Iterator[str]:
 
 def template(bare: str) -> str:
     """A canonical name with the number of its layer taken out."""
+    if bare.startswith("decoder.0."):  # a list of one, of masked image modelling
+        return bare
     number = next((word for word in bare.split(".") if word.isdecimal()), "")
     return bare.replace(f".{number}.", ".{i}.", 1)
 

@@ -151,7 +151,7 @@ def _loaded(source: Source, model: str, given: Mapping[str, Any]) -> Loaded:
     config.dtype = _dtype(source, config, given)
     fitting = {name: given[name] for name in _FITTING if name in given}
     fitted = _fit(source, config, model, options, given, dtype=config.dtype, **fitting)
-    report = _report(source, config, model, fitted)
+    report = report_of(source, config, model, fitted)
     _log(report, fitted)
     info = {
         "missing_keys": fitted.missing,
@@ -185,7 +185,7 @@ def load(
     """
     source, found, model, fitted = plan(src, cls=cls, config=config, **options)
     tensors = {name: tensor.read() for name, tensor in fitted.tensors.items()}
-    return found, tensors, _report(source, found, model, fitted)
+    return found, tensors, report_of(source, found, model, fitted)
 
 
 def plan(
@@ -394,7 +394,8 @@ def _stored_grid(source: Source, model: str, given: Mapping[str, Any]) -> Grid |
 # --- report ----------------------------------------------------------------------------------------------------------
 
 
-def _report(source: Source, config: PretrainedConfig, model: str, fitted: Fitted) -> Report:
+def report_of(source: Source, config: PretrainedConfig, model: str, fitted: Fitted) -> Report:
+    """What loading did."""
     notes = [*source.notes]
     renamed = [f"{stored} for {name}" for name, stored in source.names.items() if stored != name]
     if renamed and source.dialect.name == "hf":

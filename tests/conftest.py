@@ -15,11 +15,18 @@ _NEED_TORCH = [
     "peers",
     "test_wheel.py",
 ]
+_NEED_ONE = [
+    "test_bad_calls.py",
+    "test_foreign.py",
+    "test_readme.py",
+    *(f"vitriad/test_{name}.py" for name in ("auto", "classify", "cli", "demo_and_doctor", "shipped_models")),
+]
 _NEED_FLAX = ["vit_flax", "flax_models.py", "benchmarks/test_flax.py"]
 _NEED_TENSORFLOW = ["vit_tf", "tf_models.py", "benchmarks/test_tf.py"]
 
 collect_ignore = [
     *(_NEED_TORCH if find_spec("torch") is None else ()),
     *(_NEED_TENSORFLOW if find_spec("tensorflow") is None else ()),
+    *(() if any(map(find_spec, ("torch", "tensorflow", "flax"))) else _NEED_ONE),
     *(_NEED_FLAX if find_spec("flax") is None else ()),
 ]

@@ -82,15 +82,24 @@ def replacing(folder: str | Path, *, size: int, is_replaced: Callable[[str], boo
 
 
 def write_file(path: str | Path, text: str, *, error: type[VitError]) -> None:
-    """Puts a text into a file; the file is the old one or the new one, complete.
+    """Puts a text into a file; the file is the old one or the new one, complete. See `replacing_file`."""
+    with replacing_file(path, error=error) as new, open(new, "xb") as file:
+        file.write(text.encode("utf-8"))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def replacing_file(path: str | Path, *, error: type[VitError], size: int = 0) -> Iterator[Path]:
+    """A new file to write, through to the disk, inside the block; at its end it takes the place of `path`.
 
     Args:
         path: made where missing, with its folders; of a link, the file it leads to. An old file's permissions stay.
-        text: written as UTF-8.
         error: class of the error.
+        size: bytes that will be written.
 
     Raises:
-        error: the file cannot be written.
+        error: the file cannot be written, or there is too little space.
     """
     try:
         path = Path(os.path.realpath(path))
@@ -103,9 +112,21 @@ def write_file(path: str | Path, text: str, *, error: type[VitError]) -> None:
             raise error(f"{path}: expected a file to write, got a folder or a device.")
         if mode is not None and not os.access(path, os.W_OK):
             raise error(f"{path}: cannot be written: it is read-only.")
+        if (free := shutil.disk_usage(path.parent).free) < _SPACE_FACTOR * size:
+            raise error(f"{path}: {size:,} bytes to write, {free:,} are free.")
         for leftover in _dead(_beside(path, "tmp-")):
             leftover.unlink()
-        _replace_file(path, text.encode("utf-8"), mode)
+        new = _beside(path, f"tmp-{os.getpid()}")
+        try:
+            yield new
+            if mode is not None:
+                os.chmod(new, stat.S_IMODE(mode))
+            os.replace(new, path)
+        except BaseException:
+            with suppress(OSError):
+                new.unlink(missing_ok=True)
+            raise
+        _sync([path.parent])
     except (OSError, ValueError) as problem:  # ValueError: no file can have this name
         if isinstance(problem, VitError):
             raise
@@ -113,23 +134,6 @@ def write_file(path: str | Path, text: str, *, error: type[VitError]) -> None:
             f"{path}: saving failed: {getattr(problem, 'strerror', None) or problem}.\n"
             "The file is what it was before, or the new one, whole."
         ) from problem
-
-
-def _replace_file(path: Path, content: bytes, mode: int | None) -> None:
-    new = _beside(path, f"tmp-{os.getpid()}")
-    try:
-        with open(new, "xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        if mode is not None:
-            os.chmod(new, stat.S_IMODE(mode))
-        os.replace(new, path)
-    except BaseException:
-        with suppress(OSError):
-            new.unlink(missing_ok=True)
-        raise
-    _sync([path.parent])
 
 
 def finish_swap(folder: str | Path) -> None:

@@ -26,6 +26,7 @@ from fnmatch import fnmatchcase
 from mmap import ACCESS_COPY
 from mmap import mmap as map_file
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, BinaryIO, NamedTuple
 
 import ml_dtypes
@@ -507,7 +508,7 @@ def save_folder(
     folder: str | Path,
     *,
     files: Mapping[str, str],
-    tensors: Mapping[str, Array],
+    tensors: Mapping[str, Array | LazyArray],
     max_shard_size: int | str = "5GB",
     variant: str | None = None,
     source: str | None = None,
@@ -531,22 +532,46 @@ def save_folder(
         CheckpointError: the folder cannot be written, has too little space, or is being saved by another process.
     """
     shards = _plan(tensors, max_shard_size, variant)
-    ours = [*weight_names(variant), *files, MANIFEST_NAME]
-    size = sum(array.nbytes for array in tensors.values()) + sum(map(len, files.values()))
+    size = sum(array.nbytes for array in tensors.values())
+
+    def write(new: Path) -> dict[str, Any]:
+        return _write_weights(new, tensors, shards, variant, size)
+
+    replace_folder(folder, write, names=weight_names(variant), files=files, size=size, source=source)
+
+
+def replace_folder(
+    folder: str | Path,
+    write: Callable[[Path], dict[str, Any]],
+    *,
+    names: Sequence[str],
+    files: Mapping[str, str],
+    size: int,
+    source: str | None = None,
+) -> None:
+    """Writes a checkpoint of any container, in place of the one of the same container; see `save_folder`.
+
+    Args:
+        write: writes the weight files into the folder it is given, and returns the record of each, as `write_pieces`.
+        names: of weight files, and patterns of such names, that are no longer of use.
+        files: texts by name.
+        size: bytes of the weights.
+        source: what the weights were made from.
+    """
+    ours = [*names, *files, MANIFEST_NAME]
 
     def is_replaced(name: str) -> bool:
         return any(fnmatchcase(name, mine) for mine in ours)
 
-    with replacing(folder, size=size, is_replaced=is_replaced) as new:
+    with replacing(folder, size=size + sum(map(len, files.values())), is_replaced=is_replaced) as new:
         kept = _kept_records(Path(folder), is_replaced)
-        records = _write_weights(new, tensors, shards, variant, size)
-        manifest = {"vitriad": _version(), "source": source, "files": {**kept, **records}}
-        _write(new / MANIFEST_NAME, [json_text(manifest).encode("utf-8")])
+        manifest = {"vitriad": _version(), "source": source, "files": {**kept, **write(new)}}
+        write_pieces(new / MANIFEST_NAME, [json_text(manifest).encode("utf-8")])
         for name, text in files.items():
-            _write(new / name, [text.encode("utf-8")])
+            write_pieces(new / name, [text.encode("utf-8")])
 
 
-def _plan(tensors: Mapping[str, Array], size: int | str, variant: str | None) -> dict[str, list[str]]:
+def _plan(tensors: Mapping[str, Array | LazyArray], size: int | str, variant: str | None) -> dict[str, list[str]]:
     """Which file gets which tensors: file name -> tensor names."""
     single, _, _ = weight_names(variant)
     limit, room = _bytes(size), 0
@@ -580,13 +605,18 @@ def _bytes(size: int | str) -> int:
 
 
 def _write_weights(
-    folder: Path, tensors: Mapping[str, Array], shards: Mapping[str, list[str]], variant: str | None, size: int
+    folder: Path,
+    tensors: Mapping[str, Array | LazyArray],
+    shards: Mapping[str, list[str]],
+    variant: str | None,
+    size: int,
 ) -> dict[str, Any]:
     """Writes weight files and, for more than one, their index; returns the manifest's record of each."""
     records = {}
-    with _progress(size) as advance:
+    with progress(size) as advance:
         for file, names in shards.items():
-            records[file] = _write(folder / file, _serialised({name: tensors[name] for name in names}, advance))
+            pieces = serialised({name: tensors[name] for name in names}, advance)
+            records[file] = write_pieces(folder / file, pieces)
     if len(shards) > 1:
         totals = {
             "total_parameters": sum(array.size for array in tensors.values()),
@@ -595,15 +625,24 @@ def _write_weights(
         weight_map = {name: file for file, names in shards.items() for name in names}
         text = json_text({"metadata": totals, "weight_map": weight_map})
         _, index, _ = weight_names(variant)
-        records[index] = _write(folder / index, [text.encode("utf-8")])
+        records[index] = write_pieces(folder / index, [text.encode("utf-8")])
     return records
 
 
-def _serialised(tensors: Mapping[str, Array], advance: Callable[[int], Any]) -> Iterator[Any]:
-    """The bytes of a safetensors file, piece by piece and as the safetensors library writes them."""
+def serialised(
+    tensors: Mapping[str, Array | LazyArray],
+    advance: Callable[[int], Any],
+    metadata: Mapping[str, str] | None = MappingProxyType({"format": "pt"}),
+) -> Iterator[Any]:
+    """The bytes of a safetensors file, piece by piece and as the safetensors library writes them.
+
+    Args:
+        advance: called with the bytes of every tensor that is done with.
+        metadata: strings for the header; None for none.
+    """
     ranks = {name: rank for rank, name in enumerate(DTYPES)}
     order = sorted(tensors, key=lambda name: (ranks[_NAMES[tensors[name].dtype]], name))
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    header: dict[str, Any] = {} if metadata is None else {"__metadata__": dict(metadata)}
     end = 0
     for name in order:
         start, end = end, end + tensors[name].nbytes
@@ -620,23 +659,32 @@ def _serialised(tensors: Mapping[str, Array], advance: Callable[[int], Any]) -> 
         advance(tensors[name].nbytes)
 
 
-def _write(path: Path, pieces: Iterable[Any]) -> dict[str, Any]:
-    """Writes a new file through to the disk; returns its record."""
+def record_of(path: Path) -> dict[str, Any]:
+    """The record of a file that something else has written."""
+    with open(path, "rb") as file:
+        return _record(os.fstat(file.fileno()).st_size, hashlib.file_digest(file, "sha256"))
+
+
+def write_pieces(path: Path, pieces: Iterable[Any]) -> dict[str, Any]:
+    """Writes a new file through to the disk, digested by another thread meanwhile; returns its record."""
     digest, size = hashlib.sha256(), 0
-    with open(path, "xb") as file:
+    with open(path, "xb") as file, ThreadPoolExecutor(1) as digester:
+        digested = None
         for piece in pieces:
             for start in range(0, len(piece), _CHUNK):
                 chunk = piece[start : start + _CHUNK]
                 file.write(chunk)
-                digest.update(chunk)
                 size += len(chunk)
+                if digested is not None:
+                    digested.result()  # never more than one chunk behind
+                digested = digester.submit(digest.update, chunk)
         file.flush()
         os.fsync(file.fileno())
     return _record(size, digest)
 
 
 @contextmanager
-def _progress(size: int) -> Iterator[Callable[[int], Any]]:
+def progress(size: int) -> Iterator[Callable[[int], Any]]:
     """What to call with every number of bytes written: a bar for a big save at a terminal."""
     if size < _PROGRESS_FROM or not (sys.stderr and sys.stderr.isatty()):
         yield lambda size: None

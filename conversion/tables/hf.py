@@ -82,9 +82,10 @@ def _tf(name: str) -> tuple[str, str]:
 
 
 # What transformers had in these frameworks: no masked image modelling, and no decoder in Flax.
-TF_ROWS = {name: _tf(name) for name in ROWS if not name.startswith(("decoder.0.", "embeddings.mask_token"))}
-FLAX_ROWS = {
-    name: (".".join(_renamed(name, _FLAX_TENSORS)),)
+_PLAIN = [
+    name
     for name in ROWS
-    if not name.startswith(("decoder.", "embeddings.mask_token"))
-}
+    if not any(part in name for part in ("decoder.0.", "embeddings.mask_token", "act_fn", "pooler.activation"))
+]
+TF_ROWS = {name: _tf(name) for name in _PLAIN}
+FLAX_ROWS = {name: (".".join(_renamed(name, _FLAX_TENSORS)),) for name in _PLAIN if not name.startswith("decoder.")}

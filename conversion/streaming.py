@@ -1,0 +1,148 @@
+"""From one checkpoint to another, tensor by tensor: neither is ever in memory as a whole."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Collection, Mapping
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from conversion.configs import processor_options, timm_config
+from conversion.detect import Source
+from conversion.folds import Tensors
+from conversion.pretrained import Report, plan, report_of
+from conversion.writing import TARGETS, WRITERS, Target, expressed
+from vit_core.atomic_folder import replacing_file
+from vit_core.checkpoint import progress, replace_folder, save_folder
+from vit_core.config import CONFIG_NAME, PretrainedConfig
+from vit_core.errors import CheckpointError, InputError
+from vit_core.jsonfile import json_text
+
+
+def convert(
+    src: str | Path,
+    dst: str | Path,
+    *,
+    to: str = "hf",
+    cls: str | type | None = None,
+    force: bool = False,
+    dry_run: bool = False,
+    max_shard_size: int | str = "5GB",
+    allow: Collection[str] = (),
+    **options: Any,
+) -> Report:
+    """Writes a checkpoint in another dialect. Nothing is lost silently, and no framework is needed.
+
+    Args:
+        src: folder, "owner/name" on the hub, or a weight file of any dialect.
+        dst: folder, or for the dialects "google", "torchvision" and "mae" a file; replaced as a whole.
+        to: "hf", "hf_tf", "hf_flax", "timm", "google", "torchvision" or "mae".
+        cls: class to read it for; None for the one whose weights it holds.
+        force: replace what is there. Other files of a folder are kept.
+        dry_run: find out everything that can be found out without writing.
+        max_shard_size: largest weight file, of the dialect "hf".
+        allow: what may be given up although outputs then differ: "numerics", "pre_logits", "distillation".
+        **options: as for `conversion.load`.
+
+    Returns:
+        what was done, or would be.
+
+    Raises:
+        CheckpointError: the dialect cannot express the model, or something is there already.
+        InputError, ConfigError: as `conversion.load`.
+    """
+    if to not in TARGETS:
+        raise InputError(f"to: expected one of {', '.join(TARGETS)}, got {to!r}.")
+    target, dst = TARGETS[to], Path(dst)
+    _check_destination(dst, target, force)
+    source, config, model, fitted = plan(src, cls=cls, allow=allow, **options)
+    tensors, notes = expressed(target, model, config, fitted.tensors, allow)
+    done = "nothing written" if dry_run else f"written as {to!r}: {dst}"
+    report = report_of(source, config, model, fitted)
+    report = replace(report, notes=(*report.notes, *notes, done))
+    if dry_run:
+        return report
+    released = {name: _releasing(tensor, source) for name, tensor in tensors.items()}
+    origin = f"{config.name_or_path}@{config.hub_commit}" if config.hub_commit else None
+    if target.file is None:
+        size = sum(tensor.nbytes for tensor in tensors.values())
+        with replacing_file(dst, error=CheckpointError, size=size) as new, progress(size) as advance:
+            WRITERS[target.container](new, released, model, advance)
+    elif to == "hf":
+        save_folder(
+            dst,
+            files=_files(target, source, config, model, tensors),
+            tensors=released,
+            max_shard_size=max_shard_size,
+            source=origin,
+        )
+    else:
+        _write_folder(dst, target, released, model, _files(target, source, config, model, tensors), origin)
+    return report
+
+
+def _check_destination(dst: Path, target: Target, force: bool) -> None:
+    if target.file is None and dst.suffix != target.suffix:
+        raise InputError(f"{dst}: expected the name of a {target.suffix} file, as {target.dialect.name!r} has it.")
+    is_taken = any(dst.iterdir()) if target.file is not None and dst.is_dir() else os.path.lexists(dst)
+    if is_taken and not force:
+        raise CheckpointError(f"{dst}: something is there already.\nforce=True (--force) replaces it.")
+
+
+def _releasing(tensor: Any, source: Source) -> Any:
+    """A tensor that gives the pages of the mapped source back before it is read: each is wanted once."""
+
+    def read() -> Any:
+        for file in source.weights.files:
+            if isinstance(file.content, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+                file.content.madvise(mmap.MADV_DONTNEED)
+        return tensor.read()
+
+    return replace(tensor, read=read)
+
+
+def _write_folder(
+    dst: Path, target: Target, tensors: Tensors, model: str, files: Mapping[str, str], origin: str | None
+) -> None:
+    file = str(target.file)
+    stem, suffix = file.removesuffix(target.suffix), target.suffix
+    size = sum(tensor.nbytes for tensor in tensors.values())
+
+    def write(new: Path) -> dict[str, Any]:
+        with progress(size) as advance:
+            return {file: WRITERS[target.container](new / file, tensors, model, advance)}
+
+    names = (file, f"{stem}-*{suffix}", f"{file}.index.json")
+    replace_folder(dst, write, names=names, files=files, size=size, source=origin)
+
+
+def _files(target: Target, source: Source, config: PretrainedConfig, model: str, tensors: Tensors) -> dict[str, str]:
+    """The JSON files of a folder."""
+    dtype = next(iter(tensors.values())).dtype.name
+    if target.dialect.name == "timm":
+        return {CONFIG_NAME: json_text(timm_config(config, model))}
+    written = deepcopy(config)
+    written.architectures, written.dtype = [model], dtype
+    if target.activations is not None:
+        written.hidden_act = target.activations[config.hidden_act]
+    files = {CONFIG_NAME: written.to_json_string()}
+    if (text := _processor(source, config)) is not None:
+        files["preprocessor_config.json"] = text
+    return files
+
+
+def _processor(source: Source, config: PretrainedConfig) -> str | None:
+    """preprocessor_config.json: the source's own, else what its dialect is known to have."""
+    from vit_core.image_processing import (
+        PREPROCESSOR_NAME,
+        ViTImageProcessor,
+    )  # Pillow, which conversion needs here alone
+
+    beside = Path(source.where) / PREPROCESSOR_NAME
+    if beside.is_file():
+        return beside.read_text("utf-8")
+    options = processor_options(source.dialect.name, source.config or {}, config)
+    return None if options is None else ViTImageProcessor(**options).to_json_string()

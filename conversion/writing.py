@@ -1,0 +1,327 @@
+"""Checkpoints in other programs' names, layouts and containers, written tensor by tensor as they are read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+from zipfile import ZipFile, ZipInfo
+from zlib import crc32
+
+import ml_dtypes
+import numpy as np
+from numpy.lib import format as npy
+
+from conversion import h5_files
+from conversion.configs import TIMM_ACTIVATIONS
+from conversion.detect import kinds
+from conversion.dialects import DIALECTS, Dialect
+from conversion.folds import Tensors, check_allowed
+from conversion.layouts import canonical_axes, contiguous, from_canonical, split_heads
+from conversion.naming import HEADS, template
+from conversion.tables.rows import Part
+from vit_core.checkpoint import LazyArray, content_of, record_of, serialised, write_pieces
+from vit_core.config import PretrainedConfig
+from vit_core.errors import BackendError, CheckpointError
+from vit_core.limits import LIMITS
+from vit_core.parameters import BASE_PREFIX, MODEL_CLASSES
+
+_ATTRIBUTE = 64_512  # bytes; what tf_keras splits at
+# What transformers' TensorFlow classes are called inside their files.
+_TF_SCOPES = {
+    "ViTModel": "tf_vi_t_model",
+    "ViTForImageClassification": "tf_vi_t_for_image_classification",
+    "ViTMAEModel": "tf_vi_tmae_model",
+    "ViTMAEForPreTraining": "tf_vi_tmae_for_pre_training",
+}
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Advance = Callable[[int], Any]
+
+
+class Target(NamedTuple):
+    """How a dialect is written.
+
+    Attributes:
+        dialect: names, layout and numerics.
+        classes: those that its programs have.
+        container: see `WRITERS`.
+        file: name of the weight file in a folder; None where a checkpoint is one file, of the caller's name.
+        suffix: of that file.
+        lacks: start of a canonical name -> what the dialect has not.
+        needs_qkv_bias: whether it has no word for attention without biases.
+        activations: ours -> what its config.json calls it; None where it says none, or all as we do.
+    """
+
+    dialect: Dialect
+    classes: tuple[str, ...]
+    container: str
+    file: str | None
+    suffix: str
+    lacks: Mapping[str, str]
+    needs_qkv_bias: bool = False
+    activations: Mapping[str, str] | None = None
+
+
+_VIT = ("ViTModel", "ViTForImageClassification")
+_MAE = ("ViTMAEModel", "ViTMAEForPreTraining")
+# Those that transformers' TensorFlow classes knew.
+_TF_ACTIVATIONS = {
+    **{
+        name: name for name in ("gelu", "gelu_10", "gelu_fast", "gelu_new", "glu", "mish", "quick_gelu", "relu", "tanh")
+    },
+    **{name: name for name in ("sigmoid", "silu", "swish")},
+    "gelu_pytorch_tanh": "gelu_new",  # the same formula
+}
+
+
+def _targets() -> Iterator[Target]:
+    named = {dialect.name: dialect for dialect in reversed(DIALECTS)}
+    token, pooler = {"embeddings.mask_token": "mask token"}, {"pooler.": "pooler"}
+    tensors, alone = ("safetensors", "model.safetensors", ".safetensors"), ("safetensors", None, ".safetensors")
+    yield Target(named["hf"], tuple(MODEL_CLASSES), *tensors, {})
+    yield Target(named["hf_tf"], _VIT + _MAE, "h5", "tf_model.h5", ".h5", token, True, _TF_ACTIVATIONS)
+    yield Target(named["hf_flax"], _VIT, "msgpack", "flax_model.msgpack", ".msgpack", token)
+    yield Target(named["timm"], _VIT, *tensors, token | pooler, activations=TIMM_ACTIVATIONS)
+    yield Target(named["mae"], _MAE, *alone, {}, True)
+    yield Target(named["google"], _VIT, "npz", None, ".npz", token, True)
+    yield Target(named["torchvision"], _VIT, *alone, token | pooler, True)
+
+
+TARGETS = {target.dialect.name: target for target in _targets()}
+
+
+def expressed(
+    target: Target, model: str, config: PretrainedConfig, tensors: Mapping[str, LazyArray], allow: Collection[str]
+) -> tuple[Tensors, list[str]]:
+    """Tensors as a dialect has them, none of them read yet, and what it cannot say.
+
+    Args:
+        target: the dialect.
+        model: the class, for messages.
+        config: of the model.
+        tensors: canonical name -> tensor.
+        allow: "numerics" where the dialect's programs may compute with other constants than the model.
+
+    Raises:
+        CheckpointError: the dialect cannot express the model; by name and with the reason.
+    """
+    dialect = target.dialect
+    bare = {name.removeprefix(BASE_PREFIX): tensor for name, tensor in tensors.items()}
+    _check_expressible(target, model, config, bare)
+    notes = []
+    for field, value in (dialect.numerics or {}).items():
+        found = getattr(config, field)
+        if found != value and not (field == "hidden_act" and found in (target.activations or ())):
+            change = f"{field} {found!r} becomes {value!r} in the dialect {dialect.name!r}"
+            check_allowed(change, "numerics", allow)
+            notes.append(f"{change}, as allowed")
+    if target.container == "h5" and any(tensor.dtype == ml_dtypes.bfloat16 for tensor in bare.values()):
+        notes.append("bfloat16 is stored as float32, which holds every value of it")
+    whole: Tensors = {}
+    thirds: dict[str, dict[int, LazyArray]] = {}
+    for name, tensor in bare.items():
+        number = next((word for word in name.split(".") if word.isdecimal()), "")
+        cell = dialect.rows[template(name)][0]
+        stored = _laid_out(tensor, name, dialect.convention, config)
+        if isinstance(cell, Part):
+            thirds.setdefault(cell.name.replace("{i}", number), {})[cell.third] = stored
+        else:
+            whole[cell.replace("{i}", number)] = stored
+    whole |= {name: _joined(parts) for name, parts in thirds.items()}
+    has_prefix = dialect.name in ("hf", "hf_flax") and any(name.startswith(HEADS) for name in bare)
+    if has_prefix:
+        whole = {name if name.startswith(HEADS) else BASE_PREFIX + name: tensor for name, tensor in whole.items()}
+    return whole, notes
+
+
+def _check_expressible(target: Target, model: str, config: PretrainedConfig, bare: Tensors) -> None:
+    name = target.dialect.name
+    problem = "" if model in target.classes else f"it has {', '.join(target.classes)} only"
+    for tensor in bare if not problem else ():
+        lacking = next((what for start, what in target.lacks.items() if tensor.startswith(start)), None)
+        if lacking is None and template(tensor) not in target.dialect.rows:
+            lacking = "activation with parameters"
+        if lacking:
+            problem = f"it has no {lacking}, and the model has {tensor}"
+    if target.needs_qkv_bias and not config.qkv_bias:
+        problem = "queries, keys and values always have biases there, and in the model they have none"
+    if name != "hf" and any(config.pruned_heads.values()):
+        problem = "it has no pruned heads, and the model has"
+    if target.activations is not None and config.hidden_act not in target.activations:
+        problem = f"it does not know the activation {config.hidden_act!r}"
+    if problem:
+        raise CheckpointError(f"{model} as {name!r}: {problem}.")
+
+
+def _laid_out(tensor: LazyArray, name: str, convention: str, config: Any) -> LazyArray:
+    kind = kinds().get(template(name), "scalar")
+    heads = config.num_attention_heads  # no dialect with an axis for heads has a decoder
+
+    def read() -> Array:
+        array = from_canonical(contiguous(tensor.read()), kind, convention)
+        return split_heads(array, kind, heads) if convention == "heads" else array
+
+    shape = tuple(tensor.shape[axis] for axis in canonical_axes(kind, convention) or range(len(tensor.shape)))
+    if convention == "heads":
+        shape = split_heads(np.broadcast_to(np.False_, shape), kind, heads).shape
+    return LazyArray(tensor.dtype, shape, read)
+
+
+def _joined(parts: Mapping[int, LazyArray]) -> LazyArray:
+    """Queries, keys and values in a row."""
+    thirds = [parts[i] for i in range(3)]
+    rows, *rest = thirds[0].shape
+    return LazyArray(thirds[0].dtype, (3 * rows, *rest), lambda: np.concatenate([part.read() for part in thirds]))
+
+
+# --- containers ------------------------------------------------------------------------------------------------------
+
+
+def _write_safetensors(path: Path, tensors: Tensors, model: str, advance: Advance) -> dict[str, Any]:
+    return write_pieces(path, serialised(tensors, advance, metadata=None))
+
+
+def _write_npz(path: Path, tensors: Tensors, model: str, advance: Advance) -> dict[str, Any]:
+    return write_pieces(path, _npz(tensors, advance))
+
+
+def _npz(tensors: Tensors, advance: Advance) -> Iterator[bytes]:
+    """The bytes of an archive as `numpy.savez` writes it, member by member."""
+    sink = _Sink()
+    with ZipFile(cast(Any, sink), "w") as archive:
+        for name, tensor in tensors.items():
+            with archive.open(ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
+                dtype = np.dtype("V2") if tensor.dtype == ml_dtypes.bfloat16 else tensor.dtype
+                header = {"descr": npy.dtype_to_descr(dtype), "fortran_order": False, "shape": tensor.shape}
+                npy.write_array_header_1_0(member, header)
+                member.write(_bytes(tensor))
+            yield from sink.taken()
+            advance(tensor.nbytes)
+    yield from sink.taken()
+
+
+class _Sink:
+    """A file that only takes: what was written is handed on."""
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+
+    def write(self, data: Any) -> int:
+        self._pieces.append(bytes(data))
+        return len(data)
+
+    def flush(self) -> None:
+        pass
+
+    def taken(self) -> list[bytes]:
+        pieces, self._pieces = self._pieces, []
+        return pieces
+
+
+def _write_msgpack(path: Path, tensors: Tensors, model: str, advance: Advance) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for name, tensor in tensors.items():
+        *keys, last = name.split(".")
+        branch = tree
+        for key in keys:
+            branch = branch.setdefault(key, {})
+        branch[last] = tensor
+    return write_pieces(path, _msgpack(tree, advance))
+
+
+def _msgpack(node: Any, advance: Advance) -> Iterator[Any]:
+    """The bytes that `flax.serialization.to_bytes` makes of nested dictionaries of arrays."""
+    if isinstance(node, LazyArray):
+        shape = _packed(0x90, 0xDC, len(node.shape)) + b"".join(map(_packed_number, node.shape))
+        inner = b"\x93" + shape + _packed_text(node.dtype.name) + _sized(0xC4, node.nbytes)
+        size = len(inner) + node.nbytes
+        fixed = {1: 0xD4, 2: 0xD5, 4: 0xD6, 8: 0xD7, 16: 0xD8}  # sizes that the first byte says
+        yield (bytes([fixed[size]]) if size in fixed else _sized(0xC7, size)) + b"\x01" + inner
+        yield _bytes(node)
+        advance(node.nbytes)
+        return
+    yield _packed(0x80, 0xDE, len(node))
+    for key, value in node.items():
+        yield _packed_text(key)
+        yield from _msgpack(value, advance)
+
+
+def _sized(first: int, size: int) -> bytes:
+    """A size of one, two or four bytes, behind a byte that says how many."""
+    return next(bytes([first + i]) + size.to_bytes(1 << i, "big") for i in range(3) if size < 1 << (8 << i))
+
+
+def _packed(small: int, large: int, count: int) -> bytes:
+    return bytes([small | count]) if count < 16 else bytes([large]) + count.to_bytes(2, "big")
+
+
+def _packed_number(number: int) -> bytes:
+    return bytes([number]) if number < 0x80 else _sized(0xCC, number)
+
+
+def _packed_text(text: str) -> bytes:
+    data = text.encode("ascii")
+    return (bytes([0xA0 | len(data)]) if len(data) < 32 else _sized(0xD9, len(data))) + data
+
+
+def _bytes(tensor: LazyArray) -> Any:
+    return contiguous(tensor.read()).reshape(-1).view(np.uint8).data
+
+
+def _write_h5(path: Path, tensors: Tensors, model: str, advance: Advance) -> dict[str, Any]:
+    """A file as tf_keras writes it. It is read again, since the library can lose an error of the disk."""
+    try:
+        import h5py  # type: ignore[import-untyped]
+    except ImportError:
+        raise BackendError("HDF5 files need h5py: pip install 'vitriad[convert]'") from None
+    scope, checksums = _TF_SCOPES[model], {}
+    layers: dict[str, list[str]] = {}
+    try:
+        with h5py.File(path, "x") as file:
+            for name, tensor in tensors.items():
+                layer, full = name.partition("/")[0], f"{scope}/{name}"
+                layers.setdefault(layer, []).append(full)
+                data = _stored_in_h5(tensor)
+                file.create_dataset(f"{layer}/{full}", data=data, track_times=False)
+                checksums[name] = crc32(data.tobytes())
+                advance(tensor.nbytes)
+            file.create_group("top_level_model_weights").attrs["weight_names"] = np.array([], "S1")
+            file.attrs.update(
+                {"backend": "tensorflow", "keras_version": "2.21.0", "layer_names": np.array([*layers], "S")}
+            )
+            for layer, names in layers.items():
+                _set_names(file[layer], names)
+        with open(path, "rb+") as file:
+            os.fsync(file.fileno())
+        found = h5_files.read(path, content_of(path), LIMITS)
+        if any(crc32(found[name].read().tobytes()) != crc for name, crc in checksums.items()):
+            raise CheckpointError(f"{path}: not what was written. The disk is full, or damaged.")
+    except (RuntimeError, KeyError) as problem:  # of the library, when the disk is full
+        raise OSError(f"writing HDF5 failed: {str(problem)[:80]}") from problem
+    return record_of(path)
+
+
+def _stored_in_h5(tensor: LazyArray) -> Array:
+    """HDF5 has no bfloat16; float32 holds every value of it."""
+    data = contiguous(tensor.read())
+    return data.astype(np.float32) if data.dtype == ml_dtypes.bfloat16 else data
+
+
+def _set_names(group: Any, names: list[str]) -> None:
+    """An attribute holds 64 KB; longer lists go on in numbered ones."""
+    array = np.array(names, "S")
+    if array.nbytes <= _ATTRIBUTE:
+        group.attrs["weight_names"] = array
+        return
+    for k, part in enumerate(np.array_split(array, -(-array.nbytes // _ATTRIBUTE))):
+        group.attrs[f"weight_names{k}"] = part
+
+
+WRITERS: dict[str, Callable[[Path, Tensors, str, Advance], dict[str, Any]]] = {
+    "safetensors": _write_safetensors,
+    "npz": _write_npz,
+    "msgpack": _write_msgpack,
+    "h5": _write_h5,
+}
