@@ -44,10 +44,10 @@ def open_any(path: Path, *, weights: str | None = None, mmap: bool = True, limit
         return _taken(path, torch_files.read_legacy(path, content, limits), weights, content)
     if start[8:9] == b"{":
         return open_file(path, mmap=mmap, limits=limits)
-    if start[0] in (0xDE, 0xDF) or 0x80 < start[0] <= 0x8F:
-        return WeightFile(path, {"format": "msgpack"}, msgpack_files.read(path, content, limits), content)
-    if start.startswith(b"\x80"):
+    if start[:1] == b"\x80" and start[1:2] in (b"\2", b"\3", b"\4", b"\5"):
         raise CheckpointError(f"{path}: a pickle, but not of torch.save.\nSave it with the program that wrote it.")
+    if start[0] in (0xDE, 0xDF) or 0x80 <= start[0] <= 0x8F:
+        return WeightFile(path, {"format": "msgpack"}, msgpack_files.read(path, content, limits), content)
     return open_file(path, mmap=mmap, limits=limits)  # which says what is wrong with it
 
 

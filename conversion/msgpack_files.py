@@ -41,6 +41,8 @@ def read(path: Path, content: Any, limits: Limits) -> dict[str, LazyArray]:
     walker.collect(found, "", 0)
     if walker.position != len(content):
         raise CheckpointError(f"{path}: {len(content) - walker.position} bytes behind the end of the weights.")
+    if not found:
+        raise CheckpointError(f"{path}: no arrays in it.")
     return found
 
 

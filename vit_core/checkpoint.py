@@ -19,7 +19,7 @@ import stat
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -63,6 +63,7 @@ _KEYS = {"dtype", "shape", "data_offsets"}  # of a tensor in a header
 
 _LFS_POINTER = b"version https://git-lfs"
 _CHUNK = 16_000_000  # bytes written, and digested, at a time
+_SMALL = 1_000_000  # bytes; digested before a thread would begin
 _PROGRESS_FROM = 500_000_000  # bytes; smaller saves are over before a bar is of use
 _UNITS = {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
@@ -666,10 +667,10 @@ def record_of(path: Path) -> dict[str, Any]:
 
 
 def write_pieces(path: Path, pieces: Iterable[Any]) -> dict[str, Any]:
-    """Writes a new file through to the disk, digested by another thread meanwhile; returns its record."""
+    """Writes a new file through to the disk, large pieces digested by another thread meanwhile; returns its record."""
     digest, size = hashlib.sha256(), 0
     with open(path, "xb") as file, ThreadPoolExecutor(1) as digester:
-        digested = None
+        digested: Future[None] | None = None
         for piece in pieces:
             for start in range(0, len(piece), _CHUNK):
                 chunk = piece[start : start + _CHUNK]
@@ -677,7 +678,9 @@ def write_pieces(path: Path, pieces: Iterable[Any]) -> dict[str, Any]:
                 size += len(chunk)
                 if digested is not None:
                     digested.result()  # never more than one chunk behind
-                digested = digester.submit(digest.update, chunk)
+                digested = digester.submit(digest.update, chunk) if len(chunk) > _SMALL else None
+                if digested is None:
+                    digest.update(chunk)
         file.flush()
         os.fsync(file.fileno())
     return _record(size, digest)

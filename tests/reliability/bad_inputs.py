@@ -466,8 +466,8 @@ WEIGHTS: dict[str, tuple[Callable[[Path], Any], str, str, str]] = {
         "weight",
         "16",
     ),
-    "in a TensorFlow layout": (tensors(lambda found: None, {"format": "tf"}), CHECKPOINT, SINGLE, "layout 'tf'"),
-    "in a Flax layout": (tensors(lambda found: None, {"format": "flax"}), CHECKPOINT, SINGLE, "layout 'flax'"),
+    "in a TensorFlow layout": (tensors(lambda found: None, {"format": "tf"}), CHECKPOINT, SINGLE, "said to be 'tf'"),
+    "in a Flax layout": (tensors(lambda found: None, {"format": "flax"}), CHECKPOINT, SINGLE, "said to be 'flax'"),
     "a flipped bit": (content(flipped, manifest=True), CHECKPOINT, SINGLE, "damaged"),
     "a file of another save": (
         lambda folder: (saved(folder, True), tensors(lambda found: found[QUERY].fill(1))(folder)),
@@ -526,19 +526,19 @@ WEIGHTS: dict[str, tuple[Callable[[Path], Any], str, str, str]] = {
         lambda folder: (changed()(folder), (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Gadget()))),
         CHECKPOINT,
         "pytorch_model.bin",
-        "pickle, which can run code",
+        "a pickle, but not of torch.save",
     ),
     "only an HDF5 file": (
         lambda folder: (changed()(folder), (folder / "tf_model.h5").write_bytes(b"\x89HDF\r\n\x1a\n")),
         CHECKPOINT,
         "tf_model.h5",
-        "not read",
+        "not a sound HDF5 file",
     ),
     "only msgpack": (
         lambda folder: (changed()(folder), (folder / "flax_model.msgpack").write_bytes(b"\x80")),
         CHECKPOINT,
         "flax_model.msgpack",
-        "not read",
+        "no arrays in it",
     ),
 }
 for name, (prepare, error, what, why) in WEIGHTS.items():
