@@ -24,7 +24,8 @@ AXES: dict[str, dict[Kind, tuple[int, ...]]] = {
     "heads": _CHANNELS_LAST,
 }
 
-_PAGE = 2**21  # bytes: of huge pages, in which memory comes much faster; frameworks take over what is aligned to 64
+_PAGE = 2**21  # bytes: of huge pages, in which memory comes much faster
+_ALIGNMENT = 64  # bytes; what frameworks take over
 _STRIP = 64  # rows that are transposed at a time, which fit into a cache
 
 
@@ -63,17 +64,17 @@ def canonical_axes(kind: Kind, convention: str) -> tuple[int, ...] | None:
 
 
 def from_canonical(array: Array, kind: Kind, convention: str) -> Array:
-    """A canonical tensor in the layout of a convention: new, contiguous memory, aligned so that frameworks can keep it.
+    """A canonical tensor in the layout of a convention: in contiguous memory, aligned so that frameworks can keep it.
 
     The tensor itself where the layout is the same. Other threads run meanwhile.
     """
     axes = canonical_axes(kind, convention)
-    return array if axes is None else contiguous(array.transpose(axes))
+    return array if axes is None else contiguous(array.transpose(axes), alignment=_ALIGNMENT)
 
 
-def contiguous(array: Array) -> Array:
-    """The same tensor in contiguous memory; if new, aligned so that frameworks can keep it."""
-    if array.flags.c_contiguous:
+def contiguous(array: Array, alignment: int = 1) -> Array:
+    """The same tensor in contiguous memory of its own or the file's, that begins at a multiple of so many bytes."""
+    if array.flags.c_contiguous and array.flags.writeable and array.ctypes.data % alignment == 0:
         return array
     spare = np.empty(array.nbytes + _PAGE, np.uint8)
     start = -spare.ctypes.data % _PAGE

@@ -38,9 +38,10 @@ class Member(NamedTuple):
         found = memoryview(self.content)[self.start : self.start + self.stored]
         if self.is_compressed:
             try:
-                found = memoryview(zlib.decompressobj(-15).decompress(found, self.size + 1))
+                inflated = zlib.decompressobj(-15).decompress(found, self.size + 1)
             except zlib.error:
-                found = memoryview(b"")
+                inflated = b""
+            found = memoryview(bytearray(inflated))  # which can be written to, as frameworks want
         if len(found) != self.size or zlib.crc32(found) != self.crc:
             raise CheckpointError(f"{self.where}: not what was written: its checksum differs. The file is damaged.")
         return found

@@ -19,7 +19,10 @@ _NEED_ONE = [
     "test_bad_calls.py",
     "test_foreign.py",
     "test_readme.py",
-    *(f"vitriad/test_{name}.py" for name in ("auto", "classify", "cli", "demo_and_doctor", "shipped_models")),
+    *(
+        f"vitriad/test_{name}.py"
+        for name in ("auto", "classify", "cli", "conversion_commands", "demo_and_doctor", "shipped_models")
+    ),
 ]
 _NEED_FLAX = ["vit_flax", "flax_models.py", "benchmarks/test_flax.py"]
 _NEED_TENSORFLOW = ["vit_tf", "tf_models.py", "benchmarks/test_tf.py"]

@@ -19,6 +19,7 @@ _PUBLIC = {
     "ViTImageProcessor": "vit_core.image_processing",
     "ViTMAEConfig": "vit_core.config",
     "VitError": "vit_core.errors",
+    "convert": "conversion.streaming",
     "load": "vitriad.auto",
     "open_image": "vit_core.image_files",
 }

@@ -9,8 +9,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
+from conversion.pretrained import plan
 from vit_core.config import AutoConfig, PretrainedConfig
-from vit_core.errors import BackendError, CheckpointError, ConfigError, InputError
+from vit_core.errors import BackendError, CheckpointError, ConfigError, InputError, MissingFileError
 from vit_core.hub import HUB_OPTIONS
 from vit_core.parameters import MODEL_CLASSES
 from vit_core.tensors import missing_backend
@@ -18,12 +19,14 @@ from vitriad.backends import BACKENDS
 
 logger = logging.getLogger("vitriad")
 
+_AS_LOADED = ("dtype", "torch_dtype", "attn_implementation", "output_loading_info")  # say nothing of the class
+
 
 def load(name_or_path: str | Path, backend: str = "auto", **kwargs: Any) -> Any:
-    """The model of a checkpoint, of the class that its config.json names under `architectures`.
+    """The model of a checkpoint: of the class that its config.json names, else of the one whose weights it holds.
 
     Args:
-        name_or_path: folder, or "owner/name" on the hub.
+        name_or_path: folder, "owner/name" on the hub, or a weight file of any dialect.
         backend: "torch", "tf", "flax", or "auto" for the first of these that is installed; a log line says which.
         **kwargs: as for the `from_pretrained` of the class.
 
@@ -31,7 +34,12 @@ def load(name_or_path: str | Path, backend: str = "auto", **kwargs: Any) -> Any:
         CheckpointError: config.json names no class, several, or none that exists here; or the weights cannot be used.
         BackendError: the framework is not installed.
     """
-    config, name = read_architecture(name_or_path, **_hub_options(kwargs))
+    try:
+        config, name = read_architecture(name_or_path, **_hub_options(kwargs))
+    except (ConfigError, MissingFileError):  # of another program: its tensors tell
+        _, config, name, fitted = plan(name_or_path, **{key: kwargs[key] for key in kwargs if key not in _AS_LOADED})
+        if name == "ViTModel":
+            kwargs = {"add_pooling_layer": "pooler.dense.weight" in fitted.tensors, **kwargs}
     return model_class(name, backend).from_pretrained(name_or_path, **{**kwargs, **_same_commit(config)})
 
 

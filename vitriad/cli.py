@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -18,6 +19,8 @@ from vitriad.backends import BACKENDS
 from vitriad.models import NAMES
 
 _MODEL = f"folder, hub name 'owner/name', or a model that comes with vitriad: {', '.join(NAMES)}"
+_MODULES = {"convert": "vitriad.convert_command"}  # vitriad.convert is the function
+_TARGETS = ("hf", "hf_tf", "hf_flax", "timm", "google", "torchvision", "mae")
 _REVISION = "commit, tag or branch on the hub; name a commit where nobody watches"
 
 
@@ -42,7 +45,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from vit_core.errors import VitError  # only now: --help imports nothing
 
     try:
-        status: int = import_module(f"vitriad.{arguments.command}").run(arguments)
+        status: int = import_module(_MODULES.get(arguments.command, f"vitriad.{arguments.command}")).run(arguments)
         sys.stdout.flush()
         return status
     except BrokenPipeError:
@@ -97,14 +100,75 @@ def _parser() -> argparse.ArgumentParser:
     classify.add_argument("--top-k", metavar="N", type=_positive, default=3, help="classes to show (%(default)s)")
     classify.add_argument("--json", action="store_true", help="one JSON object per image, also for those skipped")
 
-    info = _command(commands, "info", "what a checkpoint holds, read without a framework", "vitriad info digits-vit")
-    info.add_argument("model", metavar="DIR_OR_ID", help=_MODEL)
-    info.add_argument("--revision", metavar="COMMIT", help=_REVISION)
-    info.add_argument("--json", action="store_true", help="one JSON object")
+    inspect = _command(
+        commands, "inspect", "what a checkpoint holds, read without a framework", "vitriad inspect digits-vit"
+    )
+    inspect.add_argument("model", metavar="CHECKPOINT", help=f"weight file of any dialect, {_MODEL}")
+    _reading(inspect)
+
+    example = "vitriad convert digits-vit digits.npz --to google --allow numerics"
+    convert = _command(commands, "convert", "write a checkpoint in another program's names and layout", example)
+    convert.add_argument("source", metavar="SRC", help=f"weight file of any dialect, {_MODEL}")
+    convert.add_argument("target", metavar="DST", help="folder, or a file for google, torchvision and mae")
+    convert.add_argument("--to", required=True, choices=_TARGETS, help="dialect to write")
+    convert.add_argument("--from", dest="from_dialect", metavar="DIALECT", help="dialect that it must be of")
+    convert.add_argument("--dry-run", action="store_true", help="say what would be done, and write nothing")
+    convert.add_argument("--force", action="store_true", help="replace what is there")
+    convert.add_argument("--max-shard-size", metavar="SIZE", default="5GB", help="largest weight file (%(default)s)")
+    _reading(convert)
+
+    example = "vitriad verify digits-vit digits-vit --tolerance 0"
+    verify = _command(commands, "verify", "compare what two checkpoints compute for one image", example)
+    verify.add_argument("source", metavar="SRC", help=f"weight file of any dialect, {_MODEL}")
+    verify.add_argument("target", metavar="DST", help="another one, of the same sizes")
+    verify.add_argument("--backend", choices=["auto", *BACKENDS], default="auto", help="framework (%(default)s)")
+    verify.add_argument("--image", metavar="FILE", help="image to compare with (random numbers)")
+    verify.add_argument(
+        "--tolerance", type=float, default=1e-5, metavar="X", help="of an output's largest value (%(default)s)"
+    )
+    _reading(verify)
 
     doctor = _command(commands, "doctor", "versions, backends and devices, for bug reports", "vitriad doctor")
     doctor.add_argument("--json", action="store_true", help="one JSON object")
     return parser
+
+
+def _reading(parser: argparse.ArgumentParser) -> None:
+    """The options that say how to read a checkpoint."""
+    parser.add_argument("--class", dest="cls", metavar="CLASS", help="such as ViTModel; else what the file holds")
+    parser.add_argument("--weights", metavar="NAME", help="which of several sets of weights, such as teacher")
+    parser.add_argument(
+        "--allow", action="append", metavar="LOSS", default=[], help="numerics, pre_logits, distillation"
+    )
+    parser.add_argument("--heads", type=_positive, metavar="N", help="attention heads, where the file does not tell")
+    parser.add_argument(
+        "--set",
+        action="append",
+        metavar="FIELD=JSON",
+        default=[],
+        help="a field of the configuration, such as norm_pix_loss=true",
+    )
+    parser.add_argument("--revision", metavar="COMMIT", help=_REVISION)
+    parser.add_argument("--json", action="store_true", help="one JSON object")
+
+
+def reading_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Those options as keywords of `conversion.load`.
+
+    Raises:
+        InputError: --set without a field or a value.
+    """
+    from vit_core.errors import InputError
+
+    options = {"cls": arguments.cls, "weights": arguments.weights, "num_attention_heads": arguments.heads}
+    options |= {"revision": arguments.revision, "allow": tuple(arguments.allow) or None}
+    for text in arguments.set:
+        name, _, value = text.partition("=")
+        try:
+            options[name] = json.loads(value)
+        except ValueError:
+            raise InputError(f"--set {text[:80]}: expected FIELD=JSON, such as image_size=[224,192].") from None
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def _command(commands: Any, name: str, description: str, example: str) -> argparse.ArgumentParser:

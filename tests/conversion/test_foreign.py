@@ -5,6 +5,7 @@ import pytest
 from foreign import CASES, ENTRIES, FOLDER, REFUSED, case_name, inputs, keywords, outputs, source
 
 import conversion
+from conversion.layouts import from_canonical, to_canonical
 from vit_core import reference
 from vit_core.errors import CheckpointError
 from vit_core.parameters import MODEL_CLASSES
@@ -108,3 +109,16 @@ def test_an_encoder_of_mae_is_a_vit_that_sees_every_patch():
     found = reference.forward("ViTModel", config, tensors, pixels, add_pooling_layer=False)
     expected = outputs(entry)["unmasked_last_hidden_state"]
     np.testing.assert_allclose(found["last_hidden_state"], expected, rtol=0, atol=entry["tolerance"])
+
+
+@pytest.mark.parametrize("convention", ["keras", "flax"])
+@pytest.mark.parametrize("shift", [0, 4, 32])
+@pytest.mark.parametrize(("kind", "shape"), [("conv", (2, 3, 4, 5)), ("linear", (7, 9))])
+def test_what_frameworks_keep_is_aligned_wherever_it_lay_in_a_file(convention, shift, kind, shape):
+    stored = np.zeros(4096, np.uint8)
+    start = -stored.ctypes.data % 64 + shift
+    array = np.ndarray(shape, np.float32, stored, start)
+    array[...] = np.arange(array.size).reshape(shape)
+    laid_out = from_canonical(to_canonical(array, kind, convention), kind, convention)
+    assert laid_out.ctypes.data % 64 == 0 and laid_out.flags.c_contiguous and laid_out.flags.writeable
+    np.testing.assert_array_equal(laid_out, array)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import h5py  # noqa: F401  # which asks the system for its processor when imported
 import ml_dtypes
 import numpy as np
 import safetensors.numpy

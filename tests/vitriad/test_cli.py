@@ -19,7 +19,7 @@ from vit_core.parameters import parameter_table
 from vitriad import AutoConfig, cli, models
 from vitriad.cli import main
 
-COMMANDS = ["demo", "classify", "info", "doctor"]
+COMMANDS = ["demo", "classify", "inspect", "convert", "verify", "doctor"]
 FRAMEWORKS = ["torch", "tensorflow", "keras", "jax", "flax"]
 FILES = list(map(str, models.digit_files()))
 
@@ -30,13 +30,13 @@ def run_python(code: str, **options) -> subprocess.CompletedProcess:
 
 @pytest.fixture
 def failing(monkeypatch):
-    """Makes `vitriad info` end with an exception."""
+    """Makes `vitriad inspect` end with an exception."""
 
     def make(error: BaseException) -> None:
         def run(arguments):
             raise error
 
-        monkeypatch.setattr("vitriad.info.run", run)
+        monkeypatch.setattr("vitriad.inspect.run", run)
 
     return make
 
@@ -75,8 +75,8 @@ def test_version(capsys):
         ["classify"],
         ["classify", "--top-k", "0", "x.png"],
         ["classify", "--backend", "jax", "x.png"],
-        ["info"],
-        ["info", "one", "two"],
+        ["inspect"],
+        ["inspect", "one", "two"],
         ["doctor", "extra"],
     ],
 )
@@ -89,37 +89,37 @@ def test_wrong_usage_ends_with_2(words, capsys):
 
 
 def test_failure_is_said_in_at_most_three_lines(capsys):
-    assert main(["info", "no/such/folder/anywhere"]) == 1
+    assert main(["inspect", "no/such/folder/anywhere"]) == 1
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.startswith("vitriad: error: no/such/folder/anywhere: no such folder")
     assert len(captured.err.splitlines()) <= 3
     with pytest.raises(FileNotFoundError):
-        main(["info", "--debug", "no/such/folder/anywhere"])
+        main(["inspect", "--debug", "no/such/folder/anywhere"])
 
 
 def test_operating_system_errors_are_said_in_one_line(failing, capsys):
     failing(PermissionError(13, "Permission denied", "secret"))
-    assert main(["info", "digits-vit"]) == 1
+    assert main(["inspect", "digits-vit"]) == 1
     assert capsys.readouterr().err == "vitriad: error: [Errno 13] Permission denied: 'secret'\n"
 
 
 def test_faults_of_the_program_are_not_hidden(failing):
     failing(ZeroDivisionError("ours"))
     with pytest.raises(ZeroDivisionError):
-        main(["info", "digits-vit"])
+        main(["inspect", "digits-vit"])
 
 
 def test_ctrl_c_ends_with_130_in_one_line(failing, capsys):
     failing(KeyboardInterrupt())
-    assert main(["info", "digits-vit"]) == 130
+    assert main(["inspect", "digits-vit"]) == 130
     assert capsys.readouterr().err == "vitriad: stopped\n"
     with pytest.raises(KeyboardInterrupt):
-        main(["info", "--debug", "digits-vit"])
+        main(["inspect", "--debug", "digits-vit"])
 
 
 def test_reader_that_stops_early_is_no_error():
-    command = [sys.executable, "-m", "vitriad", "info", "digits-vit"]
+    command = [sys.executable, "-m", "vitriad", "inspect", "digits-vit"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         process.stdout.close()
         assert process.stderr.read() == b""
@@ -127,8 +127,8 @@ def test_reader_that_stops_early_is_no_error():
 
 
 @pytest.mark.parametrize("name", models.NAMES)
-def test_info_lists_every_parameter(name, capsys):
-    assert main(["info", "--json", name]) == 0
+def test_inspect_lists_every_parameter(name, capsys):
+    assert main(["inspect", "--json", name]) == 0
     found = json.loads(capsys.readouterr().out)
     table = parameter_table(AutoConfig.from_pretrained(models.FOLDER / name), found["class"])
     assert {row["name"]: tuple(row["shape"]) for row in found["parameters"]} == {n: r.shape for n, r in table.items()}
@@ -138,20 +138,20 @@ def test_info_lists_every_parameter(name, capsys):
     assert found["total_parameters"] == sum(math.prod(row.shape) for row in table.values())
 
 
-def test_info_for_people_has_the_same_facts(capsys):
-    assert main(["info", "digits-vit"]) == 0
+def test_inspect_for_people_has_the_same_facts(capsys):
+    assert main(["inspect", "digits-vit"]) == 0
     text = capsys.readouterr().out
-    assert text.startswith("digits-vit: ViTForImageClassification\n")
+    assert text.startswith("digits-vit: ViTForImageClassification in the dialect hf\n")
     assert re.search(r"^classifier.weight +10 x 48 +float32$", text, re.MULTILINE)
     assert re.search(r"^num_labels +10$", text, re.MULTILINE)
     assert re.search(r"^[\d,]+ parameters, [\d,]+ bytes$", text, re.MULTILINE)
 
 
-def test_info_loads_no_framework_and_this_test_would_notice():
+def test_inspect_loads_no_framework_and_this_test_would_notice():
     code = "import sys, vitriad.cli as c; c.main({words}); print(*sys.modules)"
     loaded = [
         {*run_python(code.format(words=words)).stdout.split()}
-        for words in (["info", "digits-vit"], ["classify", FILES[0]])
+        for words in (["inspect", "digits-vit"], ["classify", FILES[0]])
     ]
     assert ["numpy" in names for names in loaded] == [True, True]
     assert [bool({*FRAMEWORKS} & names) for names in loaded] == [False, True]
@@ -160,7 +160,7 @@ def test_info_loads_no_framework_and_this_test_would_notice():
 def test_a_folder_at_hand_comes_before_a_shipped_model(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     os.mkdir("digits-vit")
-    assert main(["info", "digits-vit"]) == 1
+    assert main(["inspect", "digits-vit"]) == 1
     assert "digits-vit" in capsys.readouterr().err
 
 
@@ -189,7 +189,7 @@ def test_ctrl_c_while_working_ends_in_one_line(tmp_path):
     assert [first["path"], *(json.loads(line)["path"] for line in rest)] == (FILES * 500)[: len(rest) + 1]
 
 
-@pytest.mark.parametrize("words", [["--help"], ["info", "digits-vit"], ["classify", *FILES[:2], "nothere.png"]])
+@pytest.mark.parametrize("words", [["--help"], ["inspect", "digits-vit"], ["classify", *FILES[:2], "nothere.png"]])
 def test_a_terminal_that_wants_no_colour_gets_none(words):
     leader, follower = pty.openpty()
     command = [sys.executable, "-m", "vitriad", *words]

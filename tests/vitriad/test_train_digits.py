@@ -95,7 +95,7 @@ def test_a_folder_of_pictures_becomes_a_classifier_and_an_autoencoder(example, t
     picture = str(tmp_path / "photos" / split["held_out"][0])
     assert main(["classify", "--json", "--model", str(tmp_path / "out" / "vit"), picture]) == 0
     assert json.loads(capsys.readouterr().out)["label"] == split["held_out"][0].partition("/")[0]
-    assert main(["info", str(tmp_path / "out" / "vit-mae")]) == 0
+    assert main(["inspect", str(tmp_path / "out" / "vit-mae")]) == 0
 
 
 def test_a_folder_without_classes_is_refused(example, tmp_path):
