@@ -17,6 +17,7 @@ import numpy as np
 from conversion.configs import infer, is_of_transformers, stored_grid
 from conversion.detect import Source, open_source
 from conversion.engine import Fitted, Grid, Stored, Wanted, fit
+from conversion.files import CONTAINERS
 from conversion.folds import check_allowed, with_class_row
 from conversion.naming import listed
 from vit_core.checkpoint import save_folder
@@ -146,6 +147,8 @@ def load_pretrained(
 
 def _loaded(source: Source, model: str, given: Mapping[str, Any]) -> Loaded:
     _check_dialect(source, given)
+    if given.get("use_safetensors") and any(f.metadata.get("format") in CONTAINERS for f in source.weights.files):
+        raise CheckpointError(f"{source.where}: use_safetensors=True, and its weights are in another kind of file.")
     config = _config(source, model, given, _config_data(source, model, given))
     options = {name: given.get(name, default) for name, default in _MODEL_OPTIONS.get(model, {}).items()}
     config.dtype = _dtype(source, config, given)
@@ -268,7 +271,10 @@ def _checked(model: str, kwargs: Mapping[str, Any]) -> dict[str, Any]:
     if given.get("trust_remote_code"):
         raise UnsafeFileError(f"{model}.from_pretrained: delete trust_remote_code=: code of a checkpoint is never run.")
     if given.get("use_safetensors") is False:
-        raise InputError(f"{model}.from_pretrained: delete use_safetensors=False: only safetensors files are read.")
+        raise InputError(
+            f"{model}.from_pretrained: delete use_safetensors=False: safetensors files come first where there are any.\n"
+            "Name another weight file to load that."
+        )
     if (kernel := given.get("position_kernel", "hf")) not in KERNELS:
         raise InputError(f"position_kernel: expected one of {', '.join(KERNELS)}, got {kernel!r}.")
     return given

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 from collections.abc import Collection, Mapping
 from copy import deepcopy
@@ -16,7 +15,7 @@ from conversion.folds import Tensors
 from conversion.pretrained import Report, plan, report_of
 from conversion.writing import TARGETS, WRITERS, Target, expressed
 from vit_core.atomic_folder import replacing_file
-from vit_core.checkpoint import progress, replace_folder, save_folder
+from vit_core.checkpoint import progress, release, replace_folder, save_folder
 from vit_core.config import CONFIG_NAME, PretrainedConfig
 from vit_core.errors import CheckpointError, InputError
 from vit_core.jsonfile import json_text
@@ -97,8 +96,7 @@ def _releasing(tensor: Any, source: Source) -> Any:
 
     def read() -> Any:
         for file in source.weights.files:
-            if isinstance(file.content, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
-                file.content.madvise(mmap.MADV_DONTNEED)
+            release(file.content)
         return tensor.read()
 
     return replace(tensor, read=read)

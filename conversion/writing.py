@@ -21,7 +21,7 @@ from conversion.folds import Tensors, check_allowed
 from conversion.layouts import canonical_axes, contiguous, from_canonical, split_heads
 from conversion.naming import HEADS, template
 from conversion.tables.rows import Part
-from vit_core.checkpoint import LazyArray, content_of, record_of, serialised, write_pieces
+from vit_core.checkpoint import LazyArray, content_of, record_of, release, serialised, write_pieces
 from vit_core.config import PretrainedConfig
 from vit_core.errors import BackendError, CheckpointError
 from vit_core.limits import LIMITS
@@ -295,9 +295,12 @@ def _write_h5(path: Path, tensors: Tensors, model: str, advance: Advance) -> dic
                 _set_names(file[layer], names)
         with open(path, "rb+") as file:
             os.fsync(file.fileno())
-        found = h5_files.read(path, content_of(path), LIMITS)
-        if any(crc32(found[name].read().tobytes()) != crc for name, crc in checksums.items()):
-            raise CheckpointError(f"{path}: not what was written. The disk is full, or damaged.")
+        content = content_of(path)
+        found = h5_files.read(path, content, LIMITS)
+        for name, checksum in checksums.items():
+            release(content)
+            if crc32(found[name].read().tobytes()) != checksum:
+                raise CheckpointError(f"{path}: {name}: not what was written. The disk is full, or damaged.")
     except (RuntimeError, KeyError) as problem:  # of the library, when the disk is full
         raise OSError(f"writing HDF5 failed: {str(problem)[:80]}") from problem
     return record_of(path)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import mmap as mapping
 import os
 import stat
 import sys
@@ -23,8 +24,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from mmap import ACCESS_COPY
-from mmap import mmap as map_file
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, BinaryIO, NamedTuple
@@ -190,11 +189,17 @@ def _bytes_of(path: Path, mmap: bool) -> Any:
         if not found.st_size:
             raise CheckpointError(f"{path}: an empty file.")
         if mmap:
-            return map_file(file.fileno(), 0, access=ACCESS_COPY)
+            return mapping.mmap(file.fileno(), 0, access=mapping.ACCESS_COPY)
         content = np.empty(found.st_size, np.uint8)
         if (got := file.readinto(content)) != found.st_size:  # type: ignore[attr-defined]  # of every buffered reader
             raise CheckpointError(f"{path}: cut from {found.st_size} to {got} bytes while it was read.")
         return content
+
+
+def release(content: Any) -> None:
+    """Gives the memory of a mapped file back; what is looked at again comes from the file again."""
+    if isinstance(content, mapping.mmap) and hasattr(mapping, "MADV_DONTNEED"):
+        content.madvise(mapping.MADV_DONTNEED)
 
 
 def _target(path: Path) -> Path:

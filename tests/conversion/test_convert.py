@@ -1,6 +1,7 @@
 """From every dialect that is written to every other one and back: the same bits, or a refusal that says why."""
 
 from itertools import permutations
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import conversion
 from conversion.files import open_any
 from conversion.writing import TARGETS
 from vit_core.errors import CheckpointError
+from vit_core.parameters import MODEL_CLASSES
 
 PAIRS = [
     (first, second, cls)
@@ -183,3 +185,17 @@ def test_other_constants_are_written_only_if_allowed(tmp_path, to, field, value)
     assert any(note.startswith(f"{field} {value!r} becomes") for note in report.notes)
     found = conversion.load(target, **told(to, config, None))[0]
     assert getattr(found, field) == {**exact}[field]
+
+
+def test_the_table_in_the_documentation_is_true():
+    text = (Path(__file__).parents[2] / "docs" / "conversion.md").read_text()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if "| yes |" in line]
+    assert [row[0].strip("`") for row in rows] == [*TARGETS]
+    for row in rows:
+        target = TARGETS[row[0].strip("`")]
+        assert [cell == "yes" for cell in row[2:7]] == [cls in target.classes for cls in MODEL_CLASSES]
+        assert ("folder" in row[1]) == (target.file is not None)
+        assert ("no qkv bias" in row[7]) == target.needs_qkv_bias
+        assert ("pooler" in row[7]) == ("pooler." in target.lacks)
+        assert ("mask token" in row[7]) == ("embeddings.mask_token" in target.lacks)
+        assert ("epsilon" in row[7]) == (target.dialect.numerics is not None)
