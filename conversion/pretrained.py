@@ -272,7 +272,7 @@ def _checked(model: str, kwargs: Mapping[str, Any]) -> dict[str, Any]:
         raise UnsafeFileError(f"{model}.from_pretrained: delete trust_remote_code=: code of a checkpoint is never run.")
     if given.get("use_safetensors") is False:
         raise InputError(
-            f"{model}.from_pretrained: delete use_safetensors=False: safetensors files come first where there are any.\n"
+            f"{model}.from_pretrained: delete use_safetensors=False: safetensors come first where there are any.\n"
             "Name another weight file to load that."
         )
     if (kernel := given.get("position_kernel", "hf")) not in KERNELS:
