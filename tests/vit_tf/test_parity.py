@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 import vit_tf
+from conversion.layouts import to_canonical
 from vit_core.tensors import to_numpy
 
 EVERYTHING = {"output_attentions": True, "output_hidden_states": True}
@@ -37,12 +38,8 @@ def canonical_gradients(model: vit_tf.vit.TFViTPreTrainedModel, tape: tf.Gradien
     """Canonical name -> gradient in the canonical layout."""
     trained = {name: weight.value for name, weight in model.named_weights().items() if weight.trainable}
     found = tape.gradient(number, trained, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-    axes = {"linear": (1, 0), "conv": (3, 2, 0, 1)}
-    kinds = {name: row.kind for name, row in model.parameter_table().items()}
-    return {
-        name: np.transpose(gradient, axes[kinds[name]]) if kinds[name] in axes else gradient.numpy()
-        for name, gradient in found.items()
-    }
+    table = model.parameter_table()
+    return {name: to_canonical(gradient.numpy(), table[name].kind, "keras") for name, gradient in found.items()}
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
