@@ -12,12 +12,14 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 SOURCES := pyproject.toml constraints.txt
 
-.PHONY: help demo test check bench reliability mutate golden test-peers clean
+.PHONY: help demo test test-isolated test-oldest parity parity-table check bench reliability mutate golden test-peers clean
 
 help:
 	@echo "make demo        classify held-out digits and reconstruct masked ones, with every installed backend"
 	@echo "make test        run the tests"
 	@echo "make test-only-tf  run the tests in an environment with that framework alone"
+	@echo "make test-isolated  install the built wheel with each extra alone, and test it there"
+	@echo "make parity      compare the frameworks with the oracle and with one another; writes parity.html"
 	@echo "make check       lint, types and layers"
 	@echo "make bench       run the benchmarks (ratios within one run)"
 	@echo "make reliability  every bad input and every interrupted save, with the figures of docs/reliability.md"
@@ -60,6 +62,35 @@ test: $(VENV)/.dev
 test-only-%: .venv-only-%/.dev
 	.venv-only-$*/bin/python -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
 
+# The built wheel, with one extra, in an environment of its own each; "core" has no framework at all.
+ISOLATED ?= core torch tf flax
+test-isolated: $(VENV)/.dev
+	rm -rf dist && $(BIN)/python -m build -q
+	for extra in $(ISOLATED); do \
+	  $(PYTHON) -m venv --clear .venv-isolated && \
+	  .venv-isolated/bin/pip install -q --disable-pip-version-check --upgrade "pip>=25.1" && \
+	  if [ $$extra = torch ]; then .venv-isolated/bin/pip install -q -c constraints.txt torch \
+	    $(if $(TORCH_INDEX_URL),--index-url $(TORCH_INDEX_URL)); fi && \
+	  .venv-isolated/bin/pip install -q --disable-pip-version-check -c constraints.txt \
+	    "$$(ls dist/*.whl)[viz$$([ $$extra = core ] || echo ,$$extra)]" --group test && \
+	  .venv-isolated/bin/pytest -n 2 --dist worksteal $(PYTEST_ARGS) || exit 1; \
+	done
+
+# The oldest versions that pyproject.toml allows.
+test-oldest: $(SOURCES)
+	$(PYTHON) -m venv --clear .venv-oldest
+	.venv-oldest/bin/pip install -q --disable-pip-version-check --upgrade "pip>=25.1" "uv>=0.9"
+	.venv-oldest/bin/uv pip install -q --python .venv-oldest --resolution lowest-direct -e '.[all]' --group test
+	.venv-oldest/bin/python -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
+
+# The comparison of the frameworks: parity.html for people, parity.json, and the table of docs/parity.md.
+parity: $(VENV)/.run
+	$(BIN)/vitriad parity --html parity.html --json parity.json
+
+parity-table: $(VENV)/.run
+	$(BIN)/vitriad parity --json parity.json
+	$(BIN)/python docs/parity_table.py parity.json
+
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -67,7 +98,7 @@ check: $(VENV)/.dev
 	$(BIN)/lint-imports
 
 mutate: $(VENV)/.dev
-	$(BIN)/python tests/mutate.py
+	$(BIN)/python tests/mutate.py $(MUTATE)
 
 reliability: $(VENV)/.dev
 	$(BIN)/python -m pytest tests/reliability -m 'reliability or not reliability' $(PYTEST_ARGS)

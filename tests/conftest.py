@@ -21,7 +21,7 @@ _NEED_ONE = [
     "test_readme.py",
     *(
         f"vitriad/test_{name}.py"
-        for name in ("auto", "classify", "cli", "conversion_commands", "demo_and_doctor", "shipped_models")
+        for name in ("auto", "classify", "cli", "conversion_commands", "parity", "demo_and_doctor", "shipped_models")
     ),
 ]
 _NEED_FLAX = ["vit_flax", "flax_models.py", "benchmarks/test_flax.py"]

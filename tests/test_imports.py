@@ -2,10 +2,12 @@
 
 import subprocess
 import sys
+from importlib import import_module
 
 import pytest
 from backends import INSTALLED
 
+from vit_core.errors import BackendError
 from vitriad.backends import BACKENDS
 
 FRAMEWORKS = ("torch", "tensorflow", "keras", "jax", "jaxlib", "flax", "optax")
@@ -53,9 +55,14 @@ def test_the_detector_can_fail(statement):
     assert loaded(FRAMEWORKS, statement) != []
 
 
-@pytest.mark.parametrize("backend", INSTALLED)
-def test_a_backend_loads_its_own_framework_only(backend):
-    assert loaded(FRAMEWORKS, f"import {BACKENDS[backend].package}") == loaded(FRAMEWORKS, OWN[backend])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_backend_loads_its_own_framework_only_or_says_what_to_install(backend):
+    package = BACKENDS[backend].package
+    if backend in INSTALLED:
+        assert loaded(FRAMEWORKS, f"import {package}") == loaded(FRAMEWORKS, OWN[backend])
+        return
+    with pytest.raises(BackendError, match=rf"pip install 'vitriad\[{backend}\]'"):
+        import_module(package)
 
 
 @pytest.mark.parametrize("hidden", ["torch", "tensorflow", "jax", "flax"])

@@ -20,6 +20,7 @@ from vitriad.models import NAMES
 
 _MODEL = f"folder, hub name 'owner/name', or a model that comes with vitriad: {', '.join(NAMES)}"
 _MODULES = {"convert": "vitriad.convert_command"}  # vitriad.convert is the function
+_CHECKS = "forward,hidden,attentions,loss,gradients,training,preprocessing,roundtrip"
 _TARGETS = ("hf", "hf_tf", "hf_flax", "timm", "google", "torchvision", "mae")
 _REVISION = "commit, tag or branch on the hub; name a commit where nobody watches"
 
@@ -128,12 +129,25 @@ def _parser() -> argparse.ArgumentParser:
     )
     _reading(verify)
 
+    example = "vitriad parity --checks forward,loss --dtype float32"
+    parity = _command(commands, "parity", "compare the backends with a float64 oracle and with one another", example)
+    parity.add_argument("model", metavar="CHECKPOINT", nargs="?", help=f"weight file of any dialect, {_MODEL}")
+    parity.add_argument(
+        "--preset", metavar="NAME", help="random weights of a published size, such as vit-base-patch16-224"
+    )
+    parity.add_argument("--backends", metavar="NAMES", default=",".join(BACKENDS), help="(%(default)s)")
+    parity.add_argument("--dtype", dest="dtypes", metavar="NAMES", default="float64,float32", help="(%(default)s)")
+    parity.add_argument("--checks", metavar="NAMES", default=_CHECKS, help="(%(default)s)")
+    parity.add_argument("--json", dest="json_file", metavar="FILE", help="write everything that was found")
+    parity.add_argument("--html", dest="html_file", metavar="FILE", help="write a report for people, in one file")
+    _reading(parity, json_output=False)
+
     doctor = _command(commands, "doctor", "versions, backends and devices, for bug reports", "vitriad doctor")
     doctor.add_argument("--json", action="store_true", help="one JSON object")
     return parser
 
 
-def _reading(parser: argparse.ArgumentParser) -> None:
+def _reading(parser: argparse.ArgumentParser, json_output: bool = True) -> None:
     """The options that say how to read a checkpoint."""
     parser.add_argument("--class", dest="cls", metavar="CLASS", help="such as ViTModel; else what the file holds")
     parser.add_argument("--weights", metavar="NAME", help="which of several sets of weights, such as teacher")
@@ -149,7 +163,8 @@ def _reading(parser: argparse.ArgumentParser) -> None:
         help="a field of the configuration, such as norm_pix_loss=true",
     )
     parser.add_argument("--revision", metavar="COMMIT", help=_REVISION)
-    parser.add_argument("--json", action="store_true", help="one JSON object")
+    if json_output:
+        parser.add_argument("--json", action="store_true", help="one JSON object")
 
 
 def reading_options(arguments: argparse.Namespace) -> dict[str, Any]:

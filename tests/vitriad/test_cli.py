@@ -19,7 +19,7 @@ from vit_core.parameters import parameter_table
 from vitriad import AutoConfig, cli, models
 from vitriad.cli import main
 
-COMMANDS = ["demo", "classify", "inspect", "convert", "verify", "doctor"]
+COMMANDS = ["demo", "classify", "inspect", "convert", "verify", "parity", "doctor"]
 FRAMEWORKS = ["torch", "tensorflow", "keras", "jax", "flax"]
 FILES = list(map(str, models.digit_files()))
 

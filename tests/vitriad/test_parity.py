@@ -1,0 +1,148 @@
+"""`vitriad parity`: it passes where backends agree, and fails, naming the layer, where one does not."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from backends import INSTALLED
+
+from vitriad import parity, parity_cases
+from vitriad.cli import main
+from vitriad.parity_report import page
+
+CLASSES = {"ViTModel", "ViTForImageClassification", "ViTForMaskedImageModeling", "ViTMAEModel", "ViTMAEForPreTraining"}
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    """One run of every installed backend, as the command writes it."""
+    folder = tmp_path_factory.mktemp("parity")
+    files = {name: str(folder / f"found.{name}") for name in ("json", "html")}
+    words = ["parity", "--backends", ",".join(INSTALLED), "--dtype", "float32"]
+    assert main([*words, *(word for name in files for word in (f"--{name}", files[name]))]) == 0
+    return json.loads(Path(files["json"]).read_text()), Path(files["html"]).read_text()
+
+
+def test_every_backend_class_and_check_is_there(found):
+    rows = found[0]["rows"]
+    assert found[0]["passed"] and found[0]["same_weights"]
+    for backend in INSTALLED:
+        mine = [row for row in rows if row["backend"] == backend and row["against"] == "oracle"]
+        assert {row["class"] for row in mine} == CLASSES
+        assert {row["check"] for row in mine} == {"forward", "hidden", "attentions", "loss", "gradients"}
+    assert {row["check"] for row in rows} >= {"preprocessing", "roundtrip"}
+    pairs = len(INSTALLED) * (len(INSTALLED) - 1) // 2
+    assert len([row for row in rows if row["check"] == "training"]) == 2 * pairs
+    assert all(0 <= row["error"] <= row["tolerance"] for row in rows)
+
+
+def test_every_backend_had_a_process_of_its_own(found):
+    processes = found[0]["processes"]
+    assert [*processes] == INSTALLED
+    pids = {process["pid"] for process in processes.values()}
+    assert len(pids) == len(INSTALLED) and os.getpid() not in pids
+    for backend, process in processes.items():
+        frameworks = {"torch": {"torch"}, "tf": {"tensorflow", "keras"}, "flax": {"jax", "flax"}}[backend]
+        assert process["versions"].keys() == frameworks | {"numpy"}
+
+
+def test_the_report_is_one_file_that_refers_to_nothing(found):
+    text = found[1]
+    assert not re.findall(r"(?:src|href|url)\s*[=(]|@import|<script", text)
+    for word in (*CLASSES, *INSTALLED, "the same", "float32", *found[0]["processes"][INSTALLED[0]]["versions"]):
+        assert word in text
+    assert text.count("<svg") >= 1 and text.count("<svg") == text.count("</svg>")
+
+
+BROKEN = """
+import sys
+import vitriad.parity_worker as worker
+{patch}
+if len(sys.argv) > 3: worker.roundtrip(sys.argv[1], worker.Path(sys.argv[2]), int(sys.argv[3]))
+else: worker.main(sys.argv[1], worker.Path(sys.argv[2]))
+"""
+PATCHES = {
+    "another bias in the second layer": (
+        "sound = worker.model_class\n"
+        "class Changed:\n"
+        "    def __init__(self, cls): self.cls = cls\n"
+        "    def from_tensors(self, config, tensors, **options):\n"
+        "        name = next(n for n in tensors if n.endswith('encoder.layer.1.output.dense.bias'))\n"
+        "        changed = {**tensors, name: tensors[name] + tensors[name].dtype.type(1e-3)}\n"
+        "        return self.cls.from_tensors(config, changed, **options)\n"
+        "worker.model_class = lambda *words: Changed(sound(*words))",
+        "first hidden_states.2",
+    ),
+    "other weights": (
+        "sound = worker._digest\nworker._digest = lambda tensors: sound(tensors)[::-1]",
+        "did not have the same weights",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", PATCHES if len(INSTALLED) > 1 else [*PATCHES][:1])
+def test_a_backend_that_is_broken_is_found(what, monkeypatch, capsys):
+    patch, message = PATCHES[what]
+    run = subprocess.run
+
+    def broken(command, **options):
+        if command[3] == INSTALLED[-1]:
+            command = [sys.executable, "-c", BROKEN.format(patch=patch), *command[3:]]
+        return run(command, **options)
+
+    monkeypatch.setattr(parity.subprocess, "run", broken)
+    words = ["--backends", ",".join(INSTALLED[-2:]), "--dtype", "float64", "--checks", "forward,hidden"]
+    assert main(["parity", *words]) == 1
+    assert message in capsys.readouterr().out
+
+
+def test_a_process_that_fails_is_an_error(monkeypatch, capsys):
+    monkeypatch.setattr(parity.sys, "executable", "/bin/false")
+    assert main(["parity", "--backends", INSTALLED[0], "--checks", "forward"]) == 1
+    assert f"the process of {INSTALLED[0]} failed with 1" in capsys.readouterr().err
+
+
+def test_a_checkpoint_and_a_preset(capsys):
+    assert main(["parity", "digits-vit", "--backends", INSTALLED[0], "--checks", "forward,gradients,loss"]) == 0
+    assert re.search(rf"gradients +{INSTALLED[0]} +oracle +float32 +1 ", capsys.readouterr().out)
+    (case,) = parity_cases.preset("vit-tiny-patch16-224")
+    assert case.config.hidden_size == 192 and len(case.directions()) <= 2 * parity_cases._MOST
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--backends", "mxnet"],
+        ["--dtype", "int8"],
+        ["--checks", "none"],
+        ["--checks", ""],
+        ["digits-vit", "--preset", "x"],
+    ],
+)
+def test_wrong_usage(words, capsys):
+    assert main(["parity", *words]) == 1
+    assert "expected" in capsys.readouterr().err
+
+
+def test_the_page_shows_what_departs(found):
+    row = {**found[0]["rows"][0], "passed": False, "error": float("inf"), "first": "<hidden>"}
+    text = page({**found[0], "passed": False, "rows": [*found[0]["rows"], row]})
+    assert "not the same" in text and "What departs" in text and "&lt;hidden&gt;" in text and "<hidden>" not in text
+
+
+def test_the_oracle_s_derivatives_are_those_of_differences():
+    case = parity_cases.sweep()[1]
+    weights = case.weights(case.expected())
+    name, way = next(iter(case.directions().items()))
+
+    def number(step):
+        outputs = case.expected({**case.tensors, name: case.tensors[name] + step * way})
+        return sum((weight * outputs[output]).sum() for output, weight in weights.items())
+
+    slope = (number(1e-5) - number(-1e-5)) / 2e-5
+    np.testing.assert_allclose(case.derivatives(weights)[name], slope, rtol=1e-6)

@@ -1,0 +1,53 @@
+"""What `vitriad parity` and the tests ask of this backend, in NumPy and canonical names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from vit_core.tensors import to_numpy
+
+Array = np.ndarray[Any, np.dtype[Any]]
+FRAMEWORKS = ("torch",)
+
+
+def outputs(model: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Every output of a call, hidden states and attentions included, as NumPy arrays or tuples of them."""
+    with torch.no_grad():
+        found = model(**_tensors(inputs), output_attentions=True, output_hidden_states=True)
+    return {name: tuple(map(to_numpy, out)) if isinstance(out, tuple) else to_numpy(out) for name, out in found.items()}
+
+
+def gradients(model: Any, inputs: Mapping[str, Any], weights: Mapping[str, Array]) -> tuple[float, dict[str, Array]]:
+    """The sum of weighted outputs, and its gradient by canonical name of every trainable parameter.
+
+    Args:
+        model: of any class.
+        inputs: arguments of the call.
+        weights: output name -> weights; {"loss": 1} for the loss.
+    """
+    model.zero_grad()
+    found = model(**_tensors(inputs))
+    number = sum(
+        (found[name] * torch.as_tensor(weight).to(found[name].dtype)).sum() for name, weight in weights.items()
+    )
+    number.backward()
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    return float(number), {
+        name: np.zeros(tuple(parameter.shape)) if parameter.grad is None else to_numpy(parameter.grad)
+        for name, parameter in trained.items()
+    }
+
+
+def assign(model: Any, tensors: Mapping[str, Array]) -> None:
+    """Gives the parameters new values."""
+    with torch.no_grad():
+        for name, parameter in model.state_dict(keep_vars=True).items():
+            parameter.copy_(torch.as_tensor(np.asarray(tensors[name])))
+
+
+def _tensors(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: torch.as_tensor(value) if isinstance(value, np.ndarray) else value for name, value in inputs.items()}

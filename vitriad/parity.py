@@ -1,0 +1,325 @@
+"""`vitriad parity`: every backend in a process of its own, compared with the float64 oracle and with one another."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from argparse import Namespace
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from importlib.metadata import version
+from importlib.util import find_spec
+from itertools import combinations, repeat
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vit_core.checkpoint import save_folder
+from vit_core.errors import BackendError, InputError
+from vit_core.tensors import missing_backend
+from vitriad import parity_cases
+from vitriad.backends import BACKENDS
+from vitriad.cli import print_table, reading_options
+from vitriad.parity_cases import Case
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Row = dict[str, Any]
+
+CHECKS = ("forward", "hidden", "attentions", "loss", "gradients", "training", "preprocessing", "roundtrip")
+# How far from the oracle is equal, as a share of the largest value; half precision is of use for finding blunders only.
+TOLERANCES = {"float64": 1e-10, "float32": 1e-5, "bfloat16": 1.5e-1, "float16": 1.5e-1}
+# Of 100 steps in float32. Rounding is fed back, so it grows: 3e-7 and 1e-6 were measured at the end.
+LOSS_TOLERANCE, WEIGHT_TOLERANCE = 1e-5, 1e-4
+_TIMEOUT = 3600  # seconds for one backend
+
+
+def run(arguments: Namespace) -> int:
+    """Runs the comparison and prints it; 1 if anything departs."""
+    backends = _chosen("backend", arguments.backends, BACKENDS)
+    dtypes, checks = _chosen("dtype", arguments.dtypes, TOLERANCES), _chosen("check", arguments.checks, CHECKS)
+    for backend in backends:
+        if find_spec(BACKENDS[backend].framework) is None:
+            raise missing_backend(backend, f"--backends {backend}")
+    if arguments.model is not None and arguments.preset is not None:
+        raise InputError("parity: expected a model or --preset, got both.")
+    options = reading_options(arguments)
+    if arguments.preset is not None:
+        cases = parity_cases.preset(arguments.preset)
+    elif arguments.model is not None:
+        cases = parity_cases.checkpoint(arguments.model, **options)
+    else:
+        cases = parity_cases.sweep()
+    found = compare(cases, backends, dtypes, checks)
+    if arguments.json_file:
+        Path(arguments.json_file).write_text(json.dumps(found, indent=1) + "\n", "utf-8")
+    if arguments.html_file:
+        from vitriad.parity_report import page
+
+        Path(arguments.html_file).write_text(page(found), "utf-8")
+    _print(found)
+    return 0 if found["passed"] else 1
+
+
+def _chosen(what: str, text: str, known: Any) -> list[str]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    wrong = [name for name in names if name not in known] if names else ["nothing"]
+    if wrong:
+        raise InputError(f"{what}s: expected some of {', '.join(known)}, got {', '.join(wrong)}.")
+    return names
+
+
+def compare(cases: Sequence[Case], backends: Sequence[str], dtypes: Sequence[str], checks: Sequence[str]) -> Row:
+    """Everything that was found, as docs/parity.md describes it.
+
+    Raises:
+        BackendError: a backend's process fails.
+    """
+    with tempfile.TemporaryDirectory(prefix="vitriad-parity-") as name:
+        folder = Path(name)
+        expected = [_write(folder, i, case, "gradients" in checks) for i, case in enumerate(cases)]
+        jobs = {
+            "cases": [
+                {"index": i, "class": case.cls, "config": case.config.to_dict(), "options": case.options}
+                for i, case in enumerate(cases)
+            ],
+            "dtypes": dtypes if {*checks} - {"training", "preprocessing", "roundtrip"} else [],
+            "gradients": "gradients" in checks,
+            "training": "training" in checks,
+            "preprocessing": "preprocessing" in checks,
+        }
+        (folder / "jobs.json").write_text(json.dumps(jobs))
+        with ThreadPoolExecutor(min(len(backends), os.cpu_count() or 1)) as pool:
+            processes = dict(zip(backends, pool.map(_run, backends, repeat(folder)), strict=True))
+        rows = [*_compared(folder, cases, expected, backends, jobs["dtypes"], checks)]
+        if "training" in checks:
+            rows += _trained(folder, processes)
+        if "preprocessing" in checks:
+            rows += _same("preprocessing", {b: p["preprocessing"] for b, p in processes.items()}, "bundled digits")
+        if "roundtrip" in checks:
+            rows += _round(folder, cases, backends)
+    same_weights = all(p["digests"] == next(iter(processes.values()))["digests"] for p in processes.values())
+    return {
+        "passed": same_weights and all(row["passed"] for row in rows),
+        "same_weights": same_weights,
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "vitriad": version("vitriad"),
+        "machine": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
+        "processes": processes,
+        "rows": rows,
+    }
+
+
+# --- processes -------------------------------------------------------------------------------------------------------
+
+
+def _write(folder: Path, index: int, case: Case, wants_gradients: bool) -> Row:
+    """Puts a case where the processes find it; returns what the oracle computes."""
+    expected = case.expected()
+    weights = case.weights(expected)
+    arrays = {f"t:{name}": tensor for name, tensor in case.tensors.items()}
+    arrays |= {f"i:{name}": array for name, array in case.inputs.items()}
+    arrays |= {f"w:{name}": weight for name, weight in weights.items()}
+    np.savez(folder / f"{index}.npz", **arrays)
+    derivatives = case.derivatives(weights) if wants_gradients else {}
+    return {"outputs": expected, "derivatives": derivatives, "directions": case.directions() if derivatives else {}}
+
+
+def _run(backend: str, folder: Path, *more: str) -> Row:
+    """Runs one backend's process and returns what it wrote."""
+    command = [sys.executable, "-m", "vitriad.parity_worker", backend, str(folder), *more]
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT, env=environment, check=False)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise BackendError(f"parity: the process of {backend} failed with {done.returncode}:\n{last[:300]}")
+    return {} if more else dict(json.loads((folder / f"{backend}.json").read_text()))
+
+
+# --- comparing -------------------------------------------------------------------------------------------------------
+
+
+def _compared(
+    folder: Path, cases: Sequence[Case], expected: Sequence[Row], backends: Sequence[str], dtypes: Any, checks: Any
+) -> Iterator[Row]:
+    for i, case in enumerate(cases):
+        for dtype in dtypes:
+            found = {}
+            for backend in backends:
+                with np.load(folder / f"{backend}-{i}-{dtype}.npz") as stored:
+                    found[backend] = {name: stored[name] for name in stored}
+                yield from _against_oracle(case, expected[i], found[backend], backend, dtype, checks)
+            for one, two in combinations(backends, 2):
+                yield from _against_each_other(case, found, one, two, dtype, checks)
+
+
+def _kind(name: str) -> str:
+    """The check that an output belongs to."""
+    first = name.partition(".")[0]
+    return {"hidden_states": "hidden", "attentions": "attentions", "loss": "loss"}.get(first, "forward")
+
+
+def _flat(outputs: Mapping[str, Any]) -> dict[str, Array]:
+    flat: dict[str, Array] = {}
+    for name, output in outputs.items():
+        parts = {f"{name}.{i}": part for i, part in enumerate(output)} if isinstance(output, tuple) else {name: output}
+        flat |= parts
+    return flat
+
+
+def _against_oracle(
+    case: Case, expected: Row, found: Mapping[str, Array], backend: str, dtype: str, checks: Any
+) -> Iterator[Row]:
+    want = _flat(expected["outputs"])
+    errors: dict[str, dict[str, float]] = {}
+    for name, reference in want.items():
+        got = found.get(f"o:{name}")
+        same_shape = got is not None and got.shape == reference.shape
+        scale = float(np.abs(reference).max(initial=0.0)) or 1.0
+        error = float(np.abs(got - reference).max(initial=0.0)) / scale if same_shape else float("inf")
+        errors.setdefault(_kind(name), {})[name] = error if error == error else float("inf")
+    if derivatives := expected["derivatives"]:
+        scale = max(map(abs, derivatives.values())) or 1.0
+        errors["gradients"] = {
+            name: abs(float((found[f"g:{name}"] * way).sum()) - derivatives[name]) / scale
+            for name, way in expected["directions"].items()
+        }
+    for check, by_name in errors.items():
+        if check in checks:
+            yield _row(check, case, backend, "oracle", dtype, by_name, TOLERANCES[dtype])
+
+
+def _against_each_other(
+    case: Case, found: Mapping[str, Mapping[str, Array]], one: str, two: str, dtype: str, checks: Any
+) -> Iterator[Row]:
+    errors: dict[str, dict[str, float]] = {}
+    whole = max((float(np.abs(a).max(initial=0)) for n, a in found[one].items() if n.startswith("g:")), default=1.0)
+    for name, first in found[one].items():
+        second = found[two].get(name)
+        check = "gradients" if name.startswith("g:") else _kind(name[2:])
+        scale = whole if check == "gradients" else float(np.abs(first).max(initial=0.0))
+        same_shape = second is not None and second.shape == first.shape
+        error = float(np.abs(first - second).max(initial=0.0)) / (scale or 1.0) if same_shape else float("inf")
+        errors.setdefault(check, {})[name[2:]] = error if error == error else float("inf")
+    for check, by_name in errors.items():
+        if check in checks:
+            yield _row(check, case, one, two, dtype, by_name, 2 * TOLERANCES[dtype])
+
+
+def _row(
+    check: str, case: Case, backend: str, against: str, dtype: str, errors: Mapping[str, float], tolerance: float
+) -> Row:
+    """One line of the result; `first` is the first named value, in the order of the forward pass, that departs."""
+    worst = max(errors, key=lambda name: errors[name])
+    return {
+        "check": check,
+        "case": case.name,
+        "class": case.cls,
+        "backend": backend,
+        "against": against,
+        "dtype": dtype,
+        "error": errors[worst],
+        "worst": worst,
+        "tolerance": tolerance,
+        "passed": errors[worst] <= tolerance,
+        "first": next((name for name, error in errors.items() if error > tolerance), None),
+        "errors": dict(errors) if check == "hidden" else None,
+    }
+
+
+def _trained(folder: Path, processes: Mapping[str, Row]) -> Iterator[Row]:
+    for one, two in combinations(processes, 2):
+        losses = [np.array(processes[backend]["training"]["losses"]) for backend in (one, two)]
+        error = float(np.abs(losses[0] - losses[1]).max() / np.abs(losses[0]).max())
+        with np.load(folder / f"{one}-training.npz") as first, np.load(folder / f"{two}-training.npz") as second:
+            # key biases have no effect on any output: AdamW turns their rounding into steps of full size
+            names = [name for name in first if not name.endswith("key.bias")]
+            scale = max(float(np.abs(first[name]).max()) for name in names)
+            weights = {name: float(np.abs(first[name] - second[name]).max()) / scale for name in names}
+        worst = max(weights, key=lambda name: weights[name])
+        for what, value, tolerance in (("losses", error, LOSS_TOLERANCE), (worst, weights[worst], WEIGHT_TOLERANCE)):
+            yield {
+                **_plain("training", one, two, "100 steps on the bundled digits"),
+                **{"error": value, "worst": what, "tolerance": tolerance, "passed": value <= tolerance},
+                "errors": {str(i): float(abs(a - b)) for i, (a, b) in enumerate(zip(*losses, strict=True))}
+                if what == "losses"
+                else None,
+            }
+
+
+def _plain(check: str, backend: str, against: str, case: str) -> Row:
+    return {
+        "check": check,
+        "case": case,
+        "class": "",
+        "backend": backend,
+        "against": against,
+        "dtype": "float32",
+        "first": None,
+    }
+
+
+def _same(check: str, digests: Mapping[str, str], case: str) -> Iterator[Row]:
+    """A row per backend whose digest is, or is not, that of the first."""
+    first = next(iter(digests))
+    for backend, digest in digests.items():
+        is_same = digest == digests[first]
+        error = 0.0 if is_same else float("inf")
+        yield {
+            **_plain(check, backend, first, case),
+            **{"error": error, "worst": "digest", "tolerance": 0.0, "passed": is_same, "errors": None},
+        }
+
+
+def _round(folder: Path, cases: Sequence[Case], backends: Sequence[str]) -> Iterator[Row]:
+    """Saved in each backend in turn, what the last one saved is what the first one loaded."""
+    import conversion
+
+    exact = [{name: tensor.astype(np.float32) for name, tensor in case.tensors.items()} for case in cases]
+    for i, case in enumerate(cases):
+        config = type(case.config).from_dict(case.config.to_dict())
+        config.architectures = [case.cls]
+        save_folder(folder / f"round-{i}-0", files={"config.json": config.to_json_string()}, tensors=exact[i])
+    chain = (*backends, backends[0])
+    for step, backend in enumerate(chain):
+        _run(backend, folder, str(step))
+    for i, case in enumerate(cases):
+        again = conversion.load(folder / f"round-{i}-{len(chain)}", cls=case.cls, **case.options)[1]
+        is_same = all(again[name].tobytes() == tensor.tobytes() for name, tensor in exact[i].items())
+        yield {
+            **_plain("roundtrip", " > ".join(chain), "itself", case.name),
+            **{"error": 0.0 if is_same else float("inf"), "worst": "bits", "tolerance": 0.0},
+            **{"class": case.cls, "passed": is_same, "errors": None},
+        }
+
+
+# --- printing --------------------------------------------------------------------------------------------------------
+
+
+def _print(found: Row) -> None:
+    groups: dict[tuple[str, ...], list[Row]] = {}
+    for row in found["rows"]:
+        groups.setdefault((row["check"], row["backend"], row["against"], row["dtype"]), []).append(row)
+    table = [("check", "backend", "against", "dtype", "models", "worst error", "tolerance", "")]
+    for key, rows in sorted(groups.items(), key=lambda item: CHECKS.index(item[0][0])):
+        worst = max(rows, key=lambda row: row["error"] / (row["tolerance"] or 1.0))
+        passed = all(row["passed"] for row in rows)
+        table.append(
+            (*key, str(len(rows)), f"{worst['error']:.1e}", f"{worst['tolerance']:.0e}", "ok" if passed else "FAIL")
+        )
+    print_table(table)
+    for row in found["rows"]:
+        if not row["passed"]:
+            print(
+                f"departs: {row['check']} of {row['backend']} against {row['against']}, {row['dtype']}, {row['case']}: "
+                f"first {row['first'] or row['worst']}, worst {row['worst']} {row['error']:.2e}"
+            )
+    for backend, process in found["processes"].items():
+        print(f"{backend}: process {process['pid']}, " + ", ".join(f"{n} {v}" for n, v in process["versions"].items()))
+    if not found["same_weights"]:
+        print("departs: the processes did not have the same weights")

@@ -1,0 +1,151 @@
+"""One backend's part of `vitriad parity`, in a process of its own: `python -m vitriad.parity_worker BACKEND DIR`.
+
+Reads what DIR/jobs.json asks for and writes DIR/BACKEND.json and arrays beside it. The parent compares.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Mapping
+from contextlib import nullcontext
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vit_core.image_files import open_image
+from vit_core.image_processing import AutoImageProcessor
+from vit_core.parameters import MODEL_CLASSES, draw
+from vit_core.tensors import to_numpy
+from vitriad.auto import model_class
+from vitriad.backends import BACKENDS
+from vitriad.models import digit_files, find
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Tensors = Mapping[str, Array]
+
+_FORMATS = {"torch": "pt", "tf": "tf", "flax": "jax"}  # what the image processor calls their tensors
+# Of the training run: AdamW with a linear warm-up and a cosine, on the bundled digits.
+STEPS, BATCH, RATE, WARMUP, DECAY, BETAS, EPSILON = 100, 10, 1e-3, 10, 0.05, (0.9, 0.999), 1e-6
+
+
+def main(backend: str, folder: Path) -> None:
+    """Does the jobs in a folder."""
+    jobs = json.loads((folder / "jobs.json").read_text())
+    parity = import_module(f"{BACKENDS[backend].package}.parity")
+    done: dict[str, Any] = {
+        "pid": os.getpid(),
+        "versions": {name: version(name) for name in ("numpy", *parity.FRAMEWORKS)},
+        "digests": {},
+    }
+    for job in jobs["cases"]:
+        for dtype in jobs["dtypes"]:
+            with _wide(backend, dtype):
+                done["digests"][f"{job['index']} {dtype}"] = _case(
+                    backend, parity, folder, job, dtype, jobs["gradients"]
+                )
+    if jobs["training"]:
+        done["training"] = _training(backend, parity, folder)
+    if jobs["preprocessing"]:
+        done["preprocessing"] = _preprocessing(backend)
+    (folder / f"{backend}.json").write_text(json.dumps(done))
+
+
+def _wide(backend: str, dtype: str) -> Any:
+    """JAX rounds to float32 unless told not to."""
+    return import_module("jax").enable_x64(dtype == "float64") if backend == "flax" else nullcontext()
+
+
+def _case(backend: str, parity: Any, folder: Path, job: Mapping[str, Any], dtype: str, wants_gradients: bool) -> str:
+    """Runs one model; returns a digest of the weights that it really had."""
+    with np.load(folder / f"{job['index']}.npz") as stored:
+        arrays = {name: stored[name] for name in stored}
+    tensors = {name.removeprefix("t:"): array for name, array in arrays.items() if name.startswith("t:")}
+    inputs = {name.removeprefix("i:"): array for name, array in arrays.items() if name.startswith("i:")}
+    weights = {name.removeprefix("w:"): array for name, array in arrays.items() if name.startswith("w:")}
+    config = MODEL_CLASSES[job["class"]].from_dict(job["config"])
+    exact = {name: array.astype(_numpy_dtype(dtype)) for name, array in tensors.items()}
+    model = model_class(job["class"], backend).from_tensors(config, exact, **job["options"])
+    inputs["pixel_values"] = inputs["pixel_values"].astype(np.float64 if dtype == "float64" else np.float32)
+    found: dict[str, Array] = {}
+    for name, output in parity.outputs(model, inputs).items():
+        parts = {f"{name}.{i}": part for i, part in enumerate(output)} if isinstance(output, tuple) else {name: output}
+        found |= {f"o:{key}": np.asarray(part, np.float64) for key, part in parts.items()}
+    if wants_gradients:
+        _, gradients = parity.gradients(model, inputs, weights)
+        found |= {f"g:{name}": np.asarray(gradient, np.float64) for name, gradient in gradients.items()}
+    np.savez(folder / f"{backend}-{job['index']}-{dtype}.npz", **found)
+    return _digest(exact)
+
+
+def _numpy_dtype(name: str) -> Any:
+    import ml_dtypes
+
+    return ml_dtypes.bfloat16 if name == "bfloat16" else np.dtype(name)
+
+
+def _digest(tensors: Tensors) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(name.encode() + tensors[name].tobytes())
+    return digest.hexdigest()
+
+
+def _training(backend: str, parity: Any, folder: Path) -> dict[str, Any]:
+    """A hundred steps on the bundled digits, from weights and in an order that a seed settles; dropout off."""
+    config = MODEL_CLASSES["ViTForImageClassification"].from_pretrained(find("digits-vit"))
+    tensors = {name: array.copy() for name, array in draw(config, "ViTForImageClassification", 0).items()}
+    model = model_class("ViTForImageClassification", backend).from_tensors(config, tensors)
+    files = digit_files()
+    processor = AutoImageProcessor.from_pretrained(find("digits-vit"))
+    pixels = processor([open_image(file) for file in files], return_tensors="np")["pixel_values"]
+    labels = np.array([int(file.name[0]) for file in files])
+    moments = {name: (np.zeros(array.shape), np.zeros(array.shape)) for name, array in tensors.items()}
+    losses = []
+    for step in range(STEPS):
+        chosen = np.random.default_rng(step).permutation(len(files))[:BATCH]
+        inputs = {"pixel_values": pixels[chosen], "labels": labels[chosen]}
+        loss, gradients = parity.gradients(model, inputs, {"loss": np.ones(())})
+        losses.append(loss)
+        _adamw(tensors, gradients, moments, step)
+        parity.assign(model, tensors)
+    np.savez(folder / f"{backend}-training.npz", **tensors)
+    return {"losses": losses}
+
+
+def _adamw(tensors: dict[str, Array], gradients: Tensors, moments: Mapping[str, Any], step: int) -> None:
+    """One step of AdamW in float64, the same for every framework; parameters stay float32."""
+    rate = RATE * min(1.0, (step + 1) / WARMUP) * 0.5 * (1 + np.cos(np.pi * step / STEPS))
+    for name, gradient in gradients.items():
+        first, second = moments[name]
+        first += (1 - BETAS[0]) * (gradient - first)
+        second += (1 - BETAS[1]) * (np.square(gradient, dtype=np.float64) - second)
+        mean, square = first / (1 - BETAS[0] ** (step + 1)), second / (1 - BETAS[1] ** (step + 1))
+        decayed = tensors[name] * (1 - rate * DECAY * (tensors[name].ndim > 1))
+        tensors[name] = (decayed - rate * mean / (np.sqrt(square) + EPSILON)).astype(np.float32)
+
+
+def _preprocessing(backend: str) -> str:
+    """A digest of the pixels of real images, taken through this framework's tensors."""
+    processor = AutoImageProcessor.from_pretrained(find("digits-vit"))
+    pictures = [open_image(file) for file in digit_files()]
+    return _digest({"pixels": to_numpy(processor(pictures, return_tensors=_FORMATS[backend])["pixel_values"])})
+
+
+def roundtrip(backend: str, folder: Path, step: int) -> None:
+    """Loads what the step before saved, and saves it for the next."""
+    for job in json.loads((folder / "jobs.json").read_text())["cases"]:
+        source, target = (folder / f"round-{job['index']}-{number}" for number in (step, step + 1))
+        model_class(job["class"], backend).from_pretrained(source, **job["options"]).save_pretrained(target)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 3:
+        roundtrip(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]))
+    else:
+        main(sys.argv[1], Path(sys.argv[2]))
