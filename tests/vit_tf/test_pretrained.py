@@ -6,11 +6,13 @@ import logging
 import keras
 import ml_dtypes
 import numpy as np
+import oracle
 import pytest
 import tensorflow as tf
 from safetensors.numpy import load_file
 from tf_models import FIELDS, make_config, make_inputs, make_model, make_tensors
 
+import conversion
 import vit_tf
 from vit_core import CheckpointError, ConfigError, InputError, MissingFileError
 from vit_core.positions import resize_table
@@ -299,3 +301,16 @@ def test_names_do_not_depend_on_the_name_of_the_model_or_the_scope_around_it(nam
         model = getattr(vit_tf, name).from_tensors(make_config(name), tensors, name="vit")
     for key, array in model.canonical_tensors().items():
         np.testing.assert_array_equal(array, tensors[key], err_msg=key)
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")  # Keras, saving
+@pytest.mark.parametrize("suffix", [".weights.h5", ".keras"])
+@pytest.mark.parametrize("case", oracle.CASES[::5], ids=lambda case: case.name)
+def test_what_keras_saves_is_read_without_keras(case, suffix, tmp_path):
+    tensors = {name: array.astype("float32") for name, array in oracle.random_tensors(case).items()}
+    model = getattr(vit_tf, f"TF{case.cls}").from_tensors(case.config, tensors, **case.options)
+    path = tmp_path / f"model{suffix}"
+    (model.save_weights if suffix == ".weights.h5" else model.save)(path)
+    config, found, report = conversion.load(path, config=case.config, cls=case.cls, **case.options)
+    assert report.dialect == "vitriad_tf" and config.hidden_size == case.config.hidden_size
+    assert {name: array.tobytes() for name, array in found.items()} == {n: a.tobytes() for n, a in tensors.items()}
