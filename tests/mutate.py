@@ -2,6 +2,8 @@
 
     python tests/mutate.py              prints a table; exits 1 if a fault survives
     python tests/mutate.py vit_flax     only the faults of that package
+    python tests/mutate.py --each 3     three of every package, others every day
+    python tests/mutate.py --random 10  ten of each backend, at lines that chance picks
 
 Each fault is an edit of one line that real ports of this model have got wrong. The copy is compared with the oracle in
 a fresh process; it is a catch only if tests fail, not if the copy cannot be imported.
@@ -9,11 +11,16 @@ a fresh process; it is a catch only if tests fail, not if the copy cannot be imp
 
 from __future__ import annotations
 
+import argparse
+import io
 import os
+import random
 import shutil
 import subprocess
 import sys
 import tempfile
+import tokenize
+from datetime import date
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,8 +30,12 @@ SUITES = {
     "vit_torch": ["tests/vit_torch/test_parity.py"],
     "vit_tf": ["tests/vit_tf/test_parity.py", "-k", "test_outputs or test_gradients"],
     "vit_flax": ["tests/vit_flax/test_parity.py", "-k", "large_mean or kernel or test_outputs and float64"],
+    "conversion": ["tests/conversion/test_foreign.py"],
     "vit_core": ["tests/vit_torch/test_parity.py", "tests/vit_core/test_reference.py"],
 }
+
+
+OTHERS = {"+": "-", "-": "+", "*": "+", "/": "*", "//": "*", "<": ">=", "==": "!=", "+=": "-="}  # operators
 
 
 class Fault(NamedTuple):
@@ -37,6 +48,50 @@ class Fault(NamedTuple):
 
 
 FAULTS = [
+    Fault(
+        "queries and keys swapped in timm's names",
+        "conversion/tables/timm.py",
+        '_QKV = ("query", "key", "value")',
+        '_QKV = ("key", "query", "value")',
+    ),
+    Fault("kernel axes swapped", "conversion/layouts.py", '"conv": (3, 2, 0, 1)', '"conv": (3, 2, 1, 0)'),
+    Fault(
+        "output projection not transposed",
+        "conversion/layouts.py",
+        'dict.fromkeys(("linear", "heads_in", "heads_out"), (1, 0))',
+        'dict.fromkeys(("linear", "heads_in"), (1, 0))',
+    ),
+    Fault(
+        "head_dim before heads",
+        "conversion/layouts.py",
+        "return array.reshape(len(array), -1)",
+        "return array.transpose(0, 2, 1).reshape(len(array), -1)",
+    ),
+    Fault(
+        "LayerScale by columns",
+        "conversion/folds.py",
+        ".reshape(-1, *[1] * (len(tensor.shape) - 1))",
+        ".reshape(*[1] * (len(tensor.shape) - 1), -1)[..., : tensor.shape[-1]]",
+    ),
+    Fault(
+        "BatchNorm's mean forgotten",
+        "conversion/folds.py",
+        "bias.read() - new_weight() @ mean.read().astype(np.float64)",
+        "bias.read().astype(np.float64)",
+    ),
+    Fault("first layer of Keras taken for the second", "conversion/naming.py", 'number or "0"', 'number or "1"'),
+    Fault(
+        "Google's GELU taken for the exact one",
+        "conversion/dialects.py",
+        '"hidden_act": "gelu_pytorch_tanh"',
+        '"hidden_act": "gelu"',
+    ),
+    Fault(
+        "class row of zeros behind the patches",
+        "conversion/folds.py",
+        "np.concatenate([np.zeros((shape[0], 1, shape[2]), table.dtype), table.read()], axis=1)",
+        "np.concatenate([table.read(), np.zeros((shape[0], 1, shape[2]), table.dtype)], axis=1)",
+    ),
     Fault("tanh GELU", "vit_torch/activations.py", 'approximate="none"', 'approximate="tanh"'),
     Fault("softmax scale forgotten", "vit_torch/vit.py", "transpose(2, 3)) * self.head_dim**-0.5", "transpose(2, 3))"),
     Fault(
@@ -413,11 +468,54 @@ def is_caught(fault: Fault, scratch: Path) -> bool:
     return done.returncode == 1
 
 
+def by_chance(package: str, count: int, seed: int) -> list[Fault]:
+    """Faults at tokens that chance picks: another operator, a number that is one more."""
+    places = []
+    for file in (f"{package}/vit.py", f"{package}/vit_mae.py"):
+        text = (ROOT / file).read_text()
+        lines = [*text.splitlines(), ""]  # the end has a line of its own
+        for token in tokenize.generate_tokens(io.StringIO(text).readline):
+            line = lines[token.start[0] - 1]
+            is_code = (
+                not line.lstrip().startswith(("def ", "class ", "import ", "from ", "raise ", "@")) and '"' not in line
+            )
+            new = OTHERS.get(token.string) if token.type == tokenize.OP else None
+            new = str(int(token.string) + 1) if token.type == tokenize.NUMBER and token.string.isdecimal() else new
+            if new and is_code and token.line.strip() == line.strip() and lines.count(line) == 1 and "->" not in line:
+                mutant = line[: token.start[1]] + new + line[token.end[1] :]
+                places.append(Fault(f"`{line.strip()}` with {new} for {token.string}", file, line, mutant))
+    return random.Random(seed).sample(places, count)
+
+
+def chosen(packages: list[str], each: int | None) -> list[Fault]:
+    """The faults of some packages, or of all; or a few of each, by the day, so that all have a turn."""
+    by_package: dict[str, list[Fault]] = {}
+    for fault in FAULTS:
+        by_package.setdefault(fault.file.partition("/")[0], []).append(fault)
+    found = []
+    for package, faults in by_package.items():
+        if not packages or package in packages:
+            day = date.today().toordinal()
+            count = len(faults) if each is None else min(each, len(faults))
+            found += [faults[(day * count + i) % len(faults)] for i in range(count)]
+    return found
+
+
 def main() -> None:
     """Prints one row per fault."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("packages", nargs="*", metavar="PACKAGE")
+    parser.add_argument("--random", type=int, metavar="N", help="so many of every backend, picked by chance instead")
+    parser.add_argument("--seed", type=int, default=0, help="of that chance (%(default)s)")
+    parser.add_argument("--each", type=int, metavar="N", help="so many of every package")
+    arguments = parser.parse_args()
     survivors = 0
     print("| fault | line | caught |\n| --- | --- | --- |")
-    for fault in [fault for fault in FAULTS if fault.file.startswith(tuple(sys.argv[1:]) or "")]:
+    backends = [name for name in ("vit_torch", "vit_tf", "vit_flax") if name in (arguments.packages or SUITES)]
+    faults = chosen(arguments.packages, arguments.each)
+    if arguments.random is not None:
+        faults = [fault for name in backends for fault in by_chance(name, arguments.random, arguments.seed)]
+    for fault in faults:
         with tempfile.TemporaryDirectory() as folder:
             line = plant(fault, Path(folder))
             caught = is_caught(fault, Path(folder))
