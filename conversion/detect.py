@@ -237,11 +237,13 @@ def _versions(folder: int) -> dict[str, tuple[int, int]]:
 
 
 def _config(folder: Path, limits: Limits) -> dict[str, Any] | None:
-    for name in reversed(_SIDECARS):
+    """What config.json says, or for a whole task of keras-hub task.json, which repeats it and says more."""
+    found = None
+    for name in _SIDECARS:
         path = folder / name
-        if path.exists():
-            return read_json(path, limit="config_bytes", error=ConfigError, limits=limits)
-    return None
+        if path.exists() and (found is None or "class_name" in found):
+            found = read_json(path, limit="config_bytes", error=ConfigError, limits=limits)
+    return found
 
 
 def _archived_config(weights: Weights) -> dict[str, Any] | None:

@@ -1,6 +1,6 @@
 """What other programs do in steps of their own, worked into canonical tensors so that every output stays the same.
 
-Nothing here is read before it is asked for. Formulas: docs/numerics.md.
+Nothing here is read before it is asked for. Formulas: docs/conversion.md.
 """
 
 from __future__ import annotations

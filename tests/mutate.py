@@ -49,6 +49,24 @@ class Fault(NamedTuple):
 
 FAULTS = [
     Fault(
+        "class token behind the patches",
+        "vit_torch/vit.py",
+        "torch.cat((cls_token, embeddings), dim=1)  # (batch, tokens, hidden)",
+        "torch.cat((embeddings, cls_token), dim=1)",
+    ),
+    Fault(
+        "decoder without its last norm",
+        "vit_torch/vit_mae.py",
+        "self.decoder_norm(hidden_states)",
+        "hidden_states",
+    ),
+    Fault(
+        "class token behind the patches",
+        "vit_tf/vit.py",
+        "ops.concatenate((cls_token, embeddings), axis=1)  # (batch, tokens, hidden)",
+        "ops.concatenate((embeddings, cls_token), axis=1)",
+    ),
+    Fault(
         "queries and keys swapped in timm's names",
         "conversion/tables/timm.py",
         '_QKV = ("query", "key", "value")',

@@ -345,3 +345,9 @@ def test_loading_says_nothing_when_all_is_well(saved, cls, caplog):
     with caplog.at_level(logging.DEBUG):
         loaded = conversion.load_pretrained(folder, cls, {})
     assert caplog.text == "" and str(loaded.report) == f"{folder} (dialect hf) as {cls}"
+
+
+def test_a_task_json_of_something_else_is_not_read(saved):
+    folder, _ = saved("ViTModel")
+    (folder / "task.json").write_text("no JSON")
+    assert conversion.load_pretrained(folder, "ViTModel", {}).missing == []
