@@ -36,7 +36,7 @@ def gradients(model: Any, inputs: Mapping[str, Any], weights: Mapping[str, Array
     )
     number.backward()
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    return float(number), {
+    return float(number.detach()), {
         name: np.zeros(tuple(parameter.shape)) if parameter.grad is None else to_numpy(parameter.grad)
         for name, parameter in trained.items()
     }
