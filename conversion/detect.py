@@ -299,7 +299,10 @@ def _without(options: dict[str, Any], name: str) -> dict[str, Any]:
 
 def _only(where: str, names: Iterable[str], single: str, index: str) -> str:
     """The one weight file among names."""
+    names = [*names]
     found = _candidates(names)
+    if not found and any("~" in name for name in names):
+        raise CheckpointError(f"{where}: a tensorstore of big_vision, which is not read here. Export it to .npz.")
     if not found:
         raise MissingFileError(f"{where}: no weights here: neither {single} nor {index}, nor another program's.")
     if len(found) > 1:

@@ -11,7 +11,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -20,7 +20,8 @@ from vitriad.models import NAMES
 
 _MODEL = f"folder, hub name 'owner/name', or a model that comes with vitriad: {', '.join(NAMES)}"
 _MODULES = {"convert": "vitriad.convert_command"}  # vitriad.convert is the function
-_CHECKS = "forward,hidden,attentions,loss,gradients,training,preprocessing,roundtrip"
+_CHECKS = ("forward", "hidden", "attentions", "loss", "gradients", "training", "preprocessing", "roundtrip")
+_DTYPES = ("float64", "float32", "bfloat16", "float16")
 _TARGETS = ("hf", "hf_tf", "hf_flax", "timm", "google", "torchvision", "mae")
 _REVISION = "commit, tag or branch on the hub; name a commit where nobody watches"
 
@@ -101,15 +102,24 @@ def _parser() -> argparse.ArgumentParser:
     classify.add_argument("--top-k", metavar="N", type=_positive, default=3, help="classes to show (%(default)s)")
     classify.add_argument("--json", action="store_true", help="one JSON object per image, also for those skipped")
 
-    inspect = _command(
-        commands, "inspect", "what a checkpoint holds, read without a framework", "vitriad inspect digits-vit"
-    )
-    inspect.add_argument("model", metavar="CHECKPOINT", help=f"weight file of any dialect, {_MODEL}")
+    _add_conversion(commands)
+    _add_parity(commands)
+    doctor = _command(commands, "doctor", "versions, backends and devices, for bug reports", "vitriad doctor")
+    doctor.add_argument("--json", action="store_true", help="one JSON object")
+    return parser
+
+
+def _add_conversion(commands: Any) -> None:
+    """What looks at, rewrites and compares checkpoints of any dialect."""
+    any_dialect = f"weight file of any dialect, {_MODEL}"
+    example = "vitriad inspect digits-vit"
+    inspect = _command(commands, "inspect", "what a checkpoint holds, read without a framework", example)
+    inspect.add_argument("model", metavar="CHECKPOINT", help=any_dialect)
     _reading(inspect)
 
     example = "vitriad convert digits-vit digits.npz --to google --allow numerics"
     convert = _command(commands, "convert", "write a checkpoint in another program's names and layout", example)
-    convert.add_argument("source", metavar="SRC", help=f"weight file of any dialect, {_MODEL}")
+    convert.add_argument("source", metavar="SRC", help=any_dialect)
     convert.add_argument("target", metavar="DST", help="folder, or a file for google, torchvision and mae")
     convert.add_argument("--to", required=True, choices=_TARGETS, help="dialect to write")
     convert.add_argument("--from", dest="from_dialect", metavar="DIALECT", help="dialect that it must be of")
@@ -120,31 +130,44 @@ def _parser() -> argparse.ArgumentParser:
 
     example = "vitriad verify digits-vit digits-vit --tolerance 0"
     verify = _command(commands, "verify", "compare what two checkpoints compute for one image", example)
-    verify.add_argument("source", metavar="SRC", help=f"weight file of any dialect, {_MODEL}")
+    verify.add_argument("source", metavar="SRC", help=any_dialect)
     verify.add_argument("target", metavar="DST", help="another one, of the same sizes")
     verify.add_argument("--backend", choices=["auto", *BACKENDS], default="auto", help="framework (%(default)s)")
     verify.add_argument("--image", metavar="FILE", help="image to compare with (random numbers)")
-    verify.add_argument(
-        "--tolerance", type=float, default=1e-5, metavar="X", help="of an output's largest value (%(default)s)"
-    )
+    share = "of an output's largest value (%(default)s)"
+    verify.add_argument("--tolerance", type=float, default=1e-5, metavar="X", help=share)
     _reading(verify)
 
+
+def _add_parity(commands: Any) -> None:
     example = "vitriad parity --checks forward,loss --dtype float32"
     parity = _command(commands, "parity", "compare the backends with a float64 oracle and with one another", example)
-    parity.add_argument("model", metavar="CHECKPOINT", nargs="?", help=f"weight file of any dialect, {_MODEL}")
-    parity.add_argument(
-        "--preset", metavar="NAME", help="random weights of a published size, such as vit-base-patch16-224"
+    which = parity.add_mutually_exclusive_group()
+    which.add_argument("model", metavar="CHECKPOINT", nargs="?", help=f"weight file of any dialect, {_MODEL}")
+    which.add_argument("--preset", metavar="NAME", help="a published size at random, such as vit-base-patch16-224")
+    lists = (
+        ("--backends", (*BACKENDS,), None, "all that are installed"),
+        ("--dtype", _DTYPES, ["float64", "float32"], "float64,float32"),
+        ("--checks", _CHECKS, [*_CHECKS], "all"),
     )
-    parity.add_argument("--backends", metavar="NAMES", default=",".join(BACKENDS), help="(%(default)s)")
-    parity.add_argument("--dtype", dest="dtypes", metavar="NAMES", default="float64,float32", help="(%(default)s)")
-    parity.add_argument("--checks", metavar="NAMES", default=_CHECKS, help="(%(default)s)")
+    for option, known, default, said in lists:
+        text = f"some of {', '.join(known)} ({said})"
+        parity.add_argument(option, metavar="NAMES", type=_some_of(known), default=default, help=text)
     parity.add_argument("--json", dest="json_file", metavar="FILE", help="write everything that was found")
     parity.add_argument("--html", dest="html_file", metavar="FILE", help="write a report for people, in one file")
     _reading(parity, json_output=False)
 
-    doctor = _command(commands, "doctor", "versions, backends and devices, for bug reports", "vitriad doctor")
-    doctor.add_argument("--json", action="store_true", help="one JSON object")
-    return parser
+
+def _some_of(known: Sequence[str]) -> Callable[[str], list[str]]:
+    """Reads names with commas between them."""
+
+    def read(text: str) -> list[str]:
+        names = [name.strip() for name in text.split(",")]
+        if wrong := [name for name in names if name not in known]:
+            raise argparse.ArgumentTypeError(f"expected some of {', '.join(known)}, got {wrong[0]!r}")
+        return names
+
+    return read
 
 
 def _reading(parser: argparse.ArgumentParser, json_output: bool = True) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from vit_core.checkpoint import save_folder
-from vit_core.errors import BackendError, InputError
+from vit_core.errors import BackendError
 from vit_core.tensors import missing_backend
 from vitriad import parity_cases
 from vitriad.backends import BACKENDS
@@ -41,13 +41,10 @@ _TIMEOUT = 3600  # seconds for one backend
 
 def run(arguments: Namespace) -> int:
     """Runs the comparison and prints it; 1 if anything departs."""
-    backends = _chosen("backend", arguments.backends, BACKENDS)
-    dtypes, checks = _chosen("dtype", arguments.dtypes, TOLERANCES), _chosen("check", arguments.checks, CHECKS)
-    for backend in backends:
-        if find_spec(BACKENDS[backend].framework) is None:
-            raise missing_backend(backend, f"--backends {backend}")
-    if arguments.model is not None and arguments.preset is not None:
-        raise InputError("parity: expected a model or --preset, got both.")
+    installed = [backend for backend, (_, framework, _) in BACKENDS.items() if find_spec(framework)]
+    backends = arguments.backends or installed
+    if missing := [backend for backend in backends or BACKENDS if backend not in installed]:
+        raise missing_backend(missing[0], f"--backends {missing[0]}")
     options = reading_options(arguments)
     if arguments.preset is not None:
         cases = parity_cases.preset(arguments.preset)
@@ -55,7 +52,7 @@ def run(arguments: Namespace) -> int:
         cases = parity_cases.checkpoint(arguments.model, **options)
     else:
         cases = parity_cases.sweep()
-    found = compare(cases, backends, dtypes, checks)
+    found = compare(cases, backends, arguments.dtype, arguments.checks)
     if arguments.json_file:
         Path(arguments.json_file).write_text(json.dumps(found, indent=1) + "\n", "utf-8")
     if arguments.html_file:
@@ -64,14 +61,6 @@ def run(arguments: Namespace) -> int:
         Path(arguments.html_file).write_text(page(found), "utf-8")
     _print(found)
     return 0 if found["passed"] else 1
-
-
-def _chosen(what: str, text: str, known: Any) -> list[str]:
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    wrong = [name for name in names if name not in known] if names else ["nothing"]
-    if wrong:
-        raise InputError(f"{what}s: expected some of {', '.join(known)}, got {', '.join(wrong)}.")
-    return names
 
 
 def compare(cases: Sequence[Case], backends: Sequence[str], dtypes: Sequence[str], checks: Sequence[str]) -> Row:

@@ -125,8 +125,10 @@ def test_a_checkpoint_and_a_preset(capsys):
     ],
 )
 def test_wrong_usage(words, capsys):
-    assert main(["parity", *words]) == 1
-    assert "expected" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as caught:
+        main(["parity", *words])
+    assert caught.value.code == 2
+    assert "expected some of" in (text := capsys.readouterr().err) or "not allowed with" in text
 
 
 def test_the_page_shows_what_departs(found):
