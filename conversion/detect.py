@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from fnmatch import fnmatchcase
@@ -60,6 +61,7 @@ _VARIANTS = (
 _SIDECARS = (CONFIG_NAME, "task.json")  # what says more than the tensors
 _ATTEMPTS = 100
 _SAMPLE = 2000  # names that settle a dialect
+_MARK = re.compile(rf"\.({'|'.join(map(re.escape, MARKS))})\.")
 
 
 class Source(NamedTuple):
@@ -380,10 +382,8 @@ def _dropped(name: str, dialect: Dialect) -> str | None:
 def _refuse(where: str, names: Iterable[str]) -> None:
     """Refuses what tells of another kind of model, by name."""
     for name in names:
-        words = f".{name.replace('/', '.')}."
-        for mark, what in MARKS.items():
-            if f".{mark}." in words:
-                raise CheckpointError(f"{where}: {listed([name])}: {what}; no ViT or ViTMAE can hold it exactly.")
+        if mark := _MARK.search(f".{name.replace('/', '.')}."):
+            raise CheckpointError(f"{where}: {listed([name])}: {MARKS[mark[1]]}; no ViT or ViTMAE can hold it exactly.")
 
 
 def _canonical(where: str, tensors: dict[str, LazyArray], name: str, cell: str | Part, convention: str) -> LazyArray:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import groupby, pairwise
+from itertools import pairwise
 
 from conversion.dialects import Dialect
 from conversion.tables.rows import Part, Row
@@ -16,6 +17,7 @@ EXCHANGEABLE = (*HEADS, "pooler.", "embeddings.mask_token")
 
 _NESTED = 3  # wrappers at most
 _DIGITS = 4  # of a layer's number at most
+_NUMBER = re.compile("[0-9]+")
 
 Names = dict[str, str | Part]
 
@@ -110,12 +112,8 @@ def _templates(name: str) -> Iterator[tuple[str, str]]:
     if "{" in name:  # it would pass for a template
         return
     yield name, ""
-    runs, start = [], 0
-    for is_digits, run in groupby(name, lambda character: character.isascii() and character.isdigit()):
-        text = "".join(run)
-        if is_digits and len(text) <= _DIGITS and text == str(int(text)):
-            runs.append((start, start + len(text)))
-        start += len(text)
+    found = _NUMBER.finditer(name)
+    runs = [run.span() for run in found if len(run[0]) <= _DIGITS and run[0] == str(int(run[0]))]
     for begin, end in runs:
         yield f"{name[:begin]}{{i}}{name[end:]}", name[begin:end]
     for (begin, middle), (after, end) in pairwise(runs):

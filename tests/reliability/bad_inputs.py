@@ -380,7 +380,7 @@ WEIGHTS: dict[str, tuple[Callable[[Path], Any], str, str, str]] = {
         "__metadata__",
         "expected strings by name",
     ),
-    "30,000 extra names": (header(many(30_000)), CHECKPOINT, "extra.0", "30000|30,000"),
+    "20,000 extra names": (header(many(20_000)), CHECKPOINT, "extra.0", "20000|20,000"),
     "300,000 extra names": (header(many(300_000)), CHECKPOINT, SINGLE, "the limit of 1"),
     "weights of integers": (
         tensors(lambda found: found.update({QUERY: found[QUERY].astype(np.int64)})),
