@@ -19,8 +19,10 @@ help:
 	@echo "make test        run the tests"
 	@echo "make test-only-tf  run the tests in an environment with that framework alone"
 	@echo "make test-isolated  install the built wheel with each extra alone, and test it there"
+	@echo "make test-oldest  run them with the oldest versions of everything that vitriad allows"
 	@echo "make parity      compare the frameworks with the oracle and with one another; writes parity.html"
 	@echo "make check       lint, types and layers"
+	@echo "make parity-table  write the table of docs/parity.md anew"
 	@echo "make bench       run the benchmarks (ratios within one run)"
 	@echo "make reliability  every bad input and every interrupted save, with the figures of docs/reliability.md"
 	@echo "make mutate      plant faults one at a time and show that the tests catch each"
@@ -76,11 +78,13 @@ test-isolated: $(VENV)/.dev
 	  .venv-isolated/bin/pytest -n 2 --dist worksteal $(PYTEST_ARGS) || exit 1; \
 	done
 
-# The oldest versions that pyproject.toml allows.
+# The oldest versions that pyproject.toml allows, under the newest tools of testing.
 test-oldest: $(SOURCES)
 	$(PYTHON) -m venv --clear .venv-oldest
-	.venv-oldest/bin/pip install -q --disable-pip-version-check --upgrade "pip>=25.1" "uv>=0.9"
-	.venv-oldest/bin/uv pip install -q --python .venv-oldest --resolution lowest-direct -e '.[all]' --group test
+	.venv-oldest/bin/pip install -q --disable-pip-version-check "uv>=0.9"
+	.venv-oldest/bin/uv pip install -q --python .venv-oldest --resolution lowest-direct \
+	  $(if $(TORCH_INDEX_URL),--torch-backend cpu) -e '.[all]'
+	.venv-oldest/bin/uv pip install -q --python .venv-oldest --group test
 	.venv-oldest/bin/python -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
 
 # The comparison of the frameworks: parity.html for people, parity.json, and the table of docs/parity.md.
@@ -120,4 +124,4 @@ test-peers: $(VENV)/.dev .venv-hf4 .venv-hf5
 	$(BIN)/python -m pytest tests/peers -m peers $(PYTEST_ARGS)
 
 clean:
-	rm -rf $(VENV) .venv-only-* .venv-hf4 .venv-hf5 demo-output
+	rm -rf $(VENV) .venv-* dist demo-output parity.html parity.json

@@ -109,7 +109,7 @@ RULES = {  # field -> (accepted, refused)
     "hidden_dropout_prob": ([0, 1, 0.5, np.float32(0.5)], NO_SHARE),
     "attention_probs_dropout_prob": ([0, 1, 0.25], NO_SHARE),
     "initializer_range": ([0, 0.02, 3], [-1e-9, NAN, INF, "0.02", True, None, 10**400]),
-    "layer_norm_eps": ([1e-12, 1], [0, 0.0, -1e-6, NAN, INF, "1e-6", True, None, 10**400]),
+    "layer_norm_eps": ([1e-12, 1], [0, 0.0, 1e-46, -1e-6, NAN, INF, "1e-6", True, None, 10**400]),
     "image_size": ([1, (3, 4), [3, 4], LIMITS.image_side], [0, -3, 2.5, "3", True, None, (3,), (3, 4, 5), (3, 0), {}]),
     "patch_size": ([1, (3, 4), np.int32(3)], [0, -8, "16", (16, "16"), [True, 1], [[4, 4], 4], LIMITS.image_side + 1]),
     "qkv_bias": ([True, False, np.bool_(False)], ["false", 0, 1, None, 1.0, []]),
