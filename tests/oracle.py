@@ -171,6 +171,13 @@ def check_gradients(case: Case, gradients: Mapping[str, Any], dtype: str) -> Non
         _check_close(f"{case}: gradient of {name}", (gradient * way).sum(), want[name], scale, dtype)
 
 
+def check_cross_entropy(loss: Any, logits: Any, labels: Any) -> None:
+    """Compares a loss with that of these logits in float64: it differs if it was computed in half precision."""
+    logits = np.asarray(logits, np.float64)  # (batch, classes)
+    likelihoods = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    np.testing.assert_allclose(loss, -likelihoods[np.arange(len(labels)), labels].mean(), rtol=1e-5)
+
+
 def _check_names(what: str, got: Mapping[str, Any], want: Mapping[str, Any]) -> None:
     np.testing.assert_equal(sorted(got), sorted(want), f"{what}: names")
 

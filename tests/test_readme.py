@@ -39,3 +39,18 @@ def test_the_tree_and_the_links_are_there():
     named = [line.split()[0] for line in tree.splitlines() if line and not line.startswith(" ")]
     links = [link for link in re.findall(r"\]\(([^)]+)\)", TEXT) if "://" not in link]
     assert [name for name in [*named, *links] if not (ROOT / name).exists()] == []
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda page: page.name)
+def test_pages_name_what_exists(page):
+    """Tests by their names, which may end in an ellipsis, and links."""
+    text = page.read_text()
+    tests = {
+        name for file in (ROOT / "tests").rglob("test_*.py") for name in re.findall(r"def (test_\w+)", file.read_text())
+    }
+    named = re.findall(r"`(test_\w+)(…?)`", text)
+    assert [
+        name for name, cut in named if not any(test.startswith(name) if cut else test == name for test in tests)
+    ] == []
+    links = [link.partition("#")[0] for link in re.findall(r"\]\(([^)]+)\)", text) if "://" not in link]
+    assert [link for link in links if link and not (page.parent / link).exists()] == []

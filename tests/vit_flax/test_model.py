@@ -1,6 +1,7 @@
 """What the five classes take and give, beside the numbers."""
 
 import logging
+import re
 
 import jax
 import jax.numpy as jnp
@@ -155,11 +156,28 @@ def test_half_precision_stays_near_and_losses_are_wide(name, dtype, stored):
     with jax.numpy_dtype_promotion("standard"):
         half = getattr(vit_flax, name)(model.config, dtype=dtype, _do_init=False)
         cast = {"bfloat16": half.to_bf16, "float16": half.to_fp16}[dtype]
-        output = half(**inputs, params=model.params if stored == "float32" else cast(model.params))
+        labels = {"labels": np.array([0, 4])} if name == CLASSIFIER else {}
+        output = half(**inputs, **labels, params=model.params if stored == "float32" else cast(model.params))
     assert output[MAIN_OUTPUT[name]].dtype.name == dtype
     error = np.abs(np.asarray(output[MAIN_OUTPUT[name]], np.float32) - wide).max()
     assert error < (0.05 if dtype == "bfloat16" else 0.006) * np.abs(wide).max()
     assert output.get("loss", jnp.zeros(())).dtype == np.float32
+
+
+def test_softmax_is_computed_in_float32(name):
+    model, inputs = getattr(vit_flax, name)(make_config(name), dtype=jnp.bfloat16, seed=0), make_inputs(name)
+    with jax.numpy_dtype_promotion("standard"):
+        text = jax.jit(lambda params: model(**inputs, params=params)).lower(model.params).as_text()
+    exponentials = re.findall(r"stablehlo.exponential %\w+ : tensor<\w*x(\w+)>", text)
+    assert set(exponentials) == {"f32"}
+
+
+def test_attention_dropout_is_drawn_for_every_number(name):
+    model = make_model(name, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.5)
+    output = model(**make_inputs(name), output_attentions=True, train=True, dropout_rng=jax.random.key(0))
+    attentions = np.asarray(output.attentions[0])
+    dropped = (attentions == 0).reshape(-1, *attentions.shape[2:])  # (batch * heads, tokens, tokens)
+    assert len(np.unique(dropped, axis=0)) == len(dropped)
 
 
 def test_dropout_is_on_in_training_only(name):

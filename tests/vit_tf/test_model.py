@@ -4,6 +4,7 @@ import logging
 
 import keras
 import numpy as np
+import oracle
 import pytest
 import tensorflow as tf
 from tf_models import FIELDS, PATCHES, make_config, make_inputs, make_model
@@ -169,12 +170,22 @@ def test_half_precision_stays_near_and_losses_are_wide(name, dtype):
     wide = model(**inputs)[MAIN_OUTPUT[name]]
     stored = dtype if "mixed" not in dtype else "float32"
     tensors = {key: array.astype(stored) for key, array in model.canonical_tensors().items()}
-    half = getattr(vit_tf, name).from_tensors(model.config, tensors, dtype=dtype)(**inputs)
+    labels = {"labels": np.array([0, 4])} if name == CLASSIFIER else {}
+    half = getattr(vit_tf, name).from_tensors(model.config, tensors, dtype=dtype)(**inputs, **labels)
     is_head = "mixed" in dtype and "For" in name
     assert half[MAIN_OUTPUT[name]].dtype.name == ("float32" if is_head else dtype.removeprefix("mixed_"))
     error = np.abs(tf.cast(half[MAIN_OUTPUT[name]], tf.float32) - wide).max()
     assert error < (0.05 if "bfloat16" in dtype else 0.006) * np.abs(wide).max()
     assert half.get("loss", tf.zeros(())).dtype == tf.float32
+    if labels:
+        oracle.check_cross_entropy(half.loss, tf.cast(half.logits, tf.float32), **labels)
+
+
+def test_attention_dropout_is_drawn_for_every_number(name):
+    model = make_model(name, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.5)
+    attentions = model(**make_inputs(name), output_attentions=True, training=True).attentions[0].numpy()
+    dropped = (attentions == 0).reshape(-1, *attentions.shape[2:])  # (batch * heads, tokens, tokens)
+    assert len(np.unique(dropped, axis=0)) == len(dropped)
 
 
 def test_dropout_is_on_in_training_only(name):

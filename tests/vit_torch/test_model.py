@@ -4,6 +4,7 @@ import inspect
 import logging
 
 import numpy as np
+import oracle
 import pytest
 import torch
 import torch.nn.functional as F
@@ -154,12 +155,30 @@ def test_gradient_checkpointing_changes_memory_not_gradients(name):
 def test_half_precision_stays_near_and_losses_are_wide(name, dtype):
     model, inputs = make_model(name), make_inputs(name)
     wide = model(**inputs)[MAIN_OUTPUT[name]]
-    half = model.to(dtype)(**inputs)
+    labels = {"labels": torch.tensor([0, 4])} if name == "ViTForImageClassification" else {}
+    half = model.to(dtype)(**inputs, **labels)
     assert half[MAIN_OUTPUT[name]].dtype == dtype
     scale = wide.abs().max().item()
     error = (half[MAIN_OUTPUT[name]].float() - wide).abs().max().item()
     assert error < {torch.bfloat16: 0.05, torch.float16: 0.006}[dtype] * scale
     assert half.get("loss", torch.zeros(())).dtype == torch.float32
+    if labels:
+        oracle.check_cross_entropy(half.loss.detach(), half.logits.float().detach(), **labels)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_softmax_is_computed_in_float32_or_wider(name, dtype, monkeypatch):
+    plain, seen = F.softmax, []
+    monkeypatch.setattr(F, "softmax", lambda scores, **how: seen.append(how["dtype"]) or plain(scores, **how))
+    make_model(name).to(dtype)(**make_inputs(name), output_attentions=True)
+    assert set(seen) == {torch.float32 if dtype == torch.bfloat16 else torch.float64}
+
+
+def test_attention_dropout_is_drawn_for_every_number(name):
+    model = make_model(name, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.5).train()
+    attentions = model(**make_inputs(name), output_attentions=True).attentions[0].detach().numpy()
+    dropped = (attentions == 0).reshape(-1, *attentions.shape[2:])  # (batch * heads, tokens, tokens)
+    assert len(np.unique(dropped, axis=0)) == len(dropped)
 
 
 def test_dropout_is_on_in_training_only(name):
@@ -357,6 +376,16 @@ def test_fresh_models_follow_the_table():
         elif row.init.kind == "constant":
             np.testing.assert_array_equal(values, np.float32(row.init.value), err_msg=key)
     assert [p.requires_grad for p in model.parameters()].count(False) == 2
+
+
+@pytest.mark.parametrize("deviation", [0.02, 1.5])
+def test_fresh_weights_are_cut_at_two(deviation):
+    torch.manual_seed(0)
+    model = vit_torch.ViTModel(make_config("ViTModel", hidden_size=192, initializer_range=deviation))
+    values = model.state_dict()["pooler.dense.weight"].numpy()
+    assert np.abs(values).max() < 2
+    np.testing.assert_allclose(values.std(), {0.02: 0.02, 1.5: 1.0229}[deviation], rtol=0.02)
+    assert (np.abs(values) > 1.9).mean() > 0.01 or deviation == 0.02
 
 
 def test_every_class_is_exported():

@@ -1,0 +1,599 @@
+"""The faults that `mutate.py` plants: mistakes that real ports of these models have made, in every backend's words."""
+
+from typing import NamedTuple
+
+
+class Edit(NamedTuple):
+    """A fault in one file.
+
+    Attributes:
+        file: that it goes into.
+        old: text that stands there exactly once.
+        new: what takes its place.
+        tests: arguments of pytest, where the fast set of the package is not meant to see it.
+    """
+
+    file: str
+    old: str
+    new: str
+    tests: str = ""
+
+
+FAULTS = {
+    "patches by columns": (
+        Edit(
+            "vit_torch/vit.py",
+            "self.projection(pixel_values).flatten(2)",
+            "self.projection(pixel_values).transpose(2, 3).flatten(2)",
+        ),
+        Edit(
+            "vit_tf/vit.py",
+            "patches = self.projection(ops.transpose(pixel_values, (0, 2, 3, 1)))  #",
+            "patches = ops.transpose(self.projection(ops.transpose(pixel_values, (0, 2, 3, 1))), (0, 2, 1, 3))  #",
+        ),
+        Edit(
+            "vit_flax/vit.py",
+            "patches = self.projection(pixel_values.transpose(0, 2, 3, 1))  #",
+            "patches = self.projection(pixel_values.transpose(0, 2, 3, 1)).swapaxes(1, 2)  #",
+        ),
+    ),
+    "class token behind the patches": (
+        Edit(
+            "vit_torch/vit.py",
+            "torch.cat((cls_token, embeddings), dim=1)  # (batch, tokens, hidden)",
+            "torch.cat((embeddings, cls_token), dim=1)",
+        ),
+        Edit(
+            "vit_tf/vit.py",
+            "ops.concatenate((cls_token, embeddings), axis=1)  # (batch, tokens, hidden)",
+            "ops.concatenate((embeddings, cls_token), axis=1)",
+        ),
+        Edit(
+            "vit_flax/vit.py",
+            "jnp.concatenate((cls_token, embeddings), axis=1)  # (batch, tokens, hidden)",
+            "jnp.concatenate((embeddings, cls_token), axis=1)",
+        ),
+    ),
+    "mask token where kept": (
+        Edit(
+            "vit_torch/vit.py",
+            "embeddings * (1 - masked) + self.mask_token * masked",
+            "embeddings * masked + self.mask_token * (1 - masked)",
+        ),
+        Edit(
+            "vit_tf/vit.py",
+            "embeddings * (1 - masked) + self.mask_token * masked",
+            "embeddings * masked + self.mask_token * (1 - masked)",
+        ),
+        Edit(
+            "vit_flax/vit.py",
+            "embeddings * (1 - masked) + self.mask_token * masked",
+            "embeddings * masked + self.mask_token * (1 - masked)",
+        ),
+    ),
+    "stale position row": (
+        Edit("vit_torch/vit.py", "grid = positions[0, 1:]", "grid = positions[0, :-1]"),
+        Edit("vit_tf/vit.py", "positions[0, 1:]", "positions[0, :-1]"),
+        Edit("vit_flax/vit.py", "positions[0, 1:]", "positions[0, :-1]"),
+    ),
+    "columns before rows in positions": (
+        Edit(
+            "vit_torch/vit.py",
+            '"ri,cj,ijh->rch", rows, columns, grid).flatten(0, 1)',
+            '"ri,cj,ijh->crh", rows, columns, grid).flatten(0, 1)',
+        ),
+        Edit("vit_tf/vit.py", '"ri,cj,ijh->rch", rows, columns, grid)', '"ri,cj,ijh->crh", rows, columns, grid)'),
+        Edit("vit_flax/vit.py", '"ri,cj,ijh->rch", rows, columns, grid)', '"ri,cj,ijh->crh", rows, columns, grid)'),
+    ),
+    "grid of positions taken for a square": (
+        Edit(
+            "vit_torch/vit.py",
+            "rows, columns = resize_matrices(old, new, positions)",
+            "old = (old[1], old[0])\n    rows, columns = resize_matrices(old, new, positions)",
+        ),
+        Edit(
+            "vit_tf/vit.py",
+            "rows, columns = resize_matrices(old, new, positions.dtype)",
+            "old = (old[1], old[0])\n    rows, columns = resize_matrices(old, new, positions.dtype)",
+        ),
+        Edit(
+            "vit_flax/vit.py",
+            "rows, columns = resize_matrices(old, new, positions.dtype)",
+            "old = (old[1], old[0])\n    rows, columns = resize_matrices(old, new, positions.dtype)",
+        ),
+    ),
+    "bicubic a = -0.5": (Edit("vit_core/positions.py", "a=-0.75, xp=xp", "a=-0.5, xp=xp"),),
+    "samples at corners, not at centres": (
+        Edit(
+            "vit_core/positions.py",
+            "(xp.arange(new, dtype=xp.float64) + 0.5) * (old / new if scale is None else scale) - 0.5",
+            "xp.arange(new, dtype=xp.float64) * (old / new if scale is None else scale)",
+        ),
+    ),
+    "taps past the border lost": (
+        Edit(
+            "vit_core/positions.py",
+            "place = xp.clip(first + tap, 0, old - 1)[:, None]",
+            "place = (first + tap)[:, None]",
+        ),
+    ),
+    "query and key swapped": (
+        Edit(
+            "vit_torch/vit.py",
+            'for name in ("query", "key", "value")\n        )  #',
+            'for name in ("key", "query", "value")\n        )  #',
+        ),
+        Edit(
+            "vit_tf/vit.py",
+            'for name in ("query", "key", "value")\n        )  #',
+            'for name in ("key", "query", "value")\n        )  #',
+        ),
+        Edit(
+            "vit_flax/vit.py",
+            'for name in ("query", "key", "value")\n        )  #',
+            'for name in ("key", "query", "value")\n        )  #',
+        ),
+    ),
+    "softmax scale forgotten": (
+        Edit("vit_torch/vit.py", "transpose(2, 3)) * self.head_dim**-0.5", "transpose(2, 3))"),
+        Edit("vit_tf/vit.py", "(0, 1, 3, 2))) * self.head_dim**-0.5", "(0, 1, 3, 2)))"),
+        Edit("vit_flax/vit.py", "key.swapaxes(2, 3)) * self.head_dim**-0.5", "key.swapaxes(2, 3))"),
+    ),
+    "kernel's scale wrong": (
+        Edit("vit_torch/vit.py", "scale=self.head_dim**-0.5", "scale=query[0].numel() ** -0.5"),
+        Edit("vit_tf/vit.py", "query = query * self.head_dim**-0.5", "query = query * 1.0"),
+        Edit(
+            "vit_flax/vit.py",
+            "scale = self.head_dim**-0.5",
+            "scale = self.hidden_size**-0.5",
+            "tests/vit_flax/test_parity.py -k kernel_of_jax",
+        ),
+    ),
+    "softmax in the dtype of the computation": (
+        Edit(
+            "vit_torch/vit.py",
+            "dtype=wide(scores.dtype)",
+            "dtype=scores.dtype",
+            "tests/vit_torch/test_model.py -k softmax",
+        ),
+        Edit(
+            "vit_tf/vit.py",
+            "ops.cast(scores, wide(scores.dtype))",
+            "scores",
+            "tests/vit_tf/test_training.py -k softmax",
+        ),
+        Edit(
+            "vit_flax/vit.py", "scores.astype(wide(scores.dtype))", "scores", "tests/vit_flax/test_model.py -k softmax"
+        ),
+    ),
+    "dropout of attention shared by images and heads": (
+        Edit(
+            "vit_torch/vit.py",
+            "F.dropout(probabilities, p=dropout_prob)",
+            "probabilities * F.dropout(torch.ones_like(probabilities[:1, :1]), p=dropout_prob)",
+            "tests/vit_torch/test_model.py -k attention_dropout",
+        ),
+        Edit(
+            "vit_tf/vit.py",
+            "self.dropout(ops.cast(probabilities, query.dtype))",
+            "ops.cast(probabilities, query.dtype) * self.dropout(ops.ones_like(query[:1, :1, :, :1]))",
+            "tests/vit_tf/test_model.py -k attention_dropout",
+        ),
+        Edit(
+            "vit_flax/layers.py",
+            "broadcast_dims=()",
+            "broadcast_dims=(0, 1)",
+            "tests/vit_flax/test_model.py -k attention_dropout",
+        ),
+    ),
+    "head mask before softmax": (
+        Edit(
+            "vit_torch/vit.py",
+            "probabilities = probabilities * head_mask[:, self.heads]",
+            "probabilities = (scores + head_mask[:, self.heads]).softmax(-1)",
+        ),
+        Edit(
+            "vit_tf/vit.py",
+            "probabilities = probabilities * ops.take(head_mask, self.heads, axis=1)",
+            "probabilities = ops.softmax(scores + ops.take(head_mask, self.heads, axis=1))",
+        ),
+        Edit(
+            "vit_flax/vit.py",
+            "probabilities = probabilities * head_mask[:, jnp.asarray(self.heads)]",
+            "probabilities = jax.nn.softmax(scores + head_mask[:, jnp.asarray(self.heads)])",
+        ),
+    ),
+    "no attentions from the kernel": (
+        Edit("vit_torch/vit.py", "head_mask is None and not output_attentions:", "head_mask is None:"),
+        Edit(
+            "vit_tf/vit.py",
+            "head_mask is None and not output_attentions and not drops:",
+            "head_mask is None and not drops:",
+        ),
+        Edit(
+            "vit_flax/vit.py",
+            "not (output_attentions or drops or is_double)",
+            "not (drops or is_double)",
+            "tests/vit_flax/test_model.py -k head_mask_silences",
+        ),
+    ),
+    "lost bias": (
+        Edit(
+            "vit_torch/vit.py",
+            'return self.output["dense"](context), probabilities',
+            'return F.linear(context, self.output["dense"].weight), probabilities',
+        ),
+        Edit(
+            "vit_tf/vit.py",
+            'return self.attention_output["dense"](context), probabilities',
+            'return ops.matmul(context, self.attention_output["dense"].kernel), probabilities',
+        ),
+        Edit(
+            "vit_flax/layers.py",
+            "        units,\n        use_bias=use_bias,",
+            "        units,\n        use_bias=False,",
+        ),
+    ),
+    "norms swapped": (
+        Edit(
+            "vit_torch/vit.py",
+            "self.layernorm_before(hidden_states), head_mask",
+            "self.layernorm_after(hidden_states), head_mask",
+        ),
+        Edit(
+            "vit_tf/vit.py",
+            "self.layernorm_before(hidden_states), head_mask",
+            "self.layernorm_after(hidden_states), head_mask",
+        ),
+        Edit(
+            "vit_flax/vit.py",
+            "self.layernorm_before(hidden_states), head_mask",
+            "self.layernorm_after(hidden_states), head_mask",
+        ),
+    ),
+    "default LayerNorm epsilon": (
+        Edit(
+            "vit_torch/vit.py",
+            "self.layernorm_after = nn.LayerNorm(hidden_size, eps=config.layer_norm_eps)",
+            "self.layernorm_after = nn.LayerNorm(hidden_size)",
+        ),
+        Edit(
+            "vit_tf/vit.py",
+            'self.layernorm_after = nn.layer_norm(hidden_size, config.layer_norm_eps, "',
+            'self.layernorm_after = nn.layer_norm(hidden_size, 1e-3, "',
+        ),
+        Edit("vit_flax/layers.py", "epsilon=config.layer_norm_eps", "epsilon=1e-3"),
+    ),
+    "variance in one pass": (
+        Edit(
+            "vit_flax/layers.py",
+            "use_fast_variance=False",
+            "use_fast_variance=True",
+            "tests/vit_flax/test_parity.py -k large_mean",
+        ),
+    ),
+    "post-norm residual": (
+        Edit(
+            "vit_torch/vit.py",
+            'self.intermediate["dense"](self.layernorm_after(hidden_states))',
+            'self.intermediate["dense"](hidden_states)',
+        ),
+        Edit(
+            "vit_tf/vit.py",
+            'self.intermediate["dense"](self.layernorm_after(hidden_states))',
+            'self.intermediate["dense"](hidden_states)',
+        ),
+        Edit(
+            "vit_flax/vit.py",
+            'self.intermediate["dense"](self.layernorm_after(hidden_states))',
+            'self.intermediate["dense"](hidden_states)',
+        ),
+    ),
+    "tanh GELU": (
+        Edit("vit_torch/activations.py", 'approximate="none"', 'approximate="tanh"'),
+        Edit("vit_tf/activations.py", "return 0.5 * x * (1 + ops.erf(x * math.sqrt(0.5)))", "return gelu_tanh(x)"),
+        Edit(
+            "vit_flax/activations.py", "return 0.5 * x * (1 + jax.lax.erf(x * math.sqrt(0.5)))", "return gelu_tanh(x)"
+        ),
+    ),
+    "wrong digit in the approximation of GELU": (
+        Edit("vit_torch/activations.py", "0.7978845608 * x * (1 + 0.044715 *", "0.7978845608 * x * (1 + 0.04471 *"),
+        Edit("vit_tf/activations.py", "0.7978845608 * x * (1 + 0.044715 *", "0.7978845608 * x * (1 + 0.04471 *"),
+        Edit("vit_flax/activations.py", "0.7978845608 * x * (1 + 0.044715 *", "0.7978845608 * x * (1 + 0.04471 *"),
+    ),
+    "hidden states in reverse": (
+        Edit(
+            "vit_torch/vit.py",
+            "            all_hidden_states.append(hidden_states)\n",
+            "            all_hidden_states.insert(0, hidden_states)\n",
+        ),
+        Edit(
+            "vit_tf/vit.py",
+            "            all_hidden_states.append(hidden_states)\n",
+            "            all_hidden_states.insert(0, hidden_states)\n",
+        ),
+        Edit(
+            "vit_flax/vit.py",
+            "            all_hidden_states.append(hidden_states)\n",
+            "            all_hidden_states.insert(0, hidden_states)\n",
+        ),
+    ),
+    "pooler on the last token": (
+        Edit("vit_torch/vit.py", "self.dense(hidden_states[:, 0])", "self.dense(hidden_states[:, -1])"),
+        Edit("vit_tf/vit.py", "self.dense(hidden_states[:, 0])", "self.dense(hidden_states[:, -1])"),
+        Edit("vit_flax/vit.py", "self.dense(hidden_states[:, 0])", "self.dense(hidden_states[:, -1])"),
+    ),
+    "classifier on the mean": (
+        Edit(
+            "vit_torch/vit.py",
+            "self.classifier(encoded.last_hidden_state[:, 0])",
+            "self.classifier(encoded.last_hidden_state.mean(1))",
+        ),
+        Edit(
+            "vit_tf/vit.py",
+            "features = encoded.last_hidden_state[:, 0]",
+            "features = ops.mean(encoded.last_hidden_state, axis=1)",
+        ),
+        Edit(
+            "vit_flax/vit.py",
+            "features = encoded.last_hidden_state[:, 0]",
+            "features = encoded.last_hidden_state.mean(axis=1)",
+        ),
+    ),
+    "ignored labels counted": (
+        Edit("vit_torch/vit.py", "losses.sum() / kept.sum()", "losses.mean()"),
+        Edit(
+            "vit_tf/layers.py", "ops.sum(losses) / ops.cast(ops.count_nonzero(kept), losses.dtype)", "ops.mean(losses)"
+        ),
+        Edit("vit_flax/layers.py", "losses.sum() / kept.sum().astype(logits.dtype)", "losses.mean()"),
+    ),
+    "label out of range counted as certain": (
+        Edit(
+            "vit_torch/vit.py",
+            "torch.where(kept, torch.nan, 0.0)",
+            "torch.where(kept, 0.0, 0.0)",
+            "tests/vit_torch/test_model.py -k out_of_range",
+        ),
+        Edit(
+            "vit_tf/layers.py",
+            'ops.where(kept, float("nan"), 0.0)',
+            "ops.where(kept, 0.0, 0.0)",
+            "tests/vit_tf/test_model.py -k out_of_range",
+        ),
+        Edit(
+            "vit_flax/layers.py",
+            "jnp.where(kept, jnp.nan, 0.0)",
+            "jnp.where(kept, 0.0, 0.0)",
+            "tests/vit_flax/test_model.py -k out_of_range",
+        ),
+    ),
+    "loss in the dtype of the computation": (
+        Edit(
+            "vit_torch/vit.py",
+            "logits = logits.to(wide(logits.dtype))",
+            "logits = logits.to(logits.dtype)",
+            "tests/vit_torch/test_model.py -k 'half_precision or losses'",
+        ),
+        Edit(
+            "vit_tf/vit.py",
+            "logits = ops.cast(logits, wide(logits.dtype))",
+            "logits = ops.cast(logits, logits.dtype)",
+            "tests/vit_tf/test_model.py -k 'half_precision or losses'",
+        ),
+        Edit(
+            "vit_flax/vit.py",
+            "logits = logits.astype(wide(logits.dtype))",
+            "logits = logits.astype(logits.dtype)",
+            "tests/vit_flax/test_model.py -k 'half_precision or losses'",
+        ),
+    ),
+    "channels after pixels in the head that paints": (
+        Edit(
+            "vit_tf/layers.py",
+            "(batch, rows, columns, channels, step, step))\n        pixels = ops.transpose(pixels, (0, 3, 1, 4, 2, 5))",
+            "(batch, rows, columns, step, step, channels))\n        pixels = ops.transpose(pixels, (0, 5, 1, 3, 2, 4))",
+        ),
+        Edit(
+            "vit_flax/layers.py",
+            "(batch, rows, columns, channels, step, step)\n    return pixels.transpose(0, 3, 1, 4, 2, 5)",
+            "(batch, rows, columns, step, step, channels)\n    return pixels.transpose(0, 5, 1, 3, 2, 4)",
+        ),
+    ),
+    "loss of masked image modelling over all pixels": (
+        Edit("vit_torch/vit.py", "(error * mask).sum() / (mask.sum() + 1e-5)", "error.sum() / (mask.sum() + 1e-5)"),
+        Edit(
+            "vit_tf/vit.py", "ops.sum(error * mask) / (ops.sum(mask) + 1e-5)", "ops.sum(error) / (ops.sum(mask) + 1e-5)"
+        ),
+        Edit("vit_flax/vit.py", "(error * mask).sum() / (mask.sum() + 1e-5)", "error.sum() / (mask.sum() + 1e-5)"),
+    ),
+    "off-by-one mask": (
+        Edit("vit_torch/vit_mae.py", "(ids_restore >= kept)", "(ids_restore > kept)"),
+        Edit("vit_tf/vit_mae.py", "ids_restore >= kept", "ids_restore > kept"),
+        Edit("vit_flax/vit_mae.py", "ids_restore >= kept", "ids_restore > kept"),
+    ),
+    "most noise kept": (
+        Edit(
+            "vit_torch/vit_mae.py",
+            "noise.float().argsort(dim=1, stable=True)",
+            "noise.float().argsort(dim=1, stable=True, descending=True)",
+        ),
+        Edit(
+            "vit_tf/vit_mae.py",
+            'tf.argsort(noise, axis=1, direction="ASCENDING"',
+            'tf.argsort(noise, axis=1, direction="DESCENDING"',
+        ),
+        Edit(
+            "vit_flax/vit_mae.py",
+            "jnp.argsort(noise, axis=1, stable=True, descending=False)",
+            "jnp.argsort(noise, axis=1, stable=True, descending=True)",
+        ),
+    ),
+    "noise compared in its own dtype": (
+        Edit("vit_torch/vit_mae.py", "noise.float().argsort(dim=1, stable=True)", "noise.argsort(dim=1, stable=True)"),
+        Edit("vit_tf/vit_mae.py", 'noise = ops.cast(noise, "float32")', "noise = ops.copy(noise)"),
+        Edit("vit_flax/vit_mae.py", "noise = noise.astype(jnp.float32)", "noise = noise.astype(noise.dtype)"),
+    ),
+    "kept patches rounded up": (
+        Edit(
+            "vit_core/masking.py",
+            "kept = int(patches * (1 - float(mask_ratio))) if",
+            "kept = -int(-patches * (1 - float(mask_ratio)) // 1) if",
+        ),
+    ),
+    "class token without its position": (
+        Edit("vit_torch/vit_mae.py", "(self.cls_token + positions[:, :1])", "self.cls_token"),
+        Edit(
+            "vit_tf/vit_mae.py",
+            "ops.cast(self.cls_token, self.compute_dtype) + positions[:, :1]",
+            "ops.cast(self.cls_token, self.compute_dtype)",
+        ),
+        Edit("vit_flax/vit_mae.py", "self.cls_token + positions[:, :1]", "self.cls_token"),
+    ),
+    "decoder not unshuffled": (
+        Edit("vit_torch/vit_mae.py", "take(shuffled, ids_restore)", "shuffled"),
+        Edit("vit_tf/vit_mae.py", "take(shuffled, ids_restore)", "shuffled"),
+        Edit("vit_flax/vit_mae.py", "take(shuffled, ids_restore)", "shuffled"),
+    ),
+    "positions of the decoder not resized": (
+        Edit(
+            "vit_torch/vit_mae.py",
+            "return resized_positions(table, (1, stored), (1, patches))",
+            "return table[:, [min(i, stored) for i in range(patches + 1)]]",
+        ),
+        Edit(
+            "vit_tf/vit_mae.py",
+            "return resized_positions(table, (1, table.shape[1] - 1), (1, patches))",
+            "return ops.take(table, [min(i, table.shape[1] - 1) for i in range(patches + 1)], axis=1)",
+        ),
+        Edit(
+            "vit_flax/vit_mae.py",
+            "return resized_positions(table, (1, table.shape[1] - 1), (1, patches))",
+            "return table[:, jnp.asarray([min(i, table.shape[1] - 1) for i in range(patches + 1)])]",
+        ),
+    ),
+    "decoder without its last norm": (
+        Edit("vit_torch/vit_mae.py", "self.decoder_norm(hidden_states)", "hidden_states"),
+        Edit("vit_tf/vit_mae.py", "self.decoder_norm(hidden_states)", "hidden_states"),
+        Edit("vit_flax/vit_mae.py", "self.decoder_norm(hidden_states)", "hidden_states"),
+    ),
+    "channels before pixels in a patch": (
+        Edit(
+            "vit_torch/vit_mae.py",
+            "patches.permute(0, 2, 4, 3, 5, 1).flatten(3)",
+            "patches.permute(0, 2, 4, 1, 3, 5).flatten(3)",
+        ),
+        Edit(
+            "vit_tf/vit_mae.py",
+            "ops.transpose(patches, (0, 2, 4, 3, 5, 1))",
+            "ops.transpose(patches, (0, 2, 4, 1, 3, 5))",
+        ),
+        Edit("vit_flax/vit_mae.py", ".transpose(0, 2, 4, 3, 5, 1)", ".transpose(0, 2, 4, 1, 3, 5)"),
+    ),
+    "biased variance": (
+        Edit("vit_torch/vit_mae.py", "correction=1", "correction=0"),
+        Edit("vit_tf/vit_mae.py", "/ (target.shape[-1] - 1)", "/ target.shape[-1]"),
+        Edit("vit_flax/vit_mae.py", "ddof=1", "ddof=0"),
+    ),
+    "loss over kept patches": (
+        Edit("vit_torch/vit_mae.py", "(error * mask).sum() / mask.sum()", "(error * (1 - mask)).sum() / mask.sum()"),
+        Edit(
+            "vit_tf/vit_mae.py", "ops.sum(error * mask) / ops.sum(mask)", "ops.sum(error * (1 - mask)) / ops.sum(mask)"
+        ),
+        Edit("vit_flax/vit_mae.py", "(error * mask).sum() / mask.sum()", "(error * (1 - mask)).sum() / mask.sum()"),
+    ),
+    "fresh weights cut at two deviations": (
+        Edit(
+            "vit_torch/pretrained.py",
+            "a=-2.0, b=2.0",
+            "a=-2 * value, b=2 * value",
+            "tests/vit_torch/test_model.py -k cut_at_two",
+        ),
+        Edit(
+            "vit_tf/pretrained.py",
+            "inside = math.erf(2 / (deviation * math.sqrt(2)))",
+            "inside = math.erf(2 / math.sqrt(2))",
+            "tests/vit_tf/test_model.py -k cut_at_two",
+        ),
+        Edit(
+            "vit_flax/layers.py",
+            "jax.random.truncated_normal(key, -2 / value, 2 / value, shape, dtype)",
+            "jax.random.truncated_normal(key, -2, 2, shape, dtype)",
+            "tests/vit_flax/test_model.py -k cut_at_two",
+        ),
+    ),
+    "fresh positions of the decoder zero": (
+        Edit(
+            "vit_core/parameters.py",
+            '_SINCOS = Initialiser("sincos")',
+            "_SINCOS = _ZEROS",
+            "tests/vit_core/test_parameters.py",
+        ),
+    ),
+    "fresh patch projection as any other": (
+        Edit(
+            "vit_core/parameters.py",
+            'return Initialiser("uniform", math.sqrt(6 / (config.hidden_size + pixels)))',
+            "return weights_of(config)",
+            "tests/vit_core/test_parameters.py",
+        ),
+    ),
+    "pixels divided by 256": (
+        Edit(
+            "vit_core/image_steps.py",
+            'number("rescale_factor", scale)',
+            'number("rescale_factor", scale) * 255 / 256',
+            "tests/vit_core/test_image_processing.py",
+        ),
+    ),
+    "mean and deviation swapped": (
+        Edit(
+            "vit_core/image_steps.py",
+            "return (picture - centre) / spread",
+            "return (picture - spread) / centre",
+            "tests/vit_core/test_image_processing.py",
+        ),
+    ),
+    "queries and keys swapped in timm's names": (
+        Edit("conversion/tables/timm.py", '_QKV = ("query", "key", "value")', '_QKV = ("key", "query", "value")'),
+    ),
+    "kernel axes swapped": (Edit("conversion/layouts.py", '"conv": (3, 2, 0, 1)', '"conv": (3, 2, 1, 0)'),),
+    "output projection not transposed": (
+        Edit(
+            "conversion/layouts.py",
+            'dict.fromkeys(("linear", "heads_in", "heads_out"), (1, 0))',
+            'dict.fromkeys(("linear", "heads_in"), (1, 0))',
+        ),
+    ),
+    "head_dim before heads": (
+        Edit(
+            "conversion/layouts.py",
+            "return array.reshape(len(array), -1)",
+            "return array.transpose(0, 2, 1).reshape(len(array), -1)",
+        ),
+    ),
+    "LayerScale by columns": (
+        Edit(
+            "conversion/folds.py",
+            ".reshape(-1, *[1] * (len(tensor.shape) - 1))",
+            ".reshape(*[1] * (len(tensor.shape) - 1), -1)[..., : tensor.shape[-1]]",
+        ),
+    ),
+    "BatchNorm's mean forgotten": (
+        Edit(
+            "conversion/folds.py",
+            "bias.read() - new_weight() @ mean.read().astype(np.float64)",
+            "bias.read().astype(np.float64)",
+        ),
+    ),
+    "first layer of Keras taken for the second": (Edit("conversion/naming.py", 'number or "0"', 'number or "1"'),),
+    "Google's GELU taken for the exact one": (
+        Edit("conversion/dialects.py", '"hidden_act": "gelu_pytorch_tanh"', '"hidden_act": "gelu"'),
+    ),
+    "class row of zeros behind the patches": (
+        Edit(
+            "conversion/folds.py",
+            "np.concatenate([np.zeros((shape[0], 1, shape[2]), table.dtype), table.read()], axis=1)",
+            "np.concatenate([table.read(), np.zeros((shape[0], 1, shape[2]), table.dtype)], axis=1)",
+        ),
+    ),
+}
