@@ -36,11 +36,12 @@ ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "parity.md"
 PACKAGES = ("vit_core", "vit_torch", "vit_tf", "vit_flax", "conversion", "vitriad", "tests")
 BACKENDS = ("vit_torch", "vit_tf", "vit_flax")
+SOME = "float64 and (test_outputs or test_gradients and square) or patchify or only_kept"
 FAST = {  # what a fault meets first: 25 seconds at most
     "vit_core": "tests/vit_torch/test_parity.py tests/vit_core/test_reference.py",
-    "vit_torch": "tests/vit_torch/test_parity.py",
-    "vit_tf": "tests/vit_tf/test_parity.py -k 'float64 and (test_outputs or test_gradients and square)'",
-    "vit_flax": "tests/vit_flax/test_parity.py -k 'float64 and (test_outputs or test_gradients and square)'",
+    "vit_torch": "tests/vit_torch/test_parity.py tests/vit_torch/test_model.py",
+    "vit_tf": f"tests/vit_tf/test_parity.py tests/vit_tf/test_model.py -k '{SOME}'",
+    "vit_flax": f"tests/vit_flax/test_parity.py tests/vit_flax/test_model.py -k '{SOME}'",
     "conversion": "tests/conversion/test_foreign.py",
 }
 OTHERS = {"+": "-", "-": "+", "*": "+", "/": "*", "//": "*", "<": ">=", "==": "!=", "+=": "-="}  # operators

@@ -282,8 +282,18 @@ def test_noise_is_drawn_anew_for_each_call_when_none_is_given(name):
     jax.jit(lambda images, key: model(images, mask_rng=key))(images, jax.random.key(3))
 
 
+def test_only_kept_patches_and_one_token_per_patch_are_gathered(monkeypatch):
+    vit_mae, lengths = vit_flax.vit_mae, []
+    take = vit_mae.take
+    monkeypatch.setattr(vit_mae, "take", lambda tokens, ids: lengths.append(tokens.shape[1]) or take(tokens, ids))
+    make_model("FlaxViTMAEForPreTraining")(**make_inputs("FlaxViTMAEForPreTraining"))
+    assert lengths == [PATCHES, PATCHES]  # those of the encoder, and those of the decoder
+
+
+SINGLE = {"problem_type": "single_label_classification"}
 LABELS = [
     ({}, np.array([1, -100]), "single_label_classification"),
+    ({"num_labels": 1, **SINGLE}, np.array([0, -100]), "single_label_classification"),
     ({}, np.array([1, 4], np.int32), "single_label_classification"),
     ({}, np.array([[0, 1, 0, 1, 1]] * 2), "multi_label_classification"),
     ({}, np.array([[0.0, 1, 0, 1, 1]] * 2), "multi_label_classification"),
@@ -306,7 +316,7 @@ def test_losses(fields, labels, problem):
         "regression": lambda: np.square(logits - labels.reshape(logits.shape)).mean(),
     }[problem]()
     assert output.loss.shape == ()
-    np.testing.assert_allclose(output.loss, expected, rtol=1e-6)
+    np.testing.assert_allclose(output.loss, expected, rtol=1e-6, atol=1e-12)
 
 
 @pytest.mark.parametrize(

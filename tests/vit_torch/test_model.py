@@ -272,8 +272,18 @@ def test_noise_comes_from_torch_when_none_is_given():
     assert not torch.equal(masks[0], masks[2])
 
 
+def test_only_kept_patches_and_one_token_per_patch_are_gathered(monkeypatch):
+    vit_mae, lengths = vit_torch.vit_mae, []
+    take = vit_mae.take
+    monkeypatch.setattr(vit_mae, "take", lambda tokens, ids: lengths.append(tokens.shape[1]) or take(tokens, ids))
+    make_model("ViTMAEForPreTraining")(**make_inputs("ViTMAEForPreTraining"))
+    assert lengths == [PATCHES, PATCHES]  # those of the encoder, and those of the decoder
+
+
+SINGLE = {"problem_type": "single_label_classification"}
 LABELS = [
     ({}, torch.tensor([1, -100]), "single_label_classification"),
+    ({"num_labels": 1, **SINGLE}, torch.tensor([0, -100]), "single_label_classification"),
     ({}, torch.tensor([1, 4], dtype=torch.int32), "single_label_classification"),
     ({}, torch.tensor([[0, 1, 0, 1, 1]] * 2), "multi_label_classification"),
     ({}, torch.tensor([[0.0, 1, 0, 1, 1]] * 2), "multi_label_classification"),
