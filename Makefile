@@ -78,14 +78,14 @@ test-isolated: $(VENV)/.dev
 	  .venv-isolated/bin/pytest -n 2 --dist worksteal $(PYTEST_ARGS) || exit 1; \
 	done
 
-# The oldest versions that pyproject.toml allows, under the newest tools of testing.
+# The oldest versions that pyproject.toml allows, under the newest of all else; so they warn about one another.
 test-oldest: $(SOURCES)
 	$(PYTHON) -m venv --clear .venv-oldest
 	.venv-oldest/bin/pip install -q --disable-pip-version-check "uv>=0.9"
 	.venv-oldest/bin/uv pip install -q --python .venv-oldest --resolution lowest-direct \
 	  $(if $(TORCH_INDEX_URL),--torch-backend cpu) -e '.[all]'
 	.venv-oldest/bin/uv pip install -q --python .venv-oldest --group test
-	.venv-oldest/bin/python -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
+	.venv-oldest/bin/python -m pytest -n 2 --dist worksteal -W ignore::DeprecationWarning $(PYTEST_ARGS)
 
 # The comparison of the frameworks: parity.html for people, parity.json, and the table of docs/parity.md.
 parity: $(VENV)/.run
