@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from importlib import import_module
+from itertools import takewhile
 
 import pytest
 from backends import INSTALLED
@@ -77,13 +78,14 @@ def cost(statement, before=""):
     return float(child(f"{before}\nimport time\nstart = {clock}\n{statement}\nprint({clock} - start)")[0])
 
 
-PACKAGES = [("", "vit_core", 5), *((f"{OWN[x]}, vit_core, conversion", BACKENDS[x].package, 3) for x in INSTALLED)]
+PACKAGES = [("", "vit_core"), *((f"{OWN[x]}, vit_core, conversion", BACKENDS[x].package) for x in INSTALLED)]
 
 
-@pytest.mark.parametrize(("before", "package", "tries"), PACKAGES)
-def test_importing_is_quick(before, package, tries):
-    seconds = min(cost(f"import {package}", before) for _ in range(tries))
-    assert seconds < SECONDS, f"{package} took {seconds:.3f} s at best"
+@pytest.mark.parametrize(("before", "package"), PACKAGES)
+def test_importing_is_quick(before, package):
+    costs = (cost(f"import {package}", before) for _ in range(10))  # a busy machine makes some of them dear
+    tried = [*takewhile(lambda seconds: seconds >= SECONDS, costs)]
+    assert len(tried) < 10, f"{package} took {min(tried):.3f} s at best"
 
 
 def test_the_clock_can_fail():

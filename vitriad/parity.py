@@ -299,7 +299,7 @@ def _print(found: Row) -> None:
         worst = max(rows, key=lambda row: row["error"] / (row["tolerance"] or 1.0))
         passed = all(row["passed"] for row in rows)
         table.append(
-            (*key, str(len(rows)), f"{worst['error']:.1e}", f"{worst['tolerance']:.0e}", "ok" if passed else "FAIL")
+            (*key, str(len(rows)), f"{worst['error']:.1e}", f"{worst['tolerance']:.1e}", "ok" if passed else "FAIL")
         )
     print_table(table)
     for row in found["rows"]:
