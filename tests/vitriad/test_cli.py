@@ -11,6 +11,8 @@ import signal
 import subprocess
 import sys
 import termios
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from importlib.metadata import version
 
 import pytest
@@ -172,18 +174,30 @@ def test_commands_are_these(capsys):
     assert cli.main.__module__ == "vitriad.cli"
 
 
+def read_terminal(leader):
+    """What is written to a terminal until its other end is closed."""
+    shown = b""
+    with suppress(OSError), open(leader, "rb", buffering=0) as terminal:
+        while piece := terminal.read(4096):
+            shown += piece
+    return shown
+
+
 def test_ctrl_c_while_working_ends_in_one_line(tmp_path):
     """At a real terminal, with the bar on it."""
     leader, follower = pty.openpty()
     termios.tcsetwinsize(follower, (24, 80))
     command = [sys.executable, "-m", "vitriad", "classify", "--json", *(FILES * 500)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=follower, start_new_session=True) as process:
+    with (
+        ThreadPoolExecutor(1) as pool,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=follower, start_new_session=True) as process,
+    ):
         os.close(follower)
+        reading = pool.submit(read_terminal, leader)  # all the while: a terminal that nobody reads blocks
         first = json.loads(process.stdout.readline())
         os.killpg(process.pid, signal.SIGINT)
         rest = process.stdout.read().decode().splitlines()
-    shown = os.read(leader, 100_000).decode()
-    os.close(leader)
+    shown = reading.result().decode()
     assert (process.returncode, shown.endswith("vitriad: stopped\r\n")) == (130, True)
     assert ("Traceback" in shown, "/10000 [" in shown) == (False, True)
     assert [first["path"], *(json.loads(line)["path"] for line in rest)] == (FILES * 500)[: len(rest) + 1]
@@ -194,13 +208,7 @@ def test_a_terminal_that_wants_no_colour_gets_none(words):
     leader, follower = pty.openpty()
     command = [sys.executable, "-m", "vitriad", *words]
     environment = {**os.environ, "NO_COLOR": "1", "TERM": "xterm-256color"}
-    shown = b""
     with subprocess.Popen(command, stdout=follower, stderr=follower, env=environment):
         os.close(follower)
-        while True:
-            try:
-                shown += os.read(leader, 4096)
-            except OSError:  # the other end is closed
-                break
-    os.close(leader)
+        shown = read_terminal(leader)
     assert (b"\x1b[" in shown, len(shown) > 100) == (False, True)
