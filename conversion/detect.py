@@ -347,7 +347,10 @@ def _source(
     if not names:
         raise CheckpointError(f"{where}: not a ViT or ViTMAE that is known here: tensors {listed([*weights], 3)}.")
     arrays = {name: _canonical(where, tensors, name, cell, dialect.convention) for name, cell in names.items()}
-    notes = [f"left out, {reason}: {listed([n for n in left if left[n] == reason], 3)}" for reason in {*left.values()}]
+    notes = [
+        f"left out, {reason}: {listed([n for n in left if left[n] == reason], 3)}"
+        for reason in dict.fromkeys(left.values())
+    ]
     notes += [
         f"weights: {file.metadata['weights']!r} of {file.path.name}"
         for file in weights.files

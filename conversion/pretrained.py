@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -197,7 +197,7 @@ def plan(
     """What `load` does, before any data is read: the opened checkpoint, its configuration, the class, its tensors."""
     given = {"config": config, **options}
     if wrong := sorted(options.keys() & ({*_FITTING, *_OWN, *_ASSERTIONS, *_REFUSED} - {"allow_nonfinite"})):
-        raise InputError(f"conversion.load: no option {wrong[0]!r}.")
+        raise InputError(f"conversion.load: no option {', '.join(map(repr, wrong))}.")
     source = open_source(src, **{name: value for name, value in given.items() if name in _OPENING})
     model = None if cls is None else canonical_class(cls)
     data = _config_data(source, model, given)
@@ -266,15 +266,15 @@ def _checked(model: str, kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """The keywords that were given, None meaning not given; those that mean nothing here are refused."""
     known = {*_OPENING, *_FITTING, *_OWN, *_ASSERTIONS, *_REFUSED, *_MODEL_OPTIONS.get(model, {})}
     given = {name: value for name, value in kwargs.items() if value is not None or name not in known}
-    for name in given.keys() & _REFUSED.keys():
-        raise InputError(f"{model}.from_pretrained: delete {name}=: {_REFUSED[name]}.")
     if given.get("trust_remote_code"):
         raise UnsafeFileError(f"{model}.from_pretrained: delete trust_remote_code=: code of a checkpoint is never run.")
+    refused = [f"delete {name}=: {_REFUSED[name]}" for name in given if name in _REFUSED]
     if given.get("use_safetensors") is False:
-        raise InputError(
-            f"{model}.from_pretrained: delete use_safetensors=False: safetensors come first where there are any.\n"
-            "Name another weight file to load that."
+        refused.append(
+            "delete use_safetensors=False: safetensors come first where there are any; name another file to load that"
         )
+    if refused:
+        raise InputError(f"{model}.from_pretrained: {'; '.join(refused)}.")
     if (kernel := given.get("position_kernel", "hf")) not in KERNELS:
         raise InputError(f"position_kernel: expected one of {', '.join(KERNELS)}, got {kernel!r}.")
     return given
@@ -308,19 +308,24 @@ def _config_data(source: Source, model: str | None, given: Mapping[str, Any]) ->
 
 def _config(source: Source, model: str, given: Mapping[str, Any], stored: Mapping[str, Any]) -> Any:
     """The configuration of the class: stored keys, overridden by every keyword that nobody else takes."""
-    taken = {*_OPENING, *_FITTING, *_OWN, *_ASSERTIONS, *_MODEL_OPTIONS.get(model, {})}
+    taken = (*_OPENING, *_FITTING, *_OWN, *_ASSERTIONS, *_MODEL_OPTIONS.get(model, {}))
     overrides = {name: value for name, value in given.items() if name not in taken}
     origin = {"name_or_path": source.where, "hub_commit": source.commit}
     data = {**stored, **origin}
     made: Any = MODEL_CLASSES[model].from_dict(data, return_unused_kwargs=True, **overrides)
     config, unknown = made
-    for name in unknown:
-        near = get_close_matches(name, [*taken, *vars(config), "num_labels"], n=1)
+    if unknown:
+        known = [*taken, *vars(config), "num_labels"]
         raise InputError(
-            f"{model}.from_pretrained: no keyword {name!r}{f'; did you mean {near[0]!r}?' if near else ''}\n"
+            f"{model}.from_pretrained: {'; '.join(_unknown(name, known) for name in unknown)}\n"
             "Expected an option of loading or a field of the configuration."
         )
     return config
+
+
+def _unknown(name: str, known: Sequence[str]) -> str:
+    near = get_close_matches(name, known, n=1)
+    return f"no keyword {name!r}" + (f"; did you mean {near[0]!r}?" if near else "")
 
 
 def _dtype(source: Source, config: PretrainedConfig, given: Mapping[str, Any]) -> str:

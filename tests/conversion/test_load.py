@@ -236,6 +236,18 @@ def test_keywords_that_mean_nothing_here_say_what_to_do(saved, name):
     assert conversion.load_pretrained(folder, "ViTModel", {name: None}).missing == []
 
 
+def test_all_keywords_that_are_refused_are_named_at_once(saved):
+    folder, _ = saved("ViTModel")
+    given = {"proxies": {}, "device_map": "auto", "use_safetensors": False, "weights_only": True}
+    message = refusal(folder, error=InputError, **given)
+    found = [message.find(f"delete {name}=") for name in ("proxies", "device_map", "weights_only", "use_safetensors")]
+    assert min(found) > 0 and found == sorted(found)
+    unknown = refusal(folder, error=InputError, foo=1, hidden_sise=2, bar=3)
+    assert "no keyword 'foo'; no keyword 'hidden_sise'; did you mean 'hidden_size'?; no keyword 'bar'\n" in unknown
+    with pytest.raises(InputError, match=r"no option 'device_map', 'proxies', 'strict'\.$"):
+        conversion.load(folder, strict=True, proxies=1, device_map=2)
+
+
 def test_keywords_that_ports_carry(saved):
     folder, _ = saved("ViTModel")
     for name in ("from_pt", "from_tf", "from_flax", "trust_remote_code"):
