@@ -18,7 +18,7 @@ from conversion.configs import infer, is_of_transformers, stored_grid
 from conversion.detect import Source, open_source
 from conversion.engine import Fitted, Grid, Stored, Wanted, fit
 from conversion.files import CONTAINERS
-from conversion.folds import check_allowed, with_class_row
+from conversion.folds import LOSSY, check_allowed, with_class_row
 from conversion.naming import listed
 from vit_core.checkpoint import save_folder
 from vit_core.config import CONFIG_NAME, PretrainedConfig, patch_grid, read_config
@@ -39,6 +39,7 @@ _FITTING = ("strict", "ignore_mismatched_sizes", "position_kernel", "allow_nonfi
 _OWN = ("config", "dtype", "torch_dtype", "use_safetensors", "trust_remote_code")
 _ASSERTIONS = {"from_pt": "hf", "from_tf": "hf_tf", "from_flax": "hf_flax"}  # keyword -> the dialect it asserts
 _MODEL_OPTIONS: dict[str, dict[str, bool]] = {"ViTModel": {"add_pooling_layer": True, "use_mask_token": False}}
+_PARTS = {"add_pooling_layer": "pooler.dense.weight", "use_mask_token": "embeddings.mask_token"}  # which they are about
 
 # Keywords of transformers that mean nothing here -> what to do, or why nothing needs to be done.
 _REFUSED = {
@@ -177,8 +178,9 @@ def load(
         src: folder, "owner/name" on the hub, or a weight file of any dialect.
         cls: class to read it for; None for the one whose weights it holds.
         config: configuration object or path, in place of the checkpoint's.
-        **options: variant, weights, allow, mmap, verify, limits, allow_nonfinite, add_pooling_layer, use_mask_token and
-            hub options, as for `load_pretrained`; and fields of the configuration.
+        **options: variant, weights, allow, mmap, verify, limits, allow_nonfinite and hub options, as for
+            `load_pretrained`; add_pooling_layer, use_mask_token, unless given as the file has these parts; and fields
+            of the configuration.
 
     Returns:
         its configuration, canonical name -> array, and a report that names the class.
@@ -201,16 +203,16 @@ def plan(
     source = open_source(src, **{name: value for name, value in given.items() if name in _OPENING})
     model = None if cls is None else canonical_class(cls)
     data = _config_data(source, model, given)
-    stored, stored_options = _stored_class(data, source)
-    model = model or stored
-    model_options = {
-        name: given.get(name, stored_options.get(name, default))
-        for name, default in _MODEL_OPTIONS.get(model, {}).items()
-    }
+    model = model or _stored_class(data, source)
+    parts = {name.removeprefix(BASE_PREFIX) for name in source.arrays}
+    model_options = {name: given.get(name, _PARTS[name] in parts) for name in _MODEL_OPTIONS.get(model, {})}
     found = _config(source, model, given, data)
     fitted = _fit(source, found, model, model_options, given, allow_nonfinite=given.get("allow_nonfinite", False))
     if fitted.missing:
-        raise CheckpointError(f"{src}: as {model}, it lacks {listed(fitted.missing)}.")
+        raise CheckpointError(
+            f"{src}: as {model}, it lacks {listed(fitted.missing)}.\n"
+            "Read it for a class that has no such part: cls= (--class)."
+        )
     return source, found, model, fitted
 
 
@@ -347,19 +349,14 @@ def _dtype(source: Source, config: PretrainedConfig, given: Mapping[str, Any]) -
 # --- weights ---------------------------------------------------------------------------------------------------------
 
 
-def _stored_class(data: Mapping[str, Any], source: Source) -> tuple[str, dict[str, bool]]:
-    """The class whose parameters a file holds, and its options."""
+def _stored_class(data: Mapping[str, Any], source: Source) -> str:
+    """The class whose parameters a file holds."""
     names = {name.removeprefix(BASE_PREFIX) for name in source.arrays}
     if data.get("model_type") == "vit_mae":
-        return "ViTMAEForPreTraining" if any(name.startswith("decoder.") for name in names) else "ViTMAEModel", {}
+        return "ViTMAEForPreTraining" if any(name.startswith("decoder.") for name in names) else "ViTMAEModel"
     if "classifier.weight" in names and not _has_representation(source):
-        return "ViTForImageClassification", {}
-    if "decoder.0.weight" in names:
-        return "ViTForMaskedImageModeling", {}
-    return "ViTModel", {
-        "add_pooling_layer": "pooler.dense.weight" in names,
-        "use_mask_token": "embeddings.mask_token" in names,
-    }
+        return "ViTForImageClassification"
+    return "ViTForMaskedImageModeling" if "decoder.0.weight" in names else "ViTModel"
 
 
 def _has_representation(source: Source) -> bool:
@@ -411,6 +408,8 @@ def report_of(source: Source, config: PretrainedConfig, model: str, fitted: Fitt
     renamed = [f"{stored} for {name}" for name, stored in source.names.items() if stored != name]
     if renamed and source.dialect.name == "hf":
         notes.append(f"{len(renamed)} names spelled otherwise, such as {renamed[0]}")
+    if model == "ViTForImageClassification" and _has_representation(source):
+        notes.append(f"left out, as allowed: {LOSSY['pre_logits']}")
     said = source.config if source.config is not None and is_of_transformers(source.config) else {}
     found = said.get("model_type", config.model_type)
     if found != config.model_type:

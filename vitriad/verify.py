@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from conversion.pretrained import plan
+from conversion.folds import LOSSY
+from conversion.pretrained import plan, report_of
 from vit_core.config import pair, patch_grid
 from vit_core.errors import InputError
 from vit_core.masking import noise
@@ -18,19 +19,33 @@ from vitriad.auto import model_class
 from vitriad.cli import print_table, reading_options
 from vitriad.models import find
 
+Array = np.ndarray[Any, np.dtype[Any]]
+
 _SEED = 0
+# What says how the same weights are computed with; a conversion may change these if it is allowed to.
+_NUMERICS = ("hidden_act", "layer_norm_eps", "pooler_act", "norm_pix_loss")
+_SIZES = ("image_size", "num_channels")  # both models have to take the same image
+_SIZES_OF = {"ViTForImageClassification": ("num_labels",), "ViTMAEModel": ("patch_size",)}
+_SIZES_OF["ViTMAEForPreTraining"] = _SIZES_OF["ViTMAEModel"]
+_LEFT_OUT = "left out, as allowed: "
+_POOLER = "pooler.dense.weight"
 
 
 def run(arguments: Namespace) -> int:
-    """Prints the largest difference of every output; 1 if one is above the tolerance."""
-    rows = compare(arguments.source, arguments.target, arguments.backend, arguments.image, **reading_options(arguments))
+    """Prints the largest difference of every output, and what explains it; 1 if one is above the tolerance."""
+    found = compare(
+        arguments.source, arguments.target, arguments.backend, arguments.image, **reading_options(arguments)
+    )
+    rows = found["outputs"]
     worst = max(row["difference"] / row["scale"] for row in rows)
     is_same = bool(worst <= arguments.tolerance)  # no NaN is
     if arguments.json:
-        print(json.dumps({"same": is_same, "tolerance": arguments.tolerance, "outputs": rows}))
+        print(json.dumps({"same": is_same, "tolerance": arguments.tolerance, **found}))
     else:
         heads = [("output", "largest difference", "largest value")]
         print_table(heads + [(row["output"], f"{row['difference']:.2e}", f"{row['scale']:.3g}") for row in rows])
+        for note in found["notes"]:
+            print(f"note: {note}")
     if not is_same:
         print(
             f"vitriad: not the same: {worst:.2e} of the largest value, above {arguments.tolerance:g}", file=sys.stderr
@@ -38,9 +53,7 @@ def run(arguments: Namespace) -> int:
     return 0 if is_same else 1
 
 
-def compare(
-    src: str, dst: str, backend: str = "auto", image: str | None = None, **options: Any
-) -> list[dict[str, Any]]:
+def compare(src: str, dst: str, backend: str = "auto", image: str | None = None, **options: Any) -> dict[str, Any]:
     """Every output of two checkpoints for the same image, read for the class that the first one holds.
 
     Args:
@@ -50,31 +63,101 @@ def compare(
         **options: as for `conversion.load`.
 
     Returns:
-        for every output its name, the largest difference, and the largest value (at least 1e-6) of the first.
+        outputs: for every one its name, the largest difference, and the largest value (at least 1e-6) of the first;
+            where the two compute with other constants, also how much of the difference these alone make ("expected"),
+            and what is left without them ("rest").
+        notes: what explains a difference, a line each: other constants, and what was left out because it was allowed.
 
     Raises:
         InputError: the two are of different sizes.
+        CheckpointError: one of them lacks weights that the class has: what would stand there is drawn at random.
     """
-    _, config, name, fitted = plan(find(src), **options)
-    options = {key: value for key, value in options.items() if key != "cls"}
-    whole = {"add_pooling_layer": "pooler.dense.weight" in fitted.tensors} if name == "ViTModel" else {}
+    _, config, name, _ = first = plan(find(src), **options)
+    second = plan(find(dst), **{**options, "cls": name})
+    other = second[1]
+    _check_sizes(name, src, config, dst, other)
+    reading = {key: value for key, value in options.items() if key != "cls"}
+    if name == "ViTModel":
+        reading = {"add_pooling_layer": _has_pooler(src, first, dst, second, options.get("cls") is not None), **reading}
     cls = model_class(name, backend)
-    models = [cls.from_pretrained(find(path), **whole, **options) for path in (src, dst)]
-    if (other := models[1].config.image_size) != models[0].config.image_size:
-        raise InputError(f"verify: images of {models[0].config.image_size} in one and of {other} in the other.")
-    inputs = {"pixel_values": _pixels(config, src, image)}
+    inputs = {"pixel_values": _pixels(config, image)}
     if config.model_type == "vit_mae":
         inputs["noise"] = noise(_SEED, 1, int(np.prod(patch_grid(config))))
-    first, second = (model(**inputs) for model in models)
-    rows = []
-    for key in first:
-        one, two = (np.asarray(to_numpy(output[key]), np.float64) for output in (first, second))
-        scale = max(float(np.abs(one).max()), 1e-6)
-        rows.append({"output": key, "difference": float(np.abs(one - two).max()), "scale": scale})
-    return rows
+
+    def outputs(path: str, **fields: Any) -> dict[str, Array]:
+        output = cls.from_pretrained(find(path), **{**reading, **fields})(**inputs)
+        return {key: np.asarray(to_numpy(output[key]), np.float64) for key in output}
+
+    changed = {field: getattr(other, field) for field in _numerics(config, other)}
+    one, two = outputs(src), outputs(dst)
+    between = outputs(src, **changed) if changed else None
+    rows = [_row(key, one, two, between, src, dst) for key in one]
+    notes = [_numerics_note(config, changed, src, dst, rows)] if changed else []
+    for path, planned in ((src, first), (dst, second)):
+        left = [note for note in report_of(*planned).notes if note.startswith(_LEFT_OUT)]
+        notes += [
+            f"{path}: {note}; its own program computes with it, and how far that is cannot be told" for note in left
+        ]
+    return {"outputs": rows, "notes": notes}
 
 
-def _pixels(config: Any, src: str, image: str | None) -> Any:
+def _has_pooler(src: str, first: Any, dst: str, second: Any, is_asked_for: bool) -> bool:
+    """Whether to compare poolers: where both have one. Asked for a ViTModel, what one of them lacks is left out."""
+    has, other_has = (_POOLER in fitted.tensors for *_, fitted in (first, second))
+    if not has or other_has or is_asked_for:
+        return has and other_has
+    if any(name.startswith("classifier.") for name in first[0].arrays):
+        raise InputError(
+            f"verify: {src}: {LOSSY['pre_logits']}; {dst} was written without it (--allow pre_logits).\n"
+            "Their logits differ. --class ViTModel compares what is below; --class ViTForImageClassification "
+            "--allow pre_logits reads both without the layer."
+        )
+    raise InputError(f"verify: {src} has a pooler and {dst} has none.\n--class ViTModel compares them without it.")
+
+
+def _check_sizes(name: str, src: str, config: Any, dst: str, other: Any) -> None:
+    for field in (*_SIZES, *_SIZES_OF.get(name, ())):
+        one, two = (getattr(each, field) for each in (config, other))
+        if one != two:
+            advice = "\n--class ViTModel compares them without their heads." if field == "num_labels" else ""
+            raise InputError(f"verify: {field} {one} in {src} and {two} in {dst}: nothing to compare.{advice}")
+
+
+def _numerics(config: Any, other: Any) -> list[str]:
+    """The fields by which two configurations compute differently from the same weights."""
+    return [field for field in _NUMERICS if getattr(config, field, None) != getattr(other, field, None)]
+
+
+def _row(
+    key: str, first: dict[str, Array], second: dict[str, Array], between: dict[str, Array] | None, src: str, dst: str
+) -> dict[str, Any]:
+    one, two = first[key], second[key]
+    if one.shape != two.shape:
+        raise InputError(f"verify: {key}: {one.shape} of {src} and {two.shape} of {dst}: nothing to compare.")
+    row = {"output": key, "difference": _largest(one - two), "scale": max(_largest(one), 1e-6)}
+    if between is not None:
+        row |= {"expected": _largest(one - between[key]), "rest": _largest(between[key] - two)}
+    return row
+
+
+def _largest(array: Array) -> float:
+    return float(np.abs(array).max())
+
+
+def _numerics_note(config: Any, changed: dict[str, Any], src: str, dst: str, rows: list[dict[str, Any]]) -> str:
+    """What the other constants are, and how far apart they alone put the outputs."""
+    said = ", ".join(
+        f"{field} {getattr(config, field)!r} in {src} and {changed[field]!r} in {dst}" for field in changed
+    )
+    worst = max(rows, key=lambda row: row["expected"] / row["scale"])
+    expected, rest = (worst[key] / worst["scale"] for key in ("expected", "rest"))
+    return (
+        f"{said}: with the weights of {src} that alone makes {expected:.2e} of the largest value of {worst['output']}; "
+        f"with the same constants {rest:.2e} are left"
+    )
+
+
+def _pixels(config: Any, image: str | None) -> Any:
     """(1, channels, height, width), float32."""
     if image is None:
         shape = (1, config.num_channels, *pair(config.image_size))
