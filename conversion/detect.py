@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from fnmatch import fnmatchcase
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from conversion.dialects import DIALECTS, Dialect
-from conversion.files import CONTAINERS, SUFFIXES, open_any
+from conversion.files import CONTAINERS, open_any
 from conversion.folds import LOSSY, folded, mapped, unstacked, with_prefix
 from conversion.layouts import to_canonical
 from conversion.naming import HEADS, Names, canonical_names, explained, listed, template, unwrapped
@@ -22,14 +21,12 @@ from conversion.tables.rows import Part
 from vit_core.atomic_folder import finds_folder, is_decided
 from vit_core.checkpoint import (
     MANIFEST_NAME,
-    SUFFIX,
     LazyArray,
     Weights,
     open_shards,
     open_weights,
     read_index,
     verified,
-    weight_names,
 )
 from vit_core.config import CONFIG_NAME
 from vit_core.errors import CheckpointError, ConfigError, InputError, MissingFileError, VitError
@@ -37,27 +34,17 @@ from vit_core.hub import Repository, commit_of, local_folder
 from vit_core.jsonfile import read_json
 from vit_core.limits import LIMITS, Limits
 from vit_core.parameters import BASE_PREFIX, MODEL_CLASSES, Kind, parameter_table
+from vit_core.weight_files import KERAS_HUB, SUFFIX, SUFFIXES, taken, weight_names
 
-# Stem and suffix of the weights that transformers writes beside safetensors -> a name in an index as it is in the file.
-_OTHERS: dict[tuple[str, str], Callable[[str], str]] = {
-    ("pytorch_model", ".bin"): str,
-    ("tf_model", ".h5"): lambda name: name.partition("/")[2],
-    ("flax_model", ".msgpack"): lambda name: name.replace("/", "."),
+# Suffix of a family's files -> a name in an index of them as it is in the file.
+_RENAMED: dict[str, Callable[[str], str]] = {
+    SUFFIX: str,
+    ".bin": str,
+    ".h5": lambda name: name.partition("/")[2],
+    ".msgpack": lambda name: name.replace("/", "."),
 }
-_KERAS_HUB = ("model.weights.h5", "task.weights.h5")
 # What safetensors files say of themselves -> the dialect that it stands for; None where names alone decide.
 _FORMATS = {"tf": "hf_tf", "flax": "hf_flax", **dict.fromkeys(("pt", "mlx", *CONTAINERS))}
-# What trainers put beside weights, in the same containers.
-_STATES = (
-    "training_args.bin",
-    *(f"{name}.{end}" for name in ("optimizer", "scheduler", "scaler") for end in ("pt", "bin")),
-)
-_VARIANTS = (
-    "model.*.safetensors",
-    "model-*",
-    "pytorch_model.*.bin",
-    "*_model-*",
-)  # taken when asked for, see `variant`
 _SIDECARS = (CONFIG_NAME, "task.json")  # what says more than the tensors
 _ATTEMPTS = 100
 _SAMPLE = 2000  # names that settle a dialect
@@ -156,26 +143,23 @@ def _fetched(repository: Repository, variant: str | None, limits: Limits) -> Pat
         repository.fetch(file)
     for file in (single, index):
         if found := repository.fetch(file):
-            return _with_shards(repository, found, index, SUFFIX, limits)
+            return _with_shards(repository, found, SUFFIX, limits)
     names = {*repository.names()}  # no safetensors there: what else is
-    for (stem, suffix), _ in _OTHERS.items():
-        single_other, index_other = _names(stem, suffix, variant)
-        for file in (single_other, index_other):
-            if file in names and (found := repository.fetch(file)):
-                return _with_shards(repository, found, index_other, suffix, limits)
-    wanted = {*_KERAS_HUB, *_SIDECARS} if _KERAS_HUB[0] in names else {*_candidates(names)}
-    if len(wanted) > 1 and _KERAS_HUB[0] not in names:
+    chosen, suffix = taken(names, variant)
+    if suffix and (found := repository.fetch(chosen[0])):
+        return _with_shards(repository, found, suffix, limits)
+    if not suffix and len(chosen) > 1 and chosen[0] not in KERAS_HUB:
         raise CheckpointError(
-            f"{repository.name}: several weight files: {listed(sorted(wanted))}.\nLoad one of them from a folder."
+            f"{repository.name}: several weight files: {listed(chosen)}.\nLoad one of them from a folder."
         )
-    fetched = [found for file in sorted(wanted & names) if (found := repository.fetch(file))]
-    if not fetched:
+    fetched = [path for file in (*chosen, *_SIDECARS) if file in names and (path := repository.fetch(file))]
+    if not chosen or not fetched:
         repository.fail(single, index)
     return fetched[0].parent
 
 
-def _with_shards(repository: Repository, found: Path, index: str, suffix: str, limits: Limits) -> Path:
-    if found.name == index:
+def _with_shards(repository: Repository, found: Path, suffix: str, limits: Limits) -> Path:
+    if found.name.endswith(".json"):
         for shard in sorted(read_index(found, limits, suffix)):
             repository.fetch(shard)
     return found.parent
@@ -261,12 +245,6 @@ def _archived_config(weights: Weights) -> dict[str, Any] | None:
 # --- files -----------------------------------------------------------------------------------------------------------
 
 
-def _names(stem: str, suffix: str, variant: str | None) -> tuple[str, str]:
-    """The names of a single file and of an index, as transformers has them."""
-    infix = f".{variant}" if variant else ""
-    return f"{stem}{infix}{suffix}", f"{stem}{suffix}.index{infix}.json"
-
-
 def _open_file(path: Path, weights: str | None, checking: dict[str, Any]) -> Weights:
     path = Path(os.path.realpath(path))  # the user named this very link
     file = open_any(path, weights=weights, mmap=checking["mmap"], limits=checking["limits"])
@@ -274,24 +252,21 @@ def _open_file(path: Path, weights: str | None, checking: dict[str, Any]) -> Wei
 
 
 def _open_folder(path: Path, variant: str | None, weights: str | None, checking: dict[str, Any]) -> Weights:
-    """The weights of a folder: safetensors first, then what else there is."""
-    safetensors = weight_names(variant)[:2]
-    if any(os.path.lexists(path / name) for name in safetensors):
+    """The weights of a folder, as `vit_core.weight_files` says."""
+    names = {*os.listdir(path)}
+    chosen, suffix = taken(names, variant)
+    if suffix == SUFFIX:
         if weights is not None:
             raise InputError(f"{path}: weights={weights!r}: safetensors files hold one set of weights. Delete it.")
         return open_weights(path, variant=variant, **checking)
     opener = partial(open_any, weights=weights)
     opening = {"mmap": checking["mmap"], "limits": checking["limits"]}
-    for (stem, suffix), renamed in _OTHERS.items():
-        single, index = (path / name for name in _names(stem, suffix, variant))
-        if os.path.lexists(single):
-            return verified([opener(single, **opening)], {}, **_without(checking, "mmap"))
-        if os.path.lexists(index):
-            files, extra = open_shards(index, opener=opener, suffix=suffix, renamed=renamed, **opening)
-            return verified(files, extra, **_without(checking, "mmap"))
-    names = {*os.listdir(path)}
-    chosen = [name for name in _KERAS_HUB if name in names] if _KERAS_HUB[0] in names else []
-    chosen = chosen or [_only(str(path), names, *safetensors)]
+    if suffix and chosen[0].endswith(".json"):
+        renamed = _RENAMED[suffix]
+        files, extra = open_shards(path / chosen[0], opener=opener, suffix=suffix, renamed=renamed, **opening)
+        return verified(files, extra, **_without(checking, "mmap"))
+    if not suffix:
+        _check_choice(str(path), names, chosen, variant)
     return verified([opener(path / name, **opening) for name in chosen], {}, **_without(checking, "mmap"))
 
 
@@ -299,26 +274,30 @@ def _without(options: dict[str, Any], name: str) -> dict[str, Any]:
     return {key: value for key, value in options.items() if key != name}
 
 
-def _only(where: str, names: Iterable[str], single: str, index: str) -> str:
-    """The one weight file among names."""
-    names = [*names]
-    found = _candidates(names)
-    if not found and any("~" in name for name in names):
+def _check_choice(where: str, names: Iterable[str], chosen: Sequence[str], variant: str | None) -> None:
+    """Raises unless weight files of other programs' names are one checkpoint."""
+    if not chosen and any("~" in name for name in names):
         raise CheckpointError(f"{where}: a tensorstore of big_vision, which is not read here. Export it to .npz.")
-    if not found:
+    if not chosen:
+        single, index, _ = weight_names(variant)
         raise MissingFileError(f"{where}: no weights here: neither {single} nor {index}, nor another program's.")
-    if len(found) > 1:
-        raise CheckpointError(f"{where}: several weight files: {listed(found)}.\nName the one to load.")
-    return found[0]
+    if len(chosen) > 1 and chosen[0] not in KERAS_HUB:
+        raise CheckpointError(f"{where}: several weight files: {listed(chosen)}.\nName the one to load.")
 
 
-def _candidates(names: Iterable[str]) -> list[str]:
-    """What may be the weights of another program."""
-    return sorted(
-        name
-        for name in names
-        if name.endswith(SUFFIXES) and name not in _STATES and not any(fnmatchcase(name, other) for other in _VARIANTS)
-    )
+def lone_checkpoint(folder: str | Path) -> list[str]:
+    """The name of the file that a load of a folder takes although it could be called anything; none if there is none.
+
+    Only of a checkpoint that is known here: another program's files are no business of whoever saves beside them.
+    """
+    try:
+        chosen, suffix = taken({*os.listdir(folder)}) if finds_folder(folder) else ([], None)
+        if suffix or len(chosen) != 1 or chosen[0] in KERAS_HUB:
+            return []
+        open_source(Path(folder) / chosen[0], verify=False)
+    except (VitError, OSError):
+        return []
+    return chosen
 
 
 # --- names -----------------------------------------------------------------------------------------------------------

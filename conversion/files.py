@@ -7,11 +7,9 @@ from typing import Any
 
 from conversion import h5_files, msgpack_files, npz_files, torch_files
 from conversion.zip_files import members
-from vit_core.checkpoint import SUFFIX, LazyArray, WeightFile, content_of, open_file
+from vit_core.checkpoint import LazyArray, WeightFile, content_of, open_file
 from vit_core.errors import CheckpointError
 from vit_core.limits import LIMITS, Limits
-
-SUFFIXES = (SUFFIX, ".bin", ".pth", ".pt", ".tar", ".ckpt", ".npz", ".h5", ".keras", ".msgpack")
 
 CONTAINERS = ("torch", "npz", "h5", "msgpack")  # what is no safetensors file, as `metadata["format"]` has it
 

@@ -9,18 +9,19 @@ from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from difflib import get_close_matches
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from conversion.configs import infer, is_of_transformers, stored_grid
-from conversion.detect import Source, open_source
+from conversion.detect import Source, lone_checkpoint, open_source
 from conversion.engine import Fitted, Grid, Stored, Wanted, fit
 from conversion.files import CONTAINERS
 from conversion.folds import LOSSY, check_allowed, with_class_row
 from conversion.naming import listed
-from vit_core.checkpoint import save_folder
+from vit_core.checkpoint import replaced_weights, save_folder
 from vit_core.config import CONFIG_NAME, PretrainedConfig, patch_grid, read_config
 from vit_core.errors import CheckpointError, ConfigError, InputError, MissingFileError, UnsafeFileError, VitError
 from vit_core.hub import HUB_OPTIONS
@@ -28,6 +29,7 @@ from vit_core.parameters import BASE_PREFIX, MODEL_CLASSES, check_tensors, param
 from vit_core.parameters import class_name as canonical_class
 from vit_core.positions import KERNELS
 from vit_core.tensors import FLOAT_DTYPES, dtype_name
+from vit_core.weight_files import weight_names
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -228,6 +230,8 @@ def save_pretrained(
 ) -> None:
     """Writes config.json and weights that every backend and transformers load, in place of what was there.
 
+    Weights that a load could take for the new ones go with the old checkpoint, whoever wrote them; a log line says so.
+
     Args:
         folder: see `vit_core.checkpoint.save_folder`, also for `max_shard_size`, `variant` and `source` (unless given,
             the hub repository and the commit that the configuration was loaded from).
@@ -251,14 +255,19 @@ def save_pretrained(
     written.dtype = next(iter(tensors.values())).dtype.name
     ordered = {name: tensors[name] for name in table}
     text = written.to_json_string()
+    also = lone_checkpoint(folder) if variant is None else []
+    old = replaced_weights(folder, variant, also)
     save_folder(
         folder,
         files={CONFIG_NAME: text},
         tensors=ordered,
         max_shard_size=max_shard_size,
         variant=variant,
+        also=also,
         source=source or (f"{config.name_or_path}@{config.hub_commit}" if config.hub_commit else None),
     )
+    if others := [name for name in old if not any(fnmatchcase(name, mine) for mine in weight_names(variant))]:
+        logger.warning("%s: saved in place of other weights, which are gone: %s", folder, listed(others))
 
 
 # --- keywords and configuration --------------------------------------------------------------------------------------

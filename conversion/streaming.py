@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from conversion.configs import processor_options, timm_config
-from conversion.detect import Source
+from conversion.detect import Source, lone_checkpoint
 from conversion.folds import Tensors
+from conversion.naming import listed
 from conversion.pretrained import Report, plan, report_of
 from conversion.writing import TARGETS, WRITERS, Target, expressed
 from vit_core.atomic_folder import replacing_file
-from vit_core.checkpoint import progress, release, replace_folder, save_folder
+from vit_core.checkpoint import progress, release, replace_folder, replaced_weights, save_folder
 from vit_core.config import CONFIG_NAME, PretrainedConfig
 from vit_core.errors import CheckpointError, InputError
 from vit_core.jsonfile import json_text
@@ -40,7 +41,8 @@ def convert(
         dst: folder, or for the dialects "google", "torchvision" and "mae" a file; replaced as a whole.
         to: "hf", "hf_tf", "hf_flax", "timm", "google", "torchvision" or "mae".
         cls: class to read it for; None for the one whose weights it holds.
-        force: replace what is there. Other files of a folder are kept.
+        force: replace what is there; of a folder, the weights that a load could take for the new ones, whoever wrote
+            them. Its other files are kept.
         dry_run: find out everything that can be found out without writing.
         max_shard_size: largest weight file, of the dialect "hf".
         allow: what may be given up although outputs then differ: "numerics", "pre_logits", "distillation".
@@ -59,6 +61,9 @@ def convert(
     _check_destination(dst, target, force)
     source, config, model, fitted = plan(src, cls=cls, allow=allow, **options)
     tensors, notes = expressed(target, model, config, fitted.tensors, allow)
+    also = [] if target.file is None else lone_checkpoint(dst)
+    old = [] if target.file is None else replaced_weights(dst, also=also)
+    notes += [f"{'to be ' * dry_run}replaced in {dst}: {listed(old)}"] if old else []
     done = "nothing written" if dry_run else f"written as {to!r}: {dst}"
     report = report_of(source, config, model, fitted)
     report = replace(report, notes=(*report.notes, *notes, done))
@@ -76,10 +81,12 @@ def convert(
             files=_files(target, source, config, model, tensors),
             tensors=released,
             max_shard_size=max_shard_size,
+            also=also,
             source=origin,
         )
     else:
-        _write_folder(dst, target, released, model, _files(target, source, config, model, tensors), origin)
+        files = _files(target, source, config, model, tensors)
+        _write_folder(dst, target, released, model, files=files, also=also, source=origin)
     return report
 
 
@@ -102,19 +109,15 @@ def _releasing(tensor: Any, source: Source) -> Any:
     return replace(tensor, read=read)
 
 
-def _write_folder(
-    dst: Path, target: Target, tensors: Tensors, model: str, files: Mapping[str, str], origin: str | None
-) -> None:
+def _write_folder(dst: Path, target: Target, tensors: Tensors, model: str, **options: Any) -> None:
     file = str(target.file)
-    stem, suffix = file.removesuffix(target.suffix), target.suffix
     size = sum(tensor.nbytes for tensor in tensors.values())
 
     def write(new: Path) -> dict[str, Any]:
         with progress(size) as advance:
             return {file: WRITERS[target.container](new / file, tensors, model, advance)}
 
-    names = (file, f"{stem}-*{suffix}", f"{file}.index.json")
-    replace_folder(dst, write, names=names, files=files, size=size, source=origin)
+    replace_folder(dst, write, size=size, **options)
 
 
 def _files(target: Target, source: Source, config: PretrainedConfig, model: str, tensors: Tensors) -> dict[str, str]:

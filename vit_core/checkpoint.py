@@ -19,7 +19,7 @@ import os
 import stat
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,15 +31,15 @@ from typing import Any, BinaryIO, NamedTuple
 import ml_dtypes
 import numpy as np
 
-from vit_core.atomic_folder import replacing
+from vit_core.atomic_folder import finds_folder, replacing
 from vit_core.errors import CheckpointError, InputError, MissingFileError, UnsafeFileError
 from vit_core.jsonfile import json_text, read_json
 from vit_core.limits import LIMITS, Limits
+from vit_core.weight_files import SUFFIX, names_taken, weight_names
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 MANIFEST_NAME = "manifest.json"
-SUFFIX = ".safetensors"
 
 # The format's name of every dtype read here, in the order in which the safetensors library lays tensors out.
 DTYPES: dict[str, np.dtype[Any]] = {
@@ -330,19 +330,6 @@ class Weights(Mapping[str, Array]):
         return len(self._owners)
 
 
-def weight_names(variant: str | None = None) -> tuple[str, str, str]:
-    """The name of a single weight file, the name of an index, and the pattern of shard names.
-
-    Raises:
-        InputError: the variant cannot be part of a file name.
-    """
-    if variant is not None and not variant.replace("-", "").replace("_", "").isalnum():
-        raise InputError(f"variant: expected letters, digits, '-' and '_', got {variant!r}.")
-    infix, number = f".{variant}" if variant else "", 5 * "[0-9]"
-    shards = f"model{infix}-{number}-of-{number}{SUFFIX}"
-    return f"model{infix}{SUFFIX}", f"model{SUFFIX}.index{infix}.json", shards
-
-
 def open_weights(
     path: Path,
     *,
@@ -517,13 +504,15 @@ def save_folder(
     tensors: Mapping[str, Array | LazyArray],
     max_shard_size: int | str = "5GB",
     variant: str | None = None,
+    also: Collection[str] = (),
     source: str | None = None,
 ) -> None:
     """Writes a checkpoint, in place of the one that was there.
 
-    Other files of the folder are kept (as hard links); shards and index of an older save are not. The folder itself is
-    replaced; where it cannot be (a mount point, the folder this process runs in), its files are, one by one: if that is
-    interrupted, other programs may see old files beside new ones until a load or save of vitriad has finished it.
+    Other files of the folder are kept (as hard links); weights, shards and indices that a load could take for this
+    checkpoint (`vit_core.weight_files`) are not, whoever wrote them. The folder itself is replaced; where it cannot be
+    (a mount point, the folder this process runs in), its files are, one by one: if that is interrupted, other programs
+    may see old files beside new ones until a load or save of vitriad has finished it.
 
     Args:
         folder: made where missing, with its parents.
@@ -531,6 +520,7 @@ def save_folder(
         tensors: arrays by name, in the order in which they fill shards.
         max_shard_size: largest weight file, in bytes or as text like "5GB"; a larger tensor has a file of its own.
         variant: infix of the file names, as in model.fp16.safetensors.
+        also: names of other files that are not to be kept.
         source: what the weights were made from; recorded in the manifest.
 
     Raises:
@@ -543,31 +533,33 @@ def save_folder(
     def write(new: Path) -> dict[str, Any]:
         return _write_weights(new, tensors, shards, variant, size)
 
-    replace_folder(folder, write, names=weight_names(variant), files=files, size=size, source=source)
+    replace_folder(folder, write, files=files, size=size, variant=variant, also=also, source=source)
 
 
 def replace_folder(
     folder: str | Path,
     write: Callable[[Path], dict[str, Any]],
     *,
-    names: Sequence[str],
     files: Mapping[str, str],
     size: int,
+    variant: str | None = None,
+    also: Collection[str] = (),
     source: str | None = None,
 ) -> None:
-    """Writes a checkpoint of any container, in place of the one of the same container; see `save_folder`.
+    """Writes a checkpoint of any container, in place of the one that was there; see `save_folder`.
 
     Args:
         write: writes the weight files into the folder it is given, and returns the record of each, as `write_pieces`.
-        names: of weight files, and patterns of such names, that are no longer of use.
         files: texts by name.
         size: bytes of the weights.
+        variant: of the names of the weight files.
+        also: names of other files that are not to be kept.
         source: what the weights were made from.
     """
-    ours = [*names, *files, MANIFEST_NAME]
+    ours, others = [*names_taken(variant), *files, MANIFEST_NAME], {*also}
 
     def is_replaced(name: str) -> bool:
-        return any(fnmatchcase(name, mine) for mine in ours)
+        return name in others or any(fnmatchcase(name, mine) for mine in ours)
 
     with replacing(folder, size=size + sum(map(len, files.values())), is_replaced=is_replaced) as new:
         kept = _kept_records(Path(folder), is_replaced)
@@ -575,6 +567,16 @@ def replace_folder(
         write_pieces(new / MANIFEST_NAME, [json_text(manifest).encode("utf-8")])
         for name, text in files.items():
             write_pieces(new / name, [text.encode("utf-8")])
+
+
+def replaced_weights(folder: str | Path, variant: str | None = None, also: Collection[str] = ()) -> list[str]:
+    """The weight files and indices in a folder that a save to it would not keep; see `save_folder`."""
+    try:
+        names = os.listdir(folder) if finds_folder(folder) else []
+    except OSError:  # the save says what is wrong with it
+        return []
+    patterns = names_taken(variant)
+    return sorted(name for name in names if name in also or any(fnmatchcase(name, each) for each in patterns))
 
 
 def _plan(tensors: Mapping[str, Array | LazyArray], size: int | str, variant: str | None) -> dict[str, list[str]]:

@@ -88,8 +88,9 @@ class _Branch:
 
     def complete(self, folder: Path, variant: str | None, license: str | None) -> None:
         """Adds what a saved model lacks to be uploaded here: a card, and the records of weights that stay."""
-        from vit_core.checkpoint import MANIFEST_NAME, weight_names
+        from vit_core.checkpoint import MANIFEST_NAME
         from vit_core.model_card import model_card
+        from vit_core.weight_files import weight_names
 
         new = {path.name for path in folder.iterdir()}
         if MANIFEST_NAME not in new:  # no model

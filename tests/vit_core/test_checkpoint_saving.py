@@ -133,13 +133,13 @@ def test_dtypes_the_format_does_not_have_are_refused(folder, dtype):
 def test_other_files_are_kept_as_hard_links(folder, swapping):
     save(folder, max_shard_size=30)
     (folder / "sub" / "deep").mkdir(parents=True)
-    for name in ("preprocessor_config.json", "pytorch_model.bin", "sub/deep/file", "model-x-of-y.safetensors"):
+    for name in ("preprocessor_config.json", "optimizer.pt", "sub/deep/file", "model-x-of-y.safetensors"):
         (folder / name).write_text(name)
     (folder / "link").symlink_to("sub/deep/file")
     os.mkfifo(folder / "sub" / "pipe")
-    numbers = {name: (folder / name).stat().st_ino for name in ("pytorch_model.bin", "sub/deep/file")}
+    numbers = {name: (folder / name).stat().st_ino for name in ("optimizer.pt", "sub/deep/file")}
     save(folder)
-    kept = ["link", "model-x-of-y.safetensors", "preprocessor_config.json", "pytorch_model.bin", "sub"]
+    kept = ["link", "model-x-of-y.safetensors", "preprocessor_config.json", "optimizer.pt", "sub"]
     assert names(folder) == sorted(["config.json", "manifest.json", "model.safetensors", *kept])
     assert {name: (folder / name).stat().st_ino for name in numbers} == numbers
     assert (folder / "link").readlink().name == "file" and (folder / "sub" / "pipe").is_fifo()
