@@ -509,7 +509,7 @@ FAULTS = {
             "tests/vit_torch/test_model.py -k cut_at_two",
         ),
         Edit(
-            "vit_tf/pretrained.py",
+            "vit_tf/weights.py",
             "inside = math.erf(2 / (deviation * math.sqrt(2)))",
             "inside = math.erf(2 / math.sqrt(2))",
             "tests/vit_tf/test_model.py -k cut_at_two",

@@ -12,14 +12,14 @@ from vit_core.outputs import ViTMAEModelOutput as TFViTMAEModelOutput
 from vit_core.tensors import missing_backend
 
 try:
-    import keras as _keras
+    import keras as _framework
     import tensorflow as _tensorflow  # noqa: F401  # only to say what to install
 except ImportError as error:
     raise missing_backend("tf", "vit_tf") from error
 
-if _keras.config.backend() != "tensorflow":
+if _framework.config.backend() != "tensorflow":
     raise BackendError(
-        f"vit_tf: Keras runs on {_keras.config.backend()!r} here, expected 'tensorflow'.\n"
+        f"vit_tf: Keras runs on {_framework.config.backend()!r} here, expected 'tensorflow'.\n"
         "Set the environment variable KERAS_BACKEND=tensorflow before Keras is imported."
     )
 

@@ -17,6 +17,7 @@ from keras import ops
 from tensorflow import Tensor
 
 from vit_core.inputs import IGNORED_LABEL
+from vit_tf import _keras
 
 # (path, dtype) -> the value that the weight at the path starts with, in the model whose weights are being made
 source: ContextVar[Any] = ContextVar("source")
@@ -96,7 +97,7 @@ class Module(keras.layers.Layer):
 
 def build_parts(layer: keras.layers.Layer) -> None:
     """Makes the weights of the layers that a layer is made of, in the order in which it got them."""
-    for part in layer._flatten_layers(include_self=False, recursive=False):
+    for part in _keras.layers_of(layer, itself=False, deep=False):
         if not part.built:
             part.build(getattr(part, "built_for", None))
 
@@ -150,7 +151,7 @@ class Dropout(keras.layers.Dropout):
 
 def recomputed(layer: keras.layers.Layer, hidden_states: Tensor, **arguments: Any) -> Any:
     """The outputs of a ViTLayer, computed again in the backward pass, where its dropouts drop what they dropped."""
-    dropouts = [part for part in layer._flatten_layers() if isinstance(part, Dropout) and part.rate > 0]
+    dropouts = [part for part in _keras.layers_of(layer) if isinstance(part, Dropout) and part.rate > 0]
     seeds = {
         id(dropout): [dropout.seed_generator.next() for _ in range(2)] for dropout in dropouts
     }  # two calls at most

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from copy import deepcopy
@@ -18,17 +17,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 from keras import ops
-
-# Keras has no public word for "inside the call of another layer" and "inside a StatelessScope".
-from keras.src.backend.common.global_state import get_global_attribute
 from tensorflow import Tensor
 
 import conversion
-from conversion.layouts import AXES as LAYOUTS
-from conversion.layouts import canonical_axes, from_canonical
 from vit_core.config import PretrainedConfig, pair
 from vit_core.errors import CheckpointError, InputError
-from vit_core.image_processing import ViTImageProcessor
 from vit_core.inputs import (
     check_class_indices,
     check_head_mask,
@@ -39,12 +32,15 @@ from vit_core.inputs import (
     is_checked,
     warn_unseen,
 )
-from vit_core.outputs import ModelOutput
-from vit_core.parameters import BASE_CLASSES, Kind, Parameter, check_tensors, class_name, parameter_table, sincos_of
+from vit_core.parameters import BASE_CLASSES, Parameter, check_tensors, class_name, parameter_table
 from vit_core.positions import cubic_matrix, resize_matrix
 from vit_core.tensors import to_numpy
 from vit_core.upload import PushToHub
-from vit_tf.layers import VALUE, build_parts, setting, source
+from vit_tf import _keras, weights
+from vit_tf.exporting import ExportedModel
+from vit_tf.graphs import TENSORS, CompiledCalls, static
+from vit_tf.layers import build_parts, setting, source
+from vit_tf.training import TrainedModel
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Model = TypeVar("Model", bound="TFViTPreTrainedModel")
@@ -53,10 +49,6 @@ SERIALISABLE = keras.saving.register_keras_serializable(package="vitriad")
 
 # Keras' words in the paths of weights -> the canonical ones.
 WORDS = {"kernel": "weight", "gamma": "weight", "beta": "bias"}
-TRANSPOSERS = 2  # threads: memory is what they wait for
-KEPT_GRAPHS = 16  # compiled calls of a model; one is made per image size and set of arguments
-GRAPH_SETTINGS = ("dtype_policy", "rate", "activation", "epsilon", "heads", "implementation", "checkpointing")
-TENSORS = ("pixel_values", "bool_masked_pos", "head_mask", "labels", "noise")  # arguments of calls
 
 
 class Flags(NamedTuple):
@@ -99,63 +91,10 @@ def resize_matrices(old: tuple[int, int], new: tuple[Any, Any], dtype: Any) -> t
     return ops.cast(rows, wide(dtype)), ops.cast(columns, wide(dtype))
 
 
-@contextmanager
-def laid_out(table: Mapping[str, Parameter], tensors: Mapping[str, Any]) -> Iterator[None]:
-    """Models made in here start with these tensors (by canonical name), which threads bring into Keras' layout."""
-    pool = ThreadPoolExecutor(TRANSPOSERS)
-    try:
-        ready = {name: pool.submit(_laid_out, tensor, table[name].kind).result for name, tensor in tensors.items()}
-        with setting(_tensors, ready):
-            yield
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _laid_out(value: Any, kind: Kind) -> Any:
-    """A tensor in Keras' layout. TensorFlow takes over the memory that NumPy transposed it into."""
-    axes = canonical_axes(kind, "keras")
-    if axes is None:
-        return value
-    if not isinstance(value, np.ndarray) or value.dtype.name == "bfloat16":  # which NumPy cannot hand over
-        return tf.transpose(value, axes)
-    return tf.experimental.dlpack.from_dlpack(from_canonical(value, kind, "keras").__dlpack__())
-
-
-class Same:
-    """Equal to what holds the very same object; keeps it, so that its id is not given to another one."""
-
-    def __init__(self, kept: object) -> None:
-        self.kept = kept
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Same) and self.kept is other.kept
-
-
-class Graphs:
-    """The compiled calls of a model, the oldest first.
-
-    Attributes:
-        state: of the model when they were made.
-        functions: kinds of inputs -> function.
-    """
-
-    def __init__(self) -> None:
-        self.state: object = None
-        self.functions: dict[Any, Any] = {}
-
-    def keep(self, key: Any, function: Any) -> None:
-        """Keeps one more, and no more than KEPT_GRAPHS."""
-        if len(self.functions) == KEPT_GRAPHS:
-            del self.functions[next(iter(self.functions))]
-        self.functions[key] = function
-
-
-Ready = Callable[[], Any]  # waits for a tensor in Keras' layout
-_tensors: ContextVar[Mapping[str, Ready] | None] = ContextVar("tensors", default=None)  # by canonical name
 _is_inner: ContextVar[bool] = ContextVar("is_inner", default=False)
 
 
-class TFViTPreTrainedModel(PushToHub, keras.Model):
+class TFViTPreTrainedModel(PushToHub, CompiledCalls, TrainedModel, ExportedModel):
     """Base of the five models. Subclasses make their layers inside `building()`, then call `initialise()`."""
 
     config_class: ClassVar[type[PretrainedConfig]]
@@ -175,8 +114,6 @@ class TFViTPreTrainedModel(PushToHub, keras.Model):
         self.config: Any = deepcopy(config)
         self.options = dict(options or {})  # add_pooling_layer and use_mask_token, where the class has them
         self.built_for = (None, config.num_channels, *pair(config.image_size))  # what exports take
-        self.compiles_calls = True
-        self._graphs = Graphs()
 
     # --- construction ------------------------------------------------------------------------------------------------
 
@@ -202,9 +139,9 @@ class TFViTPreTrainedModel(PushToHub, keras.Model):
         if self.config.extra.get("gradient_checkpointing"):
             self.gradient_checkpointing_enable()
         if not _is_inner.get():
-            with setting(source, partial(self._value_at, self.parameter_table(), _tensors.get() or {})):
+            with setting(source, partial(self._value_at, self.parameter_table(), weights.given.get() or {})):
                 self.build(self.built_for)
-            self._tracker.unlock()  # Keras lets nobody add layers to a built model: here subclasses may
+            _keras.unlock(self)  # Keras lets nobody add layers to a built model: here subclasses may
 
     def build(self, input_shape: Any = None) -> None:
         """Makes the weights."""
@@ -214,10 +151,12 @@ class TFViTPreTrainedModel(PushToHub, keras.Model):
         """Every parameter of this model: canonical name -> shape, kind, initialiser, trainability."""
         return parameter_table(self.config, type(self), **self.options)
 
-    def _value_at(self, table: Mapping[str, Parameter], tensors: Mapping[str, Ready], path: str, dtype: Any) -> Any:
+    def _value_at(
+        self, table: Mapping[str, Parameter], tensors: Mapping[str, weights.Ready], path: str, dtype: Any
+    ) -> Any:
         """The value, in Keras' layout, that the weight at `path` starts with."""
         row = table[self._canonical_name(table, path)]
-        return tensors[row.name]() if row.name in tensors else _fresh(row, self.config, dtype)
+        return tensors[row.name]() if row.name in tensors else weights.fresh(row, self.config, dtype)
 
     def _canonical_name(self, table: Mapping[str, Parameter], path: str) -> str:
         """The canonical name of the weight at a path; a weight that is not in the table keeps Keras' words."""
@@ -250,7 +189,7 @@ class TFViTPreTrainedModel(PushToHub, keras.Model):
         flags = {name: value for name, value in options.items() if name in ("add_pooling_layer", "use_mask_token")}
         table = parameter_table(config, cls, **flags)
         check_tensors(cls.__name__, table, shapes)
-        with laid_out(table, tensors):
+        with weights.laid_out(table, tensors):
             return cls(config, **{"dtype": dtype, **options})
 
     @classmethod
@@ -274,7 +213,7 @@ class TFViTPreTrainedModel(PushToHub, keras.Model):
         if policy is not None:
             kwargs["dtype"] = policy.variable_dtype
         loaded = conversion.load_pretrained(pretrained_model_name_or_path, cls, kwargs, wait=False)
-        with laid_out(parameter_table(loaded.config, cls, **loaded.options), loaded.tensors):
+        with weights.laid_out(parameter_table(loaded.config, cls, **loaded.options), loaded.tensors):
             model = cls(loaded.config, dtype=policy or loaded.config.dtype, **loaded.options)
         loaded.check()  # before anybody gets the model
         return (model, loaded.info) if wants_info else model
@@ -313,7 +252,7 @@ class TFViTPreTrainedModel(PushToHub, keras.Model):
     def canonical_tensors(self) -> dict[str, Array]:
         """Canonical name -> values in the canonical layout: what `from_tensors` of every backend takes."""
         table = self.parameter_table()
-        return {name: _canonical(weight, table.get(name)) for name, weight in self.named_weights().items()}
+        return {name: weights.canonical(weight, table.get(name)) for name, weight in self.named_weights().items()}
 
     def get_config(self) -> dict[str, Any]:
         """What `from_config` makes the same model from, with fresh weights."""
@@ -341,7 +280,7 @@ class TFViTPreTrainedModel(PushToHub, keras.Model):
 
     def _layers_by_path(self) -> dict[str, keras.layers.Layer]:
         """Every layer with weights, outer ones first, by its path in this model."""
-        layers = self._flatten_layers(include_self=False)
+        layers = _keras.layers_of(self, itself=False)
         return {layer.path.removeprefix(f"{self.path}/"): layer for layer in layers if layer.weights}
 
     def save(self, filepath: str | Path, **kwargs: Any) -> None:
@@ -370,47 +309,9 @@ class TFViTPreTrainedModel(PushToHub, keras.Model):
             return super().__call__(**inputs)
         inputs = {name: _tensor(value) if name in TENSORS else _plain(value) for name, value in inputs.items()}
         self.check_values(inputs)
-        if self.compiles_calls and self._is_plain_call() and not any(map(tf.is_tensor, _static(inputs).values())):
-            return self._compiled(inputs)
+        if self.compiles_calls and self.is_plain_call() and not any(map(tf.is_tensor, static(inputs).values())):
+            return self.call_compiled(inputs)
         return super().__call__(**inputs)
-
-    def _is_plain_call(self) -> bool:
-        """Whether a call stands alone: eager, and inside no layer, scope or strategy that would change what it does."""
-        return (
-            tf.executing_eagerly()
-            and not (self.run_eagerly or tf.config.functions_run_eagerly() or tf.distribute.has_strategy())
-            and get_global_attribute("current_call_ctx") is get_global_attribute("stateless_scope") is None
-        )
-
-    def _compiled(self, inputs: Mapping[str, Any]) -> Any:
-        """The call as a graph for any batch of such inputs, kept until something changes that it was made from."""
-        if self._graph_state() != self._graphs.state:
-            self._graphs = Graphs()
-        tensors = {name: value for name, value in inputs.items() if name in TENSORS}
-        specs = {name: _any_batch(name, tensor) for name, tensor in tensors.items()}
-        static = _static(inputs)
-        key = (*specs.items(), *static.items())
-        try:
-            if key not in self._graphs.functions:
-                self._graphs.keep(key, self._graph(specs, static))
-                self._graphs.state = self._graph_state()
-            return self._graphs.functions[key](tensors)
-        except (InputError, tf.errors.InvalidArgumentError):
-            return super().__call__(**inputs)  # a graph knows no batch: let the call itself say what is wrong
-
-    def _graph(self, specs: Mapping[str, tf.TensorSpec], static: Mapping[str, Any]) -> Any:
-        """The call with these arguments as a compiled function of tensors."""
-        plain = super().__call__
-        function = tf.function(lambda tensors: plain(**tensors, **static), input_signature=[specs], autograph=False)
-        function.get_concrete_function()  # raises what the call raises
-        return function
-
-    def _graph_state(self) -> list[Any]:
-        """What a graph depends on: layers, weights and Keras' random numbers; settings of layers; the configuration."""
-        layers = self._flatten_layers()
-        objects = (*layers, *self.weights, get_global_attribute("global_seed_generator"))
-        settings = [[getattr(layer, name, None) for name in GRAPH_SETTINGS] for layer in layers]
-        return [[Same(x) for x in objects], settings, dict(vars(self.config))]
 
     def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments of a call by name, without those that are None."""
@@ -446,83 +347,6 @@ class TFViTPreTrainedModel(PushToHub, keras.Model):
         if not tf.executing_eagerly():
             return None
         return to_numpy(tensor) if "CPU" in tensor.device or is_checked() else None
-
-    # --- fit, evaluate and predict -----------------------------------------------------------------------------------
-
-    def compute_loss(
-        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
-    ) -> Tensor:
-        """The loss to train on: the one that was given to `compile`, of the main output; or else the model's own.
-
-        The model's own needs its labels, or its mask, among the inputs `x`; the labels of a classifier may also be `y`.
-
-        Raises:
-            InputError: there is nothing to compute a loss from, or a sample weight, which the model's own takes not.
-        """
-        if self._compile_loss is not None:
-            return super().compute_loss(x, y, self._compared(y_pred), sample_weight, training)
-        model, replicas = type(self).__name__, tf.distribute.get_strategy().num_replicas_in_sync  # gradients are added
-        if sample_weight is not None:
-            raise InputError(f"{model}: sample_weight: the model's own loss takes none; give a loss to compile().")
-        if "loss" in y_pred:
-            return y_pred["loss"] / replicas
-        labels = [] if y is None else keras.tree.flatten(y)  # also of {"labels": y} and (y,)
-        if len(labels) != 1 or "logits" not in y_pred:
-            raise InputError(
-                f"{model}: fit: no loss: give its labels or mask among the inputs, or a loss to compile()."
-            )
-        return self.loss_of(y_pred["logits"], labels[0]) / replicas
-
-    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
-        """The metrics that were given to `compile`, of the main output."""
-        return super().compute_metrics(x, y, self._compared(y_pred), sample_weight)
-
-    def _compared(self, output: Any) -> Any:
-        """What a user's loss and metrics see of an output: everything where they go by name, else the main tensor."""
-        is_named = isinstance(self.loss, Mapping)
-        return dict(output) if is_named else next(value for name, value in output.items() if name != "loss")
-
-    def predict_step(self, data: Any) -> Any:
-        """The outputs for one batch, without the loss: batches are put together image by image."""
-        output = super().predict_step(data)
-        return type(output)(**{name: value for name, value in output.items() if name != "loss"})
-
-    def export(
-        self,
-        filepath: str | Path,
-        format: str = "tf_saved_model",
-        verbose: bool | None = None,
-        input_signature: Any = None,
-        image_processor: ViTImageProcessor | None = None,
-        **kwargs: Any,
-    ) -> None:
-        """Writes the model in a form that runs without this package.
-
-        Args:
-            filepath: where to.
-            format: a format of keras.Model.export, such as "tf_saved_model" or "onnx".
-            verbose: whether Keras reports what it writes.
-            input_signature: of the arguments of `call`, for other inputs than the images of the config's size, in any
-                number, that are taken without it.
-            image_processor: its rescaling and normalisation become a part of what is written, which then takes raw
-                `images`: (batch, height, width, channels), uint8. Resizing is left to the caller.
-            **kwargs: as for keras.Model.export.
-
-        The written model returns a dict of tensors; those of a tuple are hidden_states_0, hidden_states_1 …
-        """
-        options = {"format": format, "verbose": verbose, **kwargs}
-        if input_signature is not None:
-            return super().export(filepath, input_signature=input_signature, **options)
-        _, channels, height, width = self.built_for
-        if image_processor is None:
-            inputs = pixel_values = keras.Input(
-                (channels, height, width), dtype=self.variable_dtype, name="pixel_values"
-            )
-        else:
-            inputs = keras.Input((height, width, channels), dtype="uint8", name="images")
-            pixel_values = _preprocessed(inputs, image_processor)
-        outputs = _named_tensors(self(pixel_values, return_dict=True))
-        return keras.Model(inputs, outputs).export(filepath, **options)
 
     # --- the door of call --------------------------------------------------------------------------------------------
 
@@ -627,7 +451,7 @@ class TFViTPreTrainedModel(PushToHub, keras.Model):
             ConfigError: another name.
         """
         self.config.attn_implementation = attn_implementation
-        for layer in self._flatten_layers():
+        for layer in _keras.layers_of(self):
             if hasattr(layer, "implementation"):
                 layer.implementation = attn_implementation
 
@@ -645,7 +469,7 @@ class TFViTPreTrainedModel(PushToHub, keras.Model):
         new = {layer: sorted({*old.get(layer, ()), *heads}) for layer, heads in heads_to_prune.items()}
         config.update({"pruned_heads": {**old, **new}})
         for layer, heads in new.items():
-            _prune(self.base_model.encoder.layer[layer].attention, heads)
+            weights.prune(self.base_model.encoder.layer[layer].attention, heads)
         self.config.pruned_heads = config.pruned_heads
 
     def gradient_checkpointing_enable(self) -> None:
@@ -659,10 +483,10 @@ class TFViTPreTrainedModel(PushToHub, keras.Model):
     @property
     def is_gradient_checkpointing(self) -> bool:
         """Whether gradient checkpointing is on."""
-        return any(getattr(layer, "checkpointing", False) for layer in self._flatten_layers())
+        return any(getattr(layer, "checkpointing", False) for layer in _keras.layers_of(self))
 
     def _set_checkpointing(self, is_on: bool) -> None:
-        for layer in self._flatten_layers():
+        for layer in _keras.layers_of(self):
             if hasattr(layer, "checkpointing"):
                 layer.checkpointing = is_on
 
@@ -686,43 +510,6 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value  # Keras makes tensors of NumPy's numbers
 
 
-def _named_tensors(output: ModelOutput) -> dict[str, Any]:
-    """The tensors of an output by name, those of a tuple with their places behind its name."""
-    named: dict[str, Any] = {}
-    for name, value in output.items():
-        parts = value if isinstance(value, tuple) else ()
-        named |= {f"{name}_{i}": part for i, part in enumerate(parts)} or {name: value}
-    return named
-
-
-def _preprocessed(images: Any, image_processor: ViTImageProcessor) -> Any:
-    """Raw images (batch, height, width, channels) as pixel values (batch, channels, height, width).
-
-    The processor is asked once, for all 256 numbers that a pixel can be: what comes out has its very bits.
-    """
-    channels = images.shape[3]
-    numbers = np.broadcast_to(np.arange(256, dtype=np.uint8)[:, None, None], (256, 1, channels))
-    steps = {"do_resize": False, "do_center_crop": False, "input_data_format": "channels_last"}
-    tables = image_processor.preprocess(numbers, return_tensors="np", **steps)["pixel_values"][0, ..., 0]
-    places = ops.cast(images, "int32")
-    return ops.stack([ops.take(tables[i], places[..., i]) for i in range(channels)], axis=1)
-
-
-def _static(inputs: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in inputs.items() if name not in TENSORS}
-
-
-def _any_batch(name: str, tensor: Tensor) -> tf.TensorSpec:
-    sides = tensor.shape if name == "head_mask" else (*(None for _ in tensor.shape[:1]), *tensor.shape[1:])
-    return tf.TensorSpec(sides, tensor.dtype, name)
-
-
-def _canonical(weight: keras.Variable, row: Parameter | None) -> Array:
-    """The values of a weight in the canonical layout; those of a weight that is not in the table as they are."""
-    axes = row and LAYOUTS["keras"].get(row.kind)
-    return to_numpy(tf.transpose(weight.value, axes) if axes else weight.value)  # five times as fast as NumPy
-
-
 def _policy(kwargs: dict[str, Any]) -> Any:
     """The policy of Keras that a load asks for, taken out of the keywords; None where a plain dtype does."""
     asked = kwargs.get("dtype", kwargs.get("torch_dtype"))
@@ -732,55 +519,3 @@ def _policy(kwargs: dict[str, Any]) -> Any:
     if is_policy:
         kwargs.pop("torch_dtype", None)
     return keras.dtype_policies.get(asked) if is_policy else None
-
-
-def _prune(attention: Any, heads: Sequence[int]) -> None:
-    """Cuts heads out of one attention: columns of query, key and value, rows of the output."""
-    kept = [place for place, head in enumerate(attention.heads) if head not in heads]
-    places = np.arange(len(attention.heads) * attention.head_dim).reshape(-1, attention.head_dim)[kept].flatten()
-    for projection in attention.attention.values():
-        kernel, *bias = projection.get_weights()
-        _rebuild(projection, kernel[:, places], *(values[places] for values in bias))
-    dense = attention.attention_output["dense"]
-    kernel, bias = dense.get_weights()
-    _rebuild(dense, kernel[places], bias)
-    attention.heads = tuple(attention.heads[place] for place in kept)
-
-
-def _rebuild(dense: keras.layers.Dense, kernel: Array, bias: Array | None = None) -> None:
-    """Gives a dense layer weights of another shape, for which Keras has no public way."""
-    for weight in dense.weights:
-        dense._untrack_variable(weight)
-    dense._tracker.unlock()
-    dense.units = kernel.shape[1]
-    dense.kernel_initializer = keras.initializers.Constant(kernel)
-    dense.bias_initializer = keras.initializers.Constant(0.0 if bias is None else bias)
-    dense.build((None, None, kernel.shape[0]))
-    dense.kernel_initializer = dense.bias_initializer = VALUE
-    dense.trainable = dense.trainable  # for the new weights too
-
-
-def _fresh(row: Parameter, config: PretrainedConfig, dtype: Any) -> Any:
-    """Fresh values of a row in Keras' layout, from Keras' global seed."""
-    kind, value = row.init
-    axes = canonical_axes(row.kind, "keras") or range(len(row.shape))
-    shape = tuple(row.shape[axis] for axis in axes)
-    if kind == "trunc_normal":
-        return _truncated_normal(shape, value, dtype)
-    if kind == "normal":
-        return keras.random.normal(shape, mean=0.0, stddev=value, dtype=dtype)
-    if kind == "uniform":
-        return keras.random.uniform(shape, minval=-value, maxval=value, dtype=dtype)
-    if kind == "sincos":
-        return ops.cast(sincos_of(row, config), dtype)
-    return ops.full(shape, value, dtype=dtype)
-
-
-def _truncated_normal(shape: tuple[int, ...], deviation: float, dtype: Any) -> Tensor:
-    """Normal numbers of mean 0, cut at -2 and 2.
-
-    Differs: Keras cuts at two deviations.
-    """
-    inside = math.erf(2 / (deviation * math.sqrt(2)))
-    uniform = keras.random.uniform(shape, minval=-inside, maxval=inside, dtype="float64")
-    return ops.cast(deviation * math.sqrt(2) * ops.erfinv(uniform), dtype)

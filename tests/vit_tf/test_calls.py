@@ -13,7 +13,7 @@ from tf_models import FIELDS, PATCHES, make_inputs, make_model
 
 import vit_tf
 from vit_core import InputError
-from vit_tf import pretrained
+from vit_tf import graphs
 
 SWITCHES = ("output_attentions", "output_hidden_states")
 MAE = ("pixel_values", "noise", "head_mask", *SWITCHES, "return_dict", "training", "interpolate_pos_encoding")
@@ -97,15 +97,15 @@ def test_compiled_calls_are_plain_calls(name):
 
 def test_only_the_latest_compiled_calls_are_kept(monkeypatch):
     """Otherwise memory grows with every image size that a service meets."""
-    assert 2 <= pretrained.KEPT_GRAPHS <= 32
-    monkeypatch.setattr(pretrained, "KEPT_GRAPHS", 2)
-    model, graphs, outputs = make_model("TFViTModel", compiles=True, num_hidden_layers=0), [], []
+    assert 2 <= graphs.KEPT_GRAPHS <= 32
+    monkeypatch.setattr(graphs, "KEPT_GRAPHS", 2)
+    model, functions, outputs = make_model("TFViTModel", compiles=True, num_hidden_layers=0), [], []
     calls = [make_inputs("TFViTModel", 1, 12, width) for width in (20, 24, 28, 32)]
     for inputs in calls:
         outputs.append(model(**inputs, interpolate_pos_encoding=True))
-        graphs.append(weakref.ref([*model._graphs.functions.values()][-1]))
+        functions.append(weakref.ref([*model._graphs.functions.values()][-1]))
     gc.collect()
-    assert [graph() is None for graph in graphs] == [True, True, False, False]
+    assert [function() is None for function in functions] == [True, True, False, False]
     check_same(model(**calls[0], interpolate_pos_encoding=True), outputs[0])  # compiled once more
     assert len(model._graphs.functions) == 2
 

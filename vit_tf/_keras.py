@@ -1,0 +1,41 @@
+"""What Keras has no public words for, in one place: layers inside layers, weights that go, and where a call stands."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras.src.backend.common.global_state import get_global_attribute
+
+
+def layers_of(layer: keras.layers.Layer, *, itself: bool = True, deep: bool = True) -> list[keras.layers.Layer]:
+    """A layer and the layers it is made of, outer ones first, in the order in which they were made.
+
+    Args:
+        layer: to look into.
+        itself: whether the layer is one of them.
+        deep: whether the layers inside its layers are.
+    """
+    return list(layer._flatten_layers(include_self=itself, recursive=deep))
+
+
+def unlock(layer: keras.layers.Layer) -> None:
+    """Lets a built layer take more layers and weights."""
+    layer._tracker.unlock()
+
+
+def forget_weights(layer: keras.layers.Layer) -> None:
+    """Takes the weights of a built layer away, so that it can be built again."""
+    for weight in layer.weights:
+        layer._untrack_variable(weight)
+    unlock(layer)
+
+
+def is_alone() -> bool:
+    """Whether what runs now is inside no call of a layer and no scope in which variables have other values."""
+    return get_global_attribute("current_call_ctx") is get_global_attribute("stateless_scope") is None
+
+
+def random_source() -> Any:
+    """What Keras' global random numbers come from; another object once the seed is set anew."""
+    return get_global_attribute("global_seed_generator")
