@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from conversion.dialects import DIALECTS, Dialect
 from conversion.files import CONTAINERS, open_any
 from conversion.folds import LOSSY, folded, mapped, unstacked, with_prefix
+from conversion.heads import shown_heads
 from conversion.layouts import to_canonical
 from conversion.naming import HEADS, Names, canonical_names, explained, listed, template, unwrapped
 from conversion.tables.refusals import MARKS
@@ -325,6 +326,7 @@ def _source(
     _refuse(where, unexplained)
     if not names:
         raise CheckpointError(f"{where}: not a ViT or ViTMAE that is known here: tensors {listed([*weights], 3)}.")
+    shown = shown_heads(where, tensors, names, kinds()) if dialect.convention == "heads" else {}
     arrays = {name: _canonical(where, tensors, name, cell, dialect.convention) for name, cell in names.items()}
     notes = [
         f"left out, {reason}: {listed([n for n in left if left[n] == reason], 3)}"
@@ -342,7 +344,7 @@ def _source(
         arrays = with_prefix(arrays, HEADS)
     return Source(
         *(where, config, weights, dialect, _stored_names(names, arrays), arrays),
-        *(_shown(tensors, names, dialect), unexplained, notes, commit),
+        *(shown, unexplained, notes, commit),
     )
 
 
@@ -399,11 +401,3 @@ def _stored_names(names: Names, arrays: Iterable[str]) -> dict[str, str]:
     """Name of a tensor, as it is called now -> in the file."""
     plain = {name: cell.name if isinstance(cell, Part) else cell for name, cell in names.items()}
     return {name: plain[bare] for name in arrays for bare in (name, name.removeprefix(BASE_PREFIX)) if bare in plain}
-
-
-def _shown(tensors: dict[str, LazyArray], names: Names, dialect: Dialect) -> dict[str, Any]:
-    """The number of heads, where the layout has an axis for them."""
-    query = names.get("encoder.layer.0.attention.attention.query.weight")
-    if dialect.convention != "heads" or not isinstance(query, str) or len(tensors[query].shape) != 3:
-        return {}
-    return {"num_attention_heads": tensors[query].shape[1]}

@@ -20,6 +20,7 @@ from conversion.detect import Source, lone_checkpoint, open_source
 from conversion.engine import Fitted, Grid, Stored, Wanted, fit
 from conversion.files import CONTAINERS
 from conversion.folds import LOSSY, check_allowed, with_class_row
+from conversion.heads import check_heads
 from conversion.naming import listed
 from vit_core.checkpoint import replaced_weights, save_folder
 from vit_core.config import CONFIG_NAME, PretrainedConfig, patch_grid, read_config
@@ -322,7 +323,12 @@ def _config(source: Source, model: str, given: Mapping[str, Any], stored: Mappin
     taken = (*_OPENING, *_FITTING, *_OWN, *_ASSERTIONS, *_MODEL_OPTIONS.get(model, {}))
     overrides = {name: value for name, value in given.items() if name not in taken}
     origin = {"name_or_path": source.where, "hub_commit": source.commit}
-    data = {**stored, **origin}
+    data = {**source.shown, **stored, **origin}
+    if source.shown:
+        is_given = "num_attention_heads" in overrides or given.get("config") is not None
+        said = {**data, **overrides}["num_attention_heads"]
+        said_by = "as given" if is_given else f"in {CONFIG_NAME}"
+        check_heads(source.where, source.shown["num_attention_heads"], source.names, said, said_by)
     made: Any = MODEL_CLASSES[model].from_dict(data, return_unused_kwargs=True, **overrides)
     config, unknown = made
     if unknown:
