@@ -115,12 +115,20 @@ bench: $(VENV)/.dev
 	$@/bin/pip install -q --disable-pip-version-check -r $<
 	touch $@
 
+# jax2onnx beside flax: it says that it wants another orbax-checkpoint, so its dependencies are listed apart.
+.venv-jax2onnx: tests/peers/requirements-jax2onnx.txt $(SOURCES)
+	test -x $@/bin/python || $(PYTHON) -m venv $@
+	$@/bin/pip install -q --disable-pip-version-check --upgrade "pip>=25.1"
+	$@/bin/pip install -q --disable-pip-version-check -c constraints.txt -e '.[flax]' -r $<
+	$@/bin/pip install -q --disable-pip-version-check --no-deps jax2onnx==0.17.1
+	touch $@
+
 golden: .venv-hf4
 	.venv-hf4/bin/python tests/golden/make.py
 	.venv-hf4/bin/python tests/golden/make_configs.py
 	.venv-hf4/bin/python tests/golden/make_images.py
 
-test-peers: $(VENV)/.dev .venv-hf4 .venv-hf5
+test-peers: $(VENV)/.dev .venv-hf4 .venv-hf5 .venv-jax2onnx
 	$(BIN)/python -m pytest tests/peers -m peers $(PYTEST_ARGS)
 
 clean:

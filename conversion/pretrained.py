@@ -97,6 +97,7 @@ class Loaded(NamedTuple):
         options: constructor options of the class.
         info: what output_loading_info=True returns.
         report: what was done.
+        stored_dtype: what the file holds its first floating tensor in.
         check: waits for the digests, and raises what they show.
     """
 
@@ -106,6 +107,7 @@ class Loaded(NamedTuple):
     options: dict[str, bool]
     info: dict[str, list[str]]
     report: Report
+    stored_dtype: str
     check: Callable[[], object]
 
 
@@ -169,7 +171,7 @@ def _loaded(source: Source, model: str, given: Mapping[str, Any]) -> Loaded:
     anew = {*fitted.missing, *fitted.mismatched}
     missing = [name for name in parameter_table(config, model, **options) if name in anew]
     tensors = {name: tensor.read() for name, tensor in fitted.tensors.items()}
-    return Loaded(config, tensors, missing, options, info, report, source.weights.check)
+    return Loaded(config, tensors, missing, options, info, report, _stored_dtype(source), source.weights.check)
 
 
 def load(
@@ -357,8 +359,13 @@ def _dtype(source: Source, config: PretrainedConfig, given: Mapping[str, Any]) -
     name = asked.pop() if asked else "float32"
     if name != "auto":
         return name
+    return config.dtype or _stored_dtype(source)
+
+
+def _stored_dtype(source: Source) -> str:
+    """The name of the dtype of the first floating tensor in the file."""
     stored = (info.dtype.name for info in source.weights.infos.values())
-    return config.dtype or next((name for name in stored if name in FLOAT_DTYPES), "float32")
+    return next((name for name in stored if name in FLOAT_DTYPES), "float32")
 
 
 # --- weights ---------------------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from vit_flax.models import (
     FlaxViTMAEModel,
     FlaxViTModel,
 )
+from vit_flax.pretrained import FlaxViTPreTrainedModel
 from vit_flax.vit import FlaxViTForImageClassificationModule, FlaxViTForMaskedImageModelingModule, FlaxViTModule
 from vit_flax.vit_mae import FlaxViTMAEForPreTrainingModule, FlaxViTMAEModule
 
@@ -51,6 +52,7 @@ __all__ = [
     "FlaxViTMAEModule",
     "FlaxViTModel",
     "FlaxViTModule",
+    "FlaxViTPreTrainedModel",
     "ViTConfig",
     "ViTFeatureExtractor",
     "ViTImageProcessor",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -38,6 +39,8 @@ from vit_core.tensors import dtype_name, to_numpy
 from vit_core.upload import PushToHub
 from vit_flax.activations import activation
 from vit_flax.layers import initialiser, wide
+
+logger = logging.getLogger("vitriad")
 
 Params = Mapping[str, Any]  # a nested dict of arrays, in transformers' Flax tree
 Tensors = Mapping[str, Any]  # canonical name -> array in the canonical layout
@@ -135,6 +138,7 @@ class FlaxViTPreTrainedModel(PushToHub):
         seed: of the fresh parameters, and of the masks of a masked autoencoder.
         dtype: of the computation; parameters are float32, or float64 for float64.
         _do_init: whether the model holds parameters; without them every call takes `params=`.
+        params_dtype: of the parameters; None means float32, or float64 where that is the dtype of the computation.
         **kwargs: options of the module: add_pooling_layer, use_mask_token.
 
     Raises:
@@ -156,6 +160,8 @@ class FlaxViTPreTrainedModel(PushToHub):
         seed: int = 0,
         dtype: Any = jnp.float32,
         _do_init: bool = True,
+        *,
+        params_dtype: Any = None,
         **kwargs: bool,
     ) -> None:
         if not isinstance(config, self.config_class):
@@ -167,7 +173,10 @@ class FlaxViTPreTrainedModel(PushToHub):
         warn_unseen(pair(config.image_size), pair(config.patch_size))
         self.config: Any = deepcopy(config)
         self.options = self._checked_options(kwargs)
-        self.dtype = _checked_dtype(type(self).__name__, dtype)
+        self.dtype = _checked_dtype(type(self).__name__, "dtype", dtype)
+        self.params_dtype = (
+            wide(self.dtype) if params_dtype is None else _checked_dtype(type(self).__name__, "params_dtype", params_dtype)
+        )
         for name in ("hidden_act", "pooler_act"):
             activation(getattr(self.config, name, "linear"), self.dtype)  # refuses one with parameters of its own
         self.input_shape = tuple(input_shape or (1, *pair(config.image_size), config.num_channels))
@@ -183,6 +192,16 @@ class FlaxViTPreTrainedModel(PushToHub):
             expected = f" Options are {', '.join(known)}." if known else ""
             raise InputError(f"{type(self).__name__}: no option {unknown[0]!r}.{expected}")
         return dict(options)
+
+    def __repr__(self) -> str:
+        config = self.config
+        held = self.params_dtype if self._params is None else jax.tree.leaves(self._params)[0].dtype
+        sizes = f"{config.num_hidden_layers} layers of {config.hidden_size}, {config.num_attention_heads} heads"
+        images = f"images of {_by(config.image_size)} in patches of {_by(config.patch_size)}"
+        return (
+            f"{type(self).__name__}({sizes}; {images}; {self.num_parameters():,} parameters in {held.name}, "
+            f"computed in {self.dtype.name})"
+        )
 
     @property
     def module(self) -> FlaxViTPreTrainedModule:
@@ -214,7 +233,7 @@ class FlaxViTPreTrainedModel(PushToHub):
     def params_shape_tree(self) -> Params:
         """Shape and dtype of every parameter, computed without making one."""
         rows = self.parameter_table().values()
-        return self._tree({row.name: jax.ShapeDtypeStruct(_shape(row), wide(self.dtype)) for row in rows})
+        return self._tree({row.name: jax.ShapeDtypeStruct(_shape(row), self.params_dtype) for row in rows})
 
     @property
     def required_params(self) -> set[tuple[str, ...]]:
@@ -239,7 +258,7 @@ class FlaxViTPreTrainedModel(PushToHub):
         keys = jax.random.split(_checked_key(model, "rng", rng), len(self.parameter_table()))
         kept = {} if params is None else flatten_dict(params)
         made = {
-            _path(row): initialiser(row.init, self.config)(key, _shape(row), wide(self.dtype))
+            _path(row): initialiser(row.init, self.config)(key, _shape(row), self.params_dtype)
             for row, key in zip(self.parameter_table().values(), keys, strict=True)
             if _path(row) not in kept
         }
@@ -281,19 +300,29 @@ class FlaxViTPreTrainedModel(PushToHub):
             CheckpointError: a name is missing or unknown, or a shape is wrong.
         """
         dtype = next((array.dtype for array in tensors.values()), np.float32)
-        model = cls(config, _do_init=False, **{"dtype": dtype_name(dtype), **options})
+        name = dtype_name(dtype)
+        model = cls(config, _do_init=False, **{"dtype": name, "params_dtype": name, **options})
         shapes = {name: array.shape for name, array in tensors.items()}
         check_tensors(cls.__name__, model.parameter_table(), shapes)
         model._params = model._placed({name: to_numpy(array) for name, array in tensors.items()})
         return model
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, dtype: Any = jnp.float32, **kwargs: Any) -> Any:
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        dtype: Any = jnp.float32,
+        *,
+        params_dtype: Any = None,
+        **kwargs: Any,
+    ) -> Any:
         """A model with the weights of a checkpoint.
 
         Args:
             pretrained_model_name_or_path: folder, or "owner/name" on the hub.
-            dtype: of the computation; parameters are float32, or float64 for float64. "auto" takes both from the file.
+            dtype: of the computation. "auto" computes in the dtype of the parameters.
+            params_dtype: of the parameters; "auto" keeps the one they are stored in. None means float32 (float64 where
+                that is `dtype`), or with dtype="auto" the stored one.
             **kwargs: see `conversion.load_pretrained`: config, ignore_mismatched_sizes, strict, attn_implementation,
                 hub options, configuration overrides …; input_shape and seed as for the constructor. With
                 _do_init=False the result is (model, params), with output_loading_info=True info comes last.
@@ -302,20 +331,31 @@ class FlaxViTPreTrainedModel(PushToHub):
             CheckpointError: the weights are missing, damaged or do not fit.
             ConfigError: the configuration, with its overrides, is invalid.
             InputError: a keyword that means nothing here.
+
+        Differs: transformers 4.x keeps parameters that are stored in bfloat16 or float16 as they are. Here they become
+            float32 as in the other backends, with one warning, unless `params_dtype` says otherwise.
         """
         wants_info, holds = kwargs.pop("output_loading_info", False), kwargs.pop("_do_init", True)
         made = {name: kwargs.pop(name) for name in ("input_shape", "seed") if name in kwargs}
         dtype = kwargs.pop("torch_dtype", None) or dtype
-        if not _is_auto(dtype):
-            dtype = _checked_dtype(cls.__name__, dtype)
-            kwargs["dtype"] = wide(dtype).name
-        else:
-            kwargs["dtype"] = "auto"
+        kwargs["dtype"] = _loading_dtype(cls.__name__, dtype, params_dtype)
         loaded = conversion.load_pretrained(pretrained_model_name_or_path, cls, kwargs, wait=False)
-        dtype = loaded.config.dtype if _is_auto(dtype) else dtype
-        model = cls(loaded.config, dtype=dtype, _do_init=False, **made, **loaded.options)
+        read = loaded.config.dtype
+        model = cls(
+            loaded.config,
+            dtype=read if _is_auto(dtype) else dtype,
+            params_dtype=read,
+            _do_init=False,
+            **made,
+            **loaded.options,
+        )
         params = model.init_weights(model.key, params=model._placed(loaded.tensors))
         loaded.check()  # before anybody gets the model
+        if params_dtype is None and loaded.stored_dtype in ("bfloat16", "float16") and read != loaded.stored_dtype:
+            logger.warning(
+                '%s from %s: parameters stored in %s become %s; params_dtype="auto" keeps them.',
+                *(cls.__name__, pretrained_model_name_or_path, loaded.stored_dtype, read),
+            )
         if holds:
             model._params = params
         result = (model,) if holds else (model, params)
@@ -347,7 +387,7 @@ class FlaxViTPreTrainedModel(PushToHub):
 
         Args:
             save_directory: folder, made where missing; an older checkpoint in it is replaced as a whole.
-            params: parameters to write instead of the model's.
+            params: parameters to write instead of the model's; a FlaxViTModel's may lack the pooler.
             max_shard_size: largest weight file, as bytes or as text like "5GB".
             variant: infix of the file names, as in model.fp16.safetensors.
             safe_serialization: must be True; nothing here writes pickles.
@@ -371,10 +411,13 @@ class FlaxViTPreTrainedModel(PushToHub):
         """Canonical name -> values in the canonical layout: what `from_tensors` of every backend takes.
 
         Raises:
-            CheckpointError: `params` lack a parameter.
+            CheckpointError: `params` lack a parameter, other than all of a pooler that the class can do without.
         """
-        leaves = flatten_dict(self.params if params is None else params)
+        tree = self.params if params is None else params
+        leaves = flatten_dict(tree)
         rows = self.parameter_table().values()
+        if hasattr(self.module_class, "add_pooling_layer") and "pooler" not in tree:
+            rows = [row for row in rows if row.part != "pooler"]
         if missing := [row.name for row in rows if _path(row) not in leaves]:
             raise CheckpointError(f"{type(self).__name__}: the parameters lack {', '.join(missing[:10])}.")
         return {
@@ -461,7 +504,7 @@ class FlaxViTPreTrainedModel(PushToHub):
         check_values(model, **hosts)
         if labels is None:
             return
-        batch = next(iter(jnp.shape(arrays["pixel_values"])), None) if "pixel_values" in arrays else None
+        batch = next(iter(np.shape(arrays["pixel_values"])), None) if "pixel_values" in arrays else None
         is_float = jnp.issubdtype(labels.dtype, jnp.floating)
         problem = check_labels(model, self.config, labels.shape, batch, is_float=is_float)
         if problem == "single_label_classification":
@@ -483,7 +526,8 @@ class FlaxViTPreTrainedModel(PushToHub):
         """The encoder: this model itself, or for one with a head a model of the same configuration and parameters."""
         if self.base_class is None:
             return self
-        base = self.base_class(self.config, dtype=self.dtype, _do_init=False, **self.base_options)
+        dtypes = {"dtype": self.dtype, "params_dtype": self.params_dtype}
+        base = self.base_class(self.config, **dtypes, _do_init=False, **self.base_options)
         base.params = self.params[self.base_model_prefix]
         return base
 
@@ -561,7 +605,7 @@ def check_params(model: str, shapes: Params, params: Any) -> None:
     if not isinstance(params, Mapping) or params.keys() == {"params"}:
         got = "one that holds it under 'params'" if isinstance(params, Mapping) else type(params).__name__
         raise InputError(f"{model}: params: expected the nested dict of parameters, got {got}.")
-    got = {name: jnp.shape(leaf) for name, leaf in flatten_dict(params, sep=".").items()}
+    got = {name: np.shape(leaf) for name, leaf in flatten_dict(params, sep=".").items()}
     want = {name: leaf.shape for name, leaf in flatten_dict(shapes, sep=".").items()}
     wrong = [f"{name} {got.get(name, 'missing')}" for name in want if got.get(name) != want[name]]
     wrong += [f"{name} unknown" for name in got if name not in want]
@@ -579,6 +623,10 @@ def _apply(
 ) -> Any:
     check_params(module.model, shapes, params)
     return module.apply({"params": params}, **inputs, **dict(static), rngs=dict(keys))
+
+
+def _by(size: Any) -> str:
+    return " x ".join(map(str, pair(size)))
 
 
 def _path(row: Parameter) -> tuple[str, ...]:
@@ -599,10 +647,10 @@ def _cast(params: Params, dtype: Any, mask: Any) -> Params:
     return jax.tree.map(cast, params) if mask is None else jax.tree.map(cast, params, mask)
 
 
-def _checked_dtype(model: str, dtype: Any) -> np.dtype:
+def _checked_dtype(model: str, name: str, dtype: Any) -> np.dtype:
     found = jnp.dtype(dtype_name(dtype))
     if jax.dtypes.canonicalize_dtype(found) != found:
-        raise InputError(f"{model}: dtype: JAX is not set up for {found.name}; use it inside jax.enable_x64(True).")
+        raise InputError(f"{model}: {name}: JAX is not set up for {found.name}; use it inside jax.enable_x64(True).")
     return found
 
 
@@ -612,6 +660,13 @@ def _checked_key(model: str, name: str, key: Any) -> Array:
     if dims is None or key.ndim != dims:
         raise InputError(f"{model}: {name}: expected a key such as jax.random.key(0), got {str(key)[:80]!r}.")
     return key
+
+
+def _loading_dtype(model: str, dtype: Any, params_dtype: Any) -> str:
+    """The dtype to read parameters in: what was asked for, else float32 or wider for a computation in `dtype`."""
+    if params_dtype is not None:
+        return "auto" if _is_auto(params_dtype) else _checked_dtype(model, "params_dtype", params_dtype).name
+    return "auto" if _is_auto(dtype) else wide(_checked_dtype(model, "dtype", dtype)).name
 
 
 def _is_auto(dtype: Any) -> bool:
