@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from conversion.dialects import DIALECTS, Dialect
 from conversion.files import CONTAINERS, open_any
@@ -23,6 +25,7 @@ from vit_core.atomic_folder import finds_folder, is_decided
 from vit_core.checkpoint import (
     MANIFEST_NAME,
     LazyArray,
+    WeightFile,
     Weights,
     open_shards,
     open_weights,
@@ -36,6 +39,8 @@ from vit_core.jsonfile import read_json
 from vit_core.limits import LIMITS, Limits
 from vit_core.parameters import BASE_PREFIX, MODEL_CLASSES, Kind, parameter_table
 from vit_core.weight_files import KERAS_HUB, SUFFIX, SUFFIXES, taken, weight_names
+
+Array = np.ndarray[Any, np.dtype[Any]]
 
 # Suffix of a family's files -> a name in an index of them as it is in the file.
 _RENAMED: dict[str, Callable[[str], str]] = {
@@ -135,6 +140,25 @@ def open_source(
         return _source(where, _config(folder, limits), found, commit_of(folder), allow, limits)
 
     return _unchanged(folder, read)
+
+
+def held_source(
+    where: str, tensors: Mapping[str, Array], config: dict[str, Any] | None, allow: Collection[str] = ()
+) -> Source:
+    """A checkpoint whose tensors the caller holds, read like the ones of a file.
+
+    Args:
+        where: for messages.
+        tensors: arrays under the names of any dialect.
+        config: what config.json says, or None.
+        allow: as for `open_source`.
+
+    Raises:
+        CheckpointError: names of no known dialect.
+    """
+    lazy = {name: LazyArray(array.dtype, array.shape, partial(np.asarray, array)) for name, array in tensors.items()}
+    weights = Weights([WeightFile(Path(where), {}, lazy, None)])
+    return _source(where, config, weights, None, allow, LIMITS)
 
 
 def _fetched(repository: Repository, variant: str | None, limits: Limits) -> Path:

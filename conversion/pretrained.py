@@ -16,11 +16,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from conversion.configs import infer, is_of_transformers, stored_grid
-from conversion.detect import Source, lone_checkpoint, open_source
+from conversion.detect import Source, held_source, lone_checkpoint, open_source
 from conversion.engine import Fitted, Grid, Stored, Wanted, fit
 from conversion.files import CONTAINERS
 from conversion.folds import LOSSY, check_allowed, with_class_row
 from conversion.heads import check_heads
+from conversion.keywords import LOADING, refusals
 from conversion.naming import listed
 from vit_core.checkpoint import replaced_weights, save_folder
 from vit_core.config import CONFIG_NAME, PretrainedConfig, patch_grid, read_config
@@ -43,25 +44,6 @@ _OWN = ("config", "dtype", "torch_dtype", "use_safetensors", "trust_remote_code"
 _ASSERTIONS = {"from_pt": "hf", "from_tf": "hf_tf", "from_flax": "hf_flax"}  # keyword -> the dialect it asserts
 _MODEL_OPTIONS: dict[str, dict[str, bool]] = {"ViTModel": {"add_pooling_layer": True, "use_mask_token": False}}
 _PARTS = {"add_pooling_layer": "pooler.dense.weight", "use_mask_token": "embeddings.mask_token"}  # which they are about
-
-# Keywords of transformers that mean nothing here -> what to do, or why nothing needs to be done.
-_REFUSED = {
-    **dict.fromkeys(("device_map", "max_memory"), "load the model, then move it to its device"),
-    **dict.fromkeys(("tp_plan", "tp_size", "device_mesh", "distributed_config"), "load the model, then distribute it"),
-    **dict.fromkeys(("offload_folder", "offload_state_dict", "offload_buffers"), "files are mapped, not read"),
-    **dict.fromkeys(("low_cpu_mem_usage", "_fast_init"), "nothing is initialised before loading"),
-    **dict.fromkeys(("quantization_config", "load_in_8bit", "load_in_4bit"), "quantise the model after loading it"),
-    **dict.fromkeys(("state_dict", "gguf_file"), "from_tensors(config, tensors) of the class takes tensors"),
-    **dict.fromkeys(("adapter_name", "adapter_kwargs", "use_kernels"), "no code is loaded from elsewhere"),
-    "key_mapping": "rename the tensors, and hand them to from_tensors(config, tensors) of the class",
-    "weights_only": "nothing is ever unpickled",
-    "use_auth_token": "write token=",
-    "proxies": "set the environment variable HTTPS_PROXY",
-    "mirror": "set the environment variable HF_ENDPOINT",
-    "resume_download": "downloads are always resumed",
-    "use_flash_attention_2": 'write attn_implementation="sdpa"',
-    "generation_config": "these models do not generate",
-}
 
 
 @dataclass(frozen=True)
@@ -112,7 +94,12 @@ class Loaded(NamedTuple):
 
 
 def load_pretrained(
-    name_or_path: str | Path, cls: str | type, kwargs: Mapping[str, Any], *, wait: bool = True
+    name_or_path: str | Path | None,
+    cls: str | type,
+    kwargs: Mapping[str, Any],
+    *,
+    tensors: Mapping[str, Array] | None = None,
+    wait: bool = True,
 ) -> Loaded:
     """Everything that `from_pretrained` of a model class needs.
 
@@ -134,6 +121,8 @@ def load_pretrained(
             revision, subfolder, cache_dir, token, local_files_only, force_download, endpoint: see
                 `vit_core.hub.Repository`;
             any field of the configuration.
+        tensors: weights to use instead of those at `name_or_path`, under the names of any dialect. `name_or_path` then
+            only gives the configuration, and may be None.
         wait: for the digests; False leaves it to the caller to call `check()` of the result.
 
     Raises:
@@ -143,12 +132,26 @@ def load_pretrained(
     """
     model = canonical_class(cls)
     given = _checked(model, kwargs)
-    source = open_source(name_or_path, wait=wait, **{name: given[name] for name in _OPENING if name in given})
+    if tensors is not None:
+        loaded = _loaded(_held(name_or_path, tensors, given), model, given)
+        loaded.config.name_or_path = str(name_or_path or "")
+        return loaded
+    opening = {name: given[name] for name in _OPENING if name in given}
+    source = open_source(name_or_path, wait=wait, **opening)  # type: ignore[arg-type]  # which refuses None
     try:
         return _loaded(source, model, given)
     except VitError:
         source.weights.check()  # of a damaged file that is the error, whatever else it led to
         raise
+
+
+def _held(name_or_path: str | Path | None, tensors: Mapping[str, Array], given: Mapping[str, Any]) -> Source:
+    """Weights that the caller has, beside the configuration of a checkpoint that is named or one that is given."""
+    config = None
+    if name_or_path is not None and given.get("config") is None:
+        config, _ = read_config(name_or_path, {name: given[name] for name in HUB_OPTIONS if name in given})
+    where = "state_dict" if name_or_path is None else str(name_or_path)
+    return held_source(where, tensors, config, given.get("allow") or ())
 
 
 def _loaded(source: Source, model: str, given: Mapping[str, Any]) -> Loaded:
@@ -203,7 +206,7 @@ def plan(
 ) -> tuple[Source, Any, str, Fitted]:
     """What `load` does, before any data is read: the opened checkpoint, its configuration, the class, its tensors."""
     given = {"config": config, **options}
-    if wrong := sorted(options.keys() & ({*_FITTING, *_OWN, *_ASSERTIONS, *_REFUSED} - {"allow_nonfinite"})):
+    if wrong := sorted(options.keys() & ({*_FITTING, *_OWN, *_ASSERTIONS, *LOADING} - {"allow_nonfinite"})):
         raise InputError(f"conversion.load: no option {', '.join(map(repr, wrong))}.")
     source = open_source(src, **{name: value for name, value in given.items() if name in _OPENING})
     model = None if cls is None else canonical_class(cls)
@@ -230,14 +233,15 @@ def save_pretrained(
     max_shard_size: int | str = "5GB",
     variant: str | None = None,
     source: str | None = None,
+    write_file: Callable[[dict[str, Array], Path], object] | None = None,
 ) -> None:
     """Writes config.json and weights that every backend and transformers load, in place of what was there.
 
     Weights that a load could take for the new ones go with the old checkpoint, whoever wrote them; a log line says so.
 
     Args:
-        folder: see `vit_core.checkpoint.save_folder`, also for `max_shard_size`, `variant` and `source` (unless given,
-            the hub repository and the commit that the configuration was loaded from).
+        folder: see `vit_core.checkpoint.save_folder`, also for `max_shard_size`, `variant`, `write_file` and `source`
+            (unless given, the hub repository and the commit that the configuration was loaded from).
         config: of the model; the file also says the class and the dtype.
         tensors: canonical name -> array, all that the class has.
         class_name: name of the model class, in any backend.
@@ -253,11 +257,8 @@ def save_pretrained(
     }
     table = parameter_table(config, model, **options)
     check_tensors(model, table, {name: array.shape for name, array in tensors.items()})
-    written = deepcopy(config)
-    written.architectures = [model]
-    written.dtype = next(iter(tensors.values())).dtype.name
     ordered = {name: tensors[name] for name in table}
-    text = written.to_json_string()
+    text = written_config(config, model, next(iter(tensors.values())).dtype.name)
     also = lone_checkpoint(folder) if variant is None else []
     old = replaced_weights(folder, variant, also)
     save_folder(
@@ -268,9 +269,21 @@ def save_pretrained(
         variant=variant,
         also=also,
         source=source or (f"{config.name_or_path}@{config.hub_commit}" if config.hub_commit else None),
+        write_file=write_file,
     )
     if others := [name for name in old if not any(fnmatchcase(name, mine) for mine in weight_names(variant))]:
         logger.warning("%s: saved in place of other weights, which are gone: %s", folder, listed(others))
+
+
+def written_config(config: PretrainedConfig, class_name: str, dtype: str) -> str:
+    """The text of config.json beside weights of a class, in a dtype.
+
+    Raises:
+        ConfigError: the configuration cannot be written (a callable activation).
+    """
+    written = deepcopy(config)
+    written.architectures, written.dtype = [canonical_class(class_name)], dtype
+    return written.to_json_string()
 
 
 # --- keywords and configuration --------------------------------------------------------------------------------------
@@ -278,11 +291,11 @@ def save_pretrained(
 
 def _checked(model: str, kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """The keywords that were given, None meaning not given; those that mean nothing here are refused."""
-    known = {*_OPENING, *_FITTING, *_OWN, *_ASSERTIONS, *_REFUSED, *_MODEL_OPTIONS.get(model, {})}
+    known = {*_OPENING, *_FITTING, *_OWN, *_ASSERTIONS, *LOADING, *_MODEL_OPTIONS.get(model, {})}
     given = {name: value for name, value in kwargs.items() if value is not None or name not in known}
     if given.get("trust_remote_code"):
         raise UnsafeFileError(f"{model}.from_pretrained: delete trust_remote_code=: code of a checkpoint is never run.")
-    refused = [f"delete {name}=: {_REFUSED[name]}" for name in given if name in _REFUSED]
+    refused = refusals(LOADING, given)
     if given.get("use_safetensors") is False:
         refused.append(
             "delete use_safetensors=False: safetensors come first where there are any; name another file to load that"
@@ -291,7 +304,7 @@ def _checked(model: str, kwargs: Mapping[str, Any]) -> dict[str, Any]:
         raise InputError(f"{model}.from_pretrained: {'; '.join(refused)}.")
     if (kernel := given.get("position_kernel", "hf")) not in KERNELS:
         raise InputError(f"position_kernel: expected one of {', '.join(KERNELS)}, got {kernel!r}.")
-    return given
+    return {name: value for name, value in given.items() if name not in LOADING}
 
 
 def _check_dialect(source: Source, given: Mapping[str, Any]) -> None:

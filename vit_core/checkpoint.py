@@ -506,6 +506,7 @@ def save_folder(
     variant: str | None = None,
     also: Collection[str] = (),
     source: str | None = None,
+    write_file: Callable[[dict[str, Array], Path], object] | None = None,
 ) -> None:
     """Writes a checkpoint, in place of the one that was there.
 
@@ -522,6 +523,7 @@ def save_folder(
         variant: infix of the file names, as in model.fp16.safetensors.
         also: names of other files that are not to be kept.
         source: what the weights were made from; recorded in the manifest.
+        write_file: writes the tensors of one file, which is to be a safetensors file, instead of vitriad.
 
     Raises:
         InputError: a size or variant that means nothing.
@@ -531,7 +533,7 @@ def save_folder(
     size = sum(array.nbytes for array in tensors.values())
 
     def write(new: Path) -> dict[str, Any]:
-        return _write_weights(new, tensors, shards, variant, size)
+        return _write_weights(new, tensors, shards, variant, size, write_file)
 
     replace_folder(folder, write, files=files, size=size, variant=variant, also=also, source=source)
 
@@ -618,13 +620,20 @@ def _write_weights(
     shards: Mapping[str, list[str]],
     variant: str | None,
     size: int,
+    write_file: Callable[[dict[str, Array], Path], object] | None,
 ) -> dict[str, Any]:
     """Writes weight files and, for more than one, their index; returns the manifest's record of each."""
     records = {}
     with progress(size) as advance:
         for file, names in shards.items():
-            pieces = serialised({name: tensors[name] for name in names}, advance)
-            records[file] = write_pieces(folder / file, pieces)
+            inside = {name: tensors[name] for name in names}
+            if write_file is None:
+                records[file] = write_pieces(folder / file, serialised(inside, advance))
+                continue
+            arrays = {name: np.asarray(tensor) for name, tensor in inside.items()}
+            write_file(arrays, folder / file)
+            records[file] = _written_record(folder / file, arrays)
+            advance(sum(array.nbytes for array in arrays.values()))
     if len(shards) > 1:
         totals = {
             "total_parameters": sum(array.size for array in tensors.values()),
@@ -665,6 +674,26 @@ def serialised(
     for name in order:
         yield np.ascontiguousarray(tensors[name]).reshape(-1).view(np.uint8).data
         advance(tensors[name].nbytes)
+
+
+def _written_record(path: Path, tensors: Mapping[str, Array]) -> dict[str, Any]:
+    """The record of a file that a function of the caller wrote, once it is known to hold these tensors, on the disk.
+
+    Raises:
+        CheckpointError: it is no safetensors file of them.
+    """
+    wanted = "save_function: expected it to write a safetensors file, as safetensors.torch.save_file does."
+    try:
+        found = open_file(path, mmap=False).tensors
+    except CheckpointError as problem:
+        raise CheckpointError(f"{problem}\n{wanted}") from None
+    if {name: (tensor.dtype, tensor.shape) for name, tensor in found.items()} != {
+        name: (array.dtype, array.shape) for name, array in tensors.items()
+    }:
+        raise CheckpointError(f"{path}: holds other tensors than it was given.\n{wanted}")
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+    return record_of(path)
 
 
 def record_of(path: Path) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import Array
 
 import conversion
+from conversion.keywords import check_saving
 from conversion.layouts import canonical_axes, from_canonical, to_canonical
 from vit_core.config import PretrainedConfig, pair, patch_grid
 from vit_core.errors import CheckpointError, InputError
@@ -378,26 +379,37 @@ class FlaxViTPreTrainedModel(PushToHub):
         self,
         save_directory: str | Path,
         params: Params | None = None,
-        *,
+        push_to_hub: bool = False,
         max_shard_size: int | str = "5GB",
-        variant: str | None = None,
+        *,
         safe_serialization: bool = True,
+        is_main_process: bool = True,
+        variant: str | None = None,
+        **kwargs: Any,
     ) -> None:
         """Writes config.json and model.safetensors, which every backend and transformers load.
 
         Args:
             save_directory: folder, made where missing; an older checkpoint in it is replaced as a whole.
             params: parameters to write instead of the model's; a FlaxViTModel's may lack the pooler.
+            push_to_hub: must be False; there is a method for it.
             max_shard_size: largest weight file, as bytes or as text like "5GB".
-            variant: infix of the file names, as in model.fp16.safetensors.
             safe_serialization: must be True; nothing here writes pickles.
+            is_main_process: False writes nothing: another process does.
+            variant: infix of the file names, as in model.fp16.safetensors.
+            **kwargs: familiar ones pass where what they ask for is so anyway (`conversion.keywords.SAVING`).
 
         Raises:
             ConfigError: a callable activation cannot be saved.
             CheckpointError: the parameters do not fit the model, or the folder cannot be written.
+            InputError: a keyword that means nothing here.
         """
-        if not safe_serialization:
-            raise CheckpointError("save_pretrained: safe_serialization=False writes a pickle; delete the argument.")
+        check_saving(
+            f"{type(self).__name__}.save_pretrained",
+            {"push_to_hub": push_to_hub, "safe_serialization": safe_serialization, **kwargs},
+        )
+        if not is_main_process:
+            return
         conversion.save_pretrained(
             save_directory,
             self.config,

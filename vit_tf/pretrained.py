@@ -20,8 +20,9 @@ from keras import ops
 from tensorflow import Tensor
 
 import conversion
+from conversion.keywords import check_saving
 from vit_core.config import PretrainedConfig, pair
-from vit_core.errors import CheckpointError, InputError
+from vit_core.errors import InputError
 from vit_core.inputs import (
     check_class_indices,
     check_head_mask,
@@ -224,7 +225,8 @@ class TFViTPreTrainedModel(PushToHub, CompiledCalls, TrainedModel, ExportedModel
         *,
         max_shard_size: int | str = "5GB",
         variant: str | None = None,
-        safe_serialization: bool = True,
+        is_main_process: bool = True,
+        **kwargs: Any,
     ) -> None:
         """Writes config.json and model.safetensors, which every backend and transformers load.
 
@@ -232,14 +234,17 @@ class TFViTPreTrainedModel(PushToHub, CompiledCalls, TrainedModel, ExportedModel
             save_directory: folder, made where missing; an older checkpoint in it is replaced as a whole.
             max_shard_size: largest weight file, as bytes or as text like "5GB".
             variant: infix of the file names, as in model.fp16.safetensors.
-            safe_serialization: must be True; nothing here writes pickles.
+            is_main_process: False writes nothing: another process does.
+            **kwargs: familiar ones pass where what they ask for is so anyway (`conversion.keywords.SAVING`).
 
         Raises:
             ConfigError: a callable activation cannot be saved.
             CheckpointError: the folder cannot be written.
+            InputError: a keyword that means nothing here.
         """
-        if not safe_serialization:
-            raise CheckpointError("save_pretrained: safe_serialization=False writes a pickle; delete the argument.")
+        check_saving(f"{type(self).__name__}.save_pretrained", kwargs)
+        if not is_main_process:
+            return
         conversion.save_pretrained(
             save_directory,
             self.config,

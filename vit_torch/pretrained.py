@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import conversion
+from conversion.keywords import check_saving
 from vit_core.config import PretrainedConfig, pair
 from vit_core.errors import CheckpointError, InputError
 from vit_core.inputs import (
@@ -23,10 +24,11 @@ from vit_core.inputs import (
     is_checked,
     warn_unseen,
 )
-from vit_core.parameters import BASE_CLASSES, Parameter, check_tensors, class_name, parameter_table, sincos_of
+from vit_core.parameters import BASE_CLASSES, Parameter, check_tensors, class_name, parameter_table
 from vit_core.positions import cubic_matrix, resize_matrix
 from vit_core.tensors import to_numpy
 from vit_core.upload import PushToHub
+from vit_torch.weights import as_tensor, fill, placed, prune, writer
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Model = TypeVar("Model", bound="ViTPreTrainedModel")
@@ -107,7 +109,7 @@ class ViTPreTrainedModel(PushToHub, nn.Module):
         """Draws fresh values for some parameters from torch's generator, in table order."""
         tensors = self.state_dict(keep_vars=True)
         for row in rows:
-            _fill(tensors[row.name], row, self.config)
+            fill(tensors[row.name], row, self.config)
 
     # --- loading and saving ------------------------------------------------------------------------------------------
 
@@ -127,7 +129,7 @@ class ViTPreTrainedModel(PushToHub, nn.Module):
             model = cls(config, **options)
         shapes = {name: array.shape for name, array in tensors.items()}
         check_tensors(cls.__name__, model.parameter_table(), shapes)
-        model.assign({name: _tensor(array).detach().clone() for name, array in tensors.items()})
+        model.assign({name: as_tensor(array).detach().clone() for name, array in tensors.items()})
         return model.complete()
 
     def assign(self, tensors: Mapping[str, Tensor]) -> None:
@@ -135,14 +137,16 @@ class ViTPreTrainedModel(PushToHub, nn.Module):
         self.load_state_dict(dict(tensors), strict=False, assign=True)
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> Any:
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path | None, **kwargs: Any) -> Any:
         """A model with the weights of a checkpoint, in eval mode.
 
         Args:
-            pretrained_model_name_or_path: folder, or "owner/name" on the hub.
+            pretrained_model_name_or_path: folder, or "owner/name" on the hub; None with config and state_dict.
             **kwargs: see `conversion.load_pretrained`: config, dtype, ignore_mismatched_sizes, strict,
-                attn_implementation, hub options, configuration overrides … With output_loading_info=True the result
-                is (model, info).
+                attn_implementation, hub options, configuration overrides … Also:
+                device_map: the device to move the model to: "auto", or one in any form (torch's default device);
+                state_dict: tensors by name, copied, instead of those of the checkpoint;
+                output_loading_info: True makes the result (model, info).
 
         Raises:
             CheckpointError: the weights are missing, damaged or do not fit.
@@ -150,13 +154,19 @@ class ViTPreTrainedModel(PushToHub, nn.Module):
             InputError: a keyword that means nothing here.
         """
         wants_info = kwargs.pop("output_loading_info", False)
-        loaded = conversion.load_pretrained(pretrained_model_name_or_path, cls, kwargs, wait=False)
+        device_map, state_dict = kwargs.pop("device_map", None), kwargs.pop("state_dict", None)
+        device = torch.get_default_device() if device_map is None else placed(device_map)
+        tensors = None if state_dict is None else {name: to_numpy(tensor) for name, tensor in state_dict.items()}
+        loaded = conversion.load_pretrained(pretrained_model_name_or_path, cls, kwargs, tensors=tensors, wait=False)
         with torch.device("meta"):
             model = cls(loaded.config, **loaded.options)
-        model.assign({name: _tensor(array) for name, array in loaded.tensors.items()})
+        given = {name: as_tensor(array) for name, array in loaded.tensors.items()}
+        model.assign(given if tensors is None else {name: tensor.clone() for name, tensor in given.items()})
         model.fill_missing(loaded.missing)
-        model.complete()
+        model.complete(device)
         loaded.check()  # before anybody gets the model
+        if device_map is not None:
+            model.hf_device_map = {"": device}
         return (model, loaded.info) if wants_info else model
 
     def fill_missing(self, names: Sequence[str]) -> None:
@@ -166,8 +176,8 @@ class ViTPreTrainedModel(PushToHub, nn.Module):
         self.assign({name: torch.empty(table[name].shape, dtype=dtype, device="cpu") for name in names})
         self.fill([table[name] for name in names])
 
-    def complete(self) -> Self:
-        """This model, all its weights given, on torch's default device and in eval mode.
+    def complete(self, device: torch.device | None = None) -> Self:
+        """This model, all its weights given, on a device (torch's default where None) and in eval mode.
 
         Raises:
             CheckpointError: a subclass has parameters of its own, which no checkpoint holds.
@@ -178,37 +188,53 @@ class ViTPreTrainedModel(PushToHub, nn.Module):
                 f"{type(self).__name__}: no checkpoint holds {', '.join(extra[:10])}.\n"
                 "Rather than adding parameters in a subclass, keep the model inside a module of your own."
             )
-        return self.to(torch.get_default_device()).eval()
+        return self.to(device or torch.get_default_device()).eval()
 
     def save_pretrained(
         self,
         save_directory: str | Path,
-        *,
+        is_main_process: bool = True,
+        state_dict: Mapping[str, Tensor] | None = None,
+        save_function: Callable[..., object] | None = None,
+        push_to_hub: bool = False,
         max_shard_size: int | str = "5GB",
-        variant: str | None = None,
         safe_serialization: bool = True,
+        variant: str | None = None,
+        **kwargs: Any,
     ) -> None:
         """Writes config.json and model.safetensors, which every backend and transformers load.
 
         Args:
             save_directory: folder, made where missing; an older checkpoint in it is replaced as a whole.
+            is_main_process: False writes nothing: another process does.
+            state_dict: tensors by name to save instead of the model's, all that the class has.
+            save_function: called with (tensors by name, path) for every weight file, which it writes as safetensors.
+            push_to_hub: must be False; there is a method for it.
             max_shard_size: largest weight file, as bytes or as text like "5GB".
-            variant: infix of the file names, as in model.fp16.safetensors.
             safe_serialization: must be True; nothing here writes pickles.
+            variant: infix of the file names, as in model.fp16.safetensors.
+            **kwargs: familiar ones pass where what they ask for is so anyway (`conversion.keywords.SAVING`).
 
         Raises:
             ConfigError: a callable activation cannot be saved.
-            CheckpointError: the folder cannot be written.
+            CheckpointError: the folder cannot be written, or `state_dict` is not that of this class.
+            InputError: a keyword that means nothing here.
         """
-        if not safe_serialization:
-            raise CheckpointError("save_pretrained: safe_serialization=False writes a pickle; delete the argument.")
+        check_saving(
+            f"{type(self).__name__}.save_pretrained",
+            {"push_to_hub": push_to_hub, "safe_serialization": safe_serialization, **kwargs},
+        )
+        if not is_main_process:
+            return
+        tensors = self.state_dict() if state_dict is None else state_dict
         conversion.save_pretrained(
             save_directory,
             self.config,
-            {name: to_numpy(tensor) for name, tensor in self.state_dict().items()},
+            {name: to_numpy(tensor) for name, tensor in tensors.items()},
             class_name=class_name(type(self)),
             max_shard_size=max_shard_size,
             variant=variant,
+            write_file=None if save_function is None else writer(save_function),
         )
 
     # --- the door of forward -----------------------------------------------------------------------------------------
@@ -349,7 +375,7 @@ class ViTPreTrainedModel(PushToHub, nn.Module):
         new = {layer: sorted({*old.get(layer, ()), *heads}) for layer, heads in heads_to_prune.items()}
         config.update({"pruned_heads": {**old, **new}})
         for layer, heads in new.items():
-            _prune(self.base_model.encoder.layer[layer].attention, heads)
+            prune(self.base_model.encoder.layer[layer].attention, heads)
         self.config.pruned_heads = config.pruned_heads
 
     def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: Mapping[str, Any] | None = None) -> None:
@@ -374,47 +400,3 @@ class ViTPreTrainedModel(PushToHub, nn.Module):
         for module in self.modules():
             if hasattr(module, "checkpointing"):
                 module.checkpointing = keywords
-
-
-@torch.no_grad()
-def _prune(attention: Any, heads: Sequence[int]) -> None:
-    """Cuts heads out of one attention: rows of query, key and value, columns of the output."""
-    kept = [place for place, head in enumerate(attention.heads) if head not in heads]
-    dense = attention.output["dense"]
-    places = torch.arange(dense.in_features, device=dense.weight.device)
-    rows = places.unflatten(0, (-1, attention.head_dim))[kept].flatten()
-    for projection in attention.attention.values():
-        projection.weight = _replaced(projection.weight, projection.weight[rows])
-        if projection.bias is not None:
-            projection.bias = _replaced(projection.bias, projection.bias[rows])
-        projection.out_features = len(rows)
-    dense.weight = _replaced(dense.weight, dense.weight[:, rows])
-    dense.in_features = len(rows)
-    attention.heads = [attention.heads[place] for place in kept]
-
-
-def _replaced(parameter: nn.Parameter, values: Tensor) -> nn.Parameter:
-    return nn.Parameter(values.contiguous(), requires_grad=parameter.requires_grad)
-
-
-def _tensor(array: Array | Tensor) -> Tensor:
-    if isinstance(array, Tensor):
-        return array
-    array = np.require(array, requirements="W")  # torch warns of arrays it could not write to, and copies none
-    if array.dtype.name == "bfloat16":  # torch does not know NumPy's bfloat16: pass the bits
-        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
-    return torch.from_numpy(array)
-
-
-def _fill(tensor: Tensor, row: Parameter, config: PretrainedConfig) -> None:
-    kind, value = row.init
-    if kind == "trunc_normal":
-        nn.init.trunc_normal_(tensor, mean=0.0, std=value, a=-2.0, b=2.0)
-    elif kind == "normal":
-        nn.init.normal_(tensor, mean=0.0, std=value)
-    elif kind == "uniform":
-        nn.init.uniform_(tensor, a=-value, b=value)
-    elif kind == "sincos":
-        tensor.copy_(torch.from_numpy(sincos_of(row, config)))
-    else:
-        nn.init.constant_(tensor, value)

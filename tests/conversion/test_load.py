@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import conversion
-from conversion import pretrained
 from conversion.detect import open_source
+from conversion.keywords import LOADING
 from vit_core.checkpoint import open_weights
 from vit_core.config import ViTConfig
 from vit_core.errors import CheckpointError, ConfigError, InputError, MissingFileError, UnsafeFileError
@@ -227,10 +227,14 @@ def test_options_of_another_class_are_refused(saved, name):
     assert f"no keyword {name!r}" in refusal(folder, "ViTForImageClassification", InputError, **{name: True})
 
 
-@pytest.mark.parametrize("name", pretrained._REFUSED)
+@pytest.mark.parametrize("name", LOADING)
 def test_keywords_that_mean_nothing_here_say_what_to_do(saved, name):
     folder, _ = saved("ViTModel")
-    for value in (True, "auto", {}, 0):
+    passes = LOADING[name].passes
+    for value in (True, False, "auto", {}, 0):
+        if any(value is passing for passing in passes):
+            assert conversion.load_pretrained(folder, "ViTModel", {name: value}).missing == []
+            continue
         message = refusal(folder, error=InputError, **{name: value})
         assert message.startswith(f"ViTModel.from_pretrained: delete {name}=: ") and message.count("\n") == 0
     assert conversion.load_pretrained(folder, "ViTModel", {name: None}).missing == []
@@ -238,7 +242,7 @@ def test_keywords_that_mean_nothing_here_say_what_to_do(saved, name):
 
 def test_all_keywords_that_are_refused_are_named_at_once(saved):
     folder, _ = saved("ViTModel")
-    given = {"proxies": {}, "device_map": "auto", "use_safetensors": False, "weights_only": True}
+    given = {"proxies": {}, "device_map": "auto", "use_safetensors": False, "weights_only": False}
     message = refusal(folder, error=InputError, **given)
     found = [message.find(f"delete {name}=") for name in ("proxies", "device_map", "weights_only", "use_safetensors")]
     assert min(found) > 0 and found == sorted(found)

@@ -212,7 +212,7 @@ def test_documented_calls(cls, stored, keywords, tmp_path):
         ({"from_tf": True}, "from_tf"),
         ({"from_flax": True}, "from_flax"),
         ({"trust_remote_code": True}, "trust_remote_code"),
-        ({"low_cpu_mem_usage": True}, "low_cpu_mem_usage"),
+        ({"load_in_8bit": True}, "load_in_8bit"),
         ({"use_safetensors": False}, "use_safetensors"),
         ({"hiden_size": 3}, "hidden_size"),
     ],

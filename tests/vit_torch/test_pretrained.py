@@ -205,11 +205,12 @@ def test_documented_calls(cls, stored, keywords, tmp_path):
 @pytest.mark.parametrize(
     ("keywords", "needle"),
     [
-        ({"device_map": "auto"}, "device_map"),
+        ({"device_map": "balanced"}, "device_map.*\n.*dispatch_model"),
+        ({"device_map": {"vit": "cpu", "classifier": "cpu"}}, "device_map"),
         ({"from_tf": True}, "from_tf"),
         ({"from_flax": True}, "from_flax"),
         ({"trust_remote_code": True}, "trust_remote_code"),
-        ({"low_cpu_mem_usage": True}, "low_cpu_mem_usage"),
+        ({"load_in_8bit": True}, "load_in_8bit"),
         ({"use_safetensors": False}, "use_safetensors"),
         ({"hiden_size": 3}, "hidden_size"),
     ],
@@ -221,7 +222,10 @@ def test_keywords_that_mean_nothing_here_are_refused(keywords, needle, tmp_path)
     assert len(str(caught.value).splitlines()) <= 3
 
 
-@pytest.mark.parametrize("keywords", [{"from_pt": True}, {"use_safetensors": True}, {"trust_remote_code": False}])
+@pytest.mark.parametrize(
+    "keywords",
+    [{"from_pt": True}, {"use_safetensors": True}, {"trust_remote_code": False}, {"low_cpu_mem_usage": True}],
+)
 def test_keywords_that_hold_are_accepted(keywords, tmp_path):
     make_model("ViTModel").save_pretrained(tmp_path)
     vit_torch.ViTModel.from_pretrained(tmp_path, **keywords)

@@ -1,0 +1,97 @@
+"""Familiar keywords of loading and saving, for all backends: which values are true already, and what to write instead.
+
+A keyword is either honoured, by who takes it (`conversion.load_pretrained`, the `save_pretrained` of a class), or it
+stands in one of the two tables here: then a value passes only where what it asks for is so anyway. Nothing is accepted
+and ignored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from vit_core.errors import InputError
+
+
+class Rule(NamedTuple):
+    """One keyword that nobody honours.
+
+    Attributes:
+        instead: what to do instead, or why nothing needs to be done.
+        passes: the values that ask for what is so anyway. None always counts as not given.
+    """
+
+    instead: str
+    passes: tuple[object, ...] = ()
+
+
+_EITHER = (True, False)
+
+LOADING: dict[str, Rule] = {
+    **dict.fromkeys(("device_map", "max_memory"), Rule("load the model, then move it to its device")),
+    **dict.fromkeys(
+        ("tp_plan", "tp_size", "device_mesh", "distributed_config"), Rule("load the model, then distribute it")
+    ),
+    "offload_folder": Rule("files are mapped, not read"),
+    **dict.fromkeys(("offload_state_dict", "offload_buffers"), Rule("files are mapped, not read", (False,))),
+    **dict.fromkeys(("low_cpu_mem_usage", "_fast_init"), Rule("nothing is initialised before loading", _EITHER)),
+    "quantization_config": Rule("quantise the model after loading it"),
+    **dict.fromkeys(("load_in_8bit", "load_in_4bit"), Rule("quantise the model after loading it", (False,))),
+    **dict.fromkeys(("state_dict", "gguf_file"), Rule("from_tensors(config, tensors) of the class takes tensors")),
+    **dict.fromkeys(
+        ("adapter_name", "adapter_kwargs"),
+        Rule("load the model, then its adapter: PeftModel.from_pretrained(model, …)"),
+    ),
+    **dict.fromkeys(("use_kernels", "allow_all_kernels"), Rule("no code is loaded from elsewhere", (False,))),
+    "kernel_config": Rule("no code is loaded from elsewhere"),
+    "key_mapping": Rule("rename the tensors, and hand them to from_tensors(config, tensors) of the class"),
+    "weights_only": Rule("nothing is ever unpickled", (True,)),
+    "disable_mmap": Rule("write mmap=False", (False,)),
+    "fusion_config": Rule("no module is replaced by a fused one"),
+    "use_auth_token": Rule("write token="),
+    "proxies": Rule("set the environment variable HTTPS_PROXY"),
+    "mirror": Rule("set the environment variable HF_ENDPOINT"),
+    "resume_download": Rule("downloads are always resumed", _EITHER),
+    "use_flash_attention_2": Rule('write attn_implementation="sdpa"', (False,)),
+    "generation_config": Rule("these models do not generate"),
+}
+
+_OF_PUSH = Rule("it is an argument of push_to_hub(repo_id) of the model")
+SAVING: dict[str, Rule] = {
+    "push_to_hub": Rule("call push_to_hub(repo_id) of the model", (False,)),
+    **dict.fromkeys(("token", "use_auth_token", "repo_id", "commit_message", "private", "tags"), _OF_PUSH),
+    "create_pr": _OF_PUSH._replace(passes=(False,)),
+    "safe_serialization": Rule("nothing here writes pickles", (True,)),
+    "state_dict": Rule("save from_tensors(config, tensors) of the class"),
+    "save_function": Rule("files are written by vitriad itself"),
+    "saved_model": Rule("export the model after saving it", (False,)),
+    **dict.fromkeys(("version", "signatures"), Rule("it is an argument of exporting")),
+    "save_peft_format": Rule("these models hold no adapters; save the PeftModel around it", _EITHER),
+    "save_original_format": Rule("the names written are those of transformers 4", (True,)),
+    "distributed_checkpoint": Rule("gather the weights, then save them: state_dict=", (False,)),
+    "save_config": Rule("weights are never written without their configuration", (True,)),
+}
+
+
+def refusals(table: Mapping[str, Rule], given: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the keywords that stand in a table, in the order in which they are given."""
+    return [
+        f"delete {name}=: {table[name].instead}"
+        for name, value in given.items()
+        if name in table and value is not None and not any(value is passing for passing in table[name].passes)
+    ]
+
+
+def check_saving(call: str, given: Mapping[str, Any]) -> None:
+    """Checks the keywords of a `save_pretrained` that it does not honour.
+
+    Args:
+        call: for messages, such as "ViTModel.save_pretrained".
+        given: those keywords.
+
+    Raises:
+        InputError: one is unknown, or asks for something that does not happen.
+    """
+    wrong = [f"no keyword {name!r}" for name in given if name not in SAVING] + refusals(SAVING, given)
+    if wrong:
+        raise InputError(f"{call}: {'; '.join(wrong)}.")
