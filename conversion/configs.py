@@ -15,7 +15,8 @@ from conversion.dialects import Dialect
 from conversion.folds import side_of
 from vit_core.checkpoint import LazyArray
 from vit_core.config import pair
-from vit_core.errors import CheckpointError
+from vit_core.errors import CheckpointError, ConfigError
+from vit_core.labels import label_table
 
 Fields = dict[str, Any]
 
@@ -111,8 +112,9 @@ def infer(
     if "image_size" not in fields:
         height, width = (side * patch for side, patch in zip(grid, pair(fields["patch_size"]), strict=True))
         fields["image_size"] = height if height == width else [height, width]
-    if "classifier.weight" in tensors and "id2label" not in fields:
-        fields["id2label"] = {str(i): f"LABEL_{i}" for i in range(tensors["classifier.weight"].shape[0])}
+    classes = tensors["classifier.weight"].shape[0] if "classifier.weight" in tensors else None
+    if given.get("id2label") is None:
+        fields |= _labels(where, data or {}, classes)
     if "decoder.0.weight" in tensors:
         fields["encoder_stride"] = side_of(tensors["decoder.0.weight"].shape[0] // fields["num_channels"]) or 0
     if "pooler.dense.weight" in tensors:
@@ -249,11 +251,28 @@ def _timm(where: str, data: Mapping[str, Any]) -> Fields:
     if "act_layer" in arguments:
         ours = {theirs: ours for ours, theirs in TIMM_ACTIVATIONS.items()}
         fields["hidden_act"] = ours.get(arguments["act_layer"], arguments["act_layer"])
-    if labels := data.get("label_names"):
-        fields["id2label"] = {str(i): str(label) for i, label in enumerate(labels)}
     if size := arguments.get("img_size"):
         fields["image_size"] = size if isinstance(size, int) or len({*size}) > 1 else size[0]
     return fields
+
+
+def _labels(where: str, data: Mapping[str, Any], classes: int | None) -> Fields:
+    """The labels that timm's configuration names, in any of the places it had for them; else one for each class.
+
+    Raises:
+        ConfigError: they are not labels for just these classes.
+    """
+    inner = data.get("pretrained_cfg")
+    places = [data, *([inner] if isinstance(inner, Mapping) else [])] if "architecture" in data else []
+    for place in places:
+        for name in ("label_names", "labels"):
+            if not place.get(name):
+                continue
+            try:
+                return {"id2label": label_table(f"{where}: config.json: {name}", place[name], classes=classes)}
+            except ConfigError as error:
+                raise ConfigError(f"{error}.\nMend {name} there, or pass id2label= with the labels.") from None
+    return {} if classes is None else {"id2label": [f"LABEL_{index}" for index in range(classes)]}
 
 
 def _keras_hub(where: str, data: Mapping[str, Any]) -> Fields:

@@ -9,16 +9,31 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from copy import copy, deepcopy
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Self
-
-import numpy as np
+from typing import Any, ClassVar, Self
 
 from vit_core.atomic_folder import write_file
+from vit_core.config_rules import (
+    ACTIVATION,
+    ACTIVATIONS,
+    ATTENTION_IMPLEMENTATIONS,
+    BASE_DEFAULTS,
+    BASE_RULES,
+    BOOL,
+    HEADS,
+    LAYERS,
+    MASK_RATIO,
+    PROBLEM_TYPES,
+    SHARED_RULES,
+    SIDE,
+    WIDTH,
+    Rule,
+)
 from vit_core.errors import ConfigError
 from vit_core.jsonfile import json_text, read_json
+from vit_core.labels import inverse, settle_labels
 from vit_core.limits import LIMITS
+from vit_core.plain_values import is_int, short
 from vit_core.presets import PRESETS
-from vit_core.tensors import dtype_name
 from vit_core.upload import PushToHub
 
 CONFIG_NAME = "config.json"
@@ -26,133 +41,26 @@ CONFIG_NAME = "config.json"
 # The release whose files ours match; written into new files, a version that was read is kept.
 TRANSFORMERS_VERSION = "4.57.6"
 
-ACTIVATIONS = (
-    *("gelu", "gelu_10", "gelu_accurate", "gelu_fast", "gelu_new", "gelu_python", "gelu_python_tanh"),
-    *("gelu_pytorch_tanh", "glu", "laplace", "leaky_relu", "linear", "mish", "prelu", "quick_gelu", "relu", "relu2"),
-    *("relu6", "selu", "sigmoid", "silu", "swish", "tanh", "xielu"),
-)
-ATTENTION_IMPLEMENTATIONS = ("sdpa", "eager")
-PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
+__all__ = [
+    "ACTIVATIONS",
+    "ATTENTION_IMPLEMENTATIONS",
+    "CONFIGS",
+    "CONFIG_NAME",
+    "PROBLEM_TYPES",
+    "TRANSFORMERS_VERSION",
+    "AutoConfig",
+    "PretrainedConfig",
+    "Size",
+    "ViTConfig",
+    "ViTMAEConfig",
+    "pair",
+    "patch_grid",
+    "read_config",
+]
 
 Size = int | tuple[int, int]
 
-
-class _Rule(NamedTuple):
-    """What a field accepts, in words and as a predicate over plain Python values."""
-
-    expected: str
-    accepts: Callable[[Any], bool]
-
-
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: object) -> bool:
-    if isinstance(value, float):
-        return math.isfinite(value)
-    return _is_int(value) and abs(value) <= 2**53  # type: ignore[arg-type]
-
-
-def _count(low: int, high: int) -> _Rule:
-    return _Rule(f"an int from {low} to {high}", lambda v: _is_int(v) and low <= v <= high)
-
-
-def _size(high: int) -> _Rule:
-    def accepts(value: Any) -> bool:
-        sides = value if isinstance(value, tuple) and len(value) == 2 else (value,)
-        return all(_is_int(side) and 1 <= side <= high for side in sides)
-
-    return _Rule(f"an int or a (height, width) pair of ints from 1 to {high}", accepts)
-
-
-def _optional(rule: _Rule) -> _Rule:
-    return _Rule(f"{rule.expected}, or None", lambda v: v is None or rule.accepts(v))
-
-
-def _one_of(*names: str) -> _Rule:
-    return _Rule(f"one of {', '.join(names)}", lambda v: isinstance(v, str) and v in names)
-
-
-_TINY = float(np.finfo(np.float32).tiny)  # smaller ones are 0, or become it on some devices
-_BOOL = _Rule("True or False", lambda v: isinstance(v, bool))
-_TEXT = _Rule("a string", lambda v: isinstance(v, str))
-_PROBABILITY = _Rule("a number in [0, 1]", lambda v: _is_number(v) and 0 <= v <= 1)
-_ACTIVATION = _Rule(
-    f"a callable or one of {', '.join(ACTIVATIONS)}",
-    lambda v: callable(v) or (isinstance(v, str) and v in ACTIVATIONS),
-)
-_WIDTH = _count(1, LIMITS.hidden_size)
-_HEADS = _count(1, LIMITS.heads)
-_LAYERS = _count(0, LIMITS.layers)
-
-_SHARED_RULES = {
-    "hidden_size": _WIDTH,
-    "num_hidden_layers": _LAYERS,
-    "num_attention_heads": _HEADS,
-    "intermediate_size": _WIDTH,
-    "hidden_act": _ACTIVATION,
-    "hidden_dropout_prob": _PROBABILITY,
-    "attention_probs_dropout_prob": _PROBABILITY,
-    "initializer_range": _Rule("a number of at least 0", lambda v: _is_number(v) and v >= 0),
-    "layer_norm_eps": _Rule("a number above 0 in float32", lambda v: _is_number(v) and v >= _TINY),
-    "image_size": _size(LIMITS.image_side),
-    "patch_size": _size(LIMITS.image_side),
-    "num_channels": _WIDTH,
-    "qkv_bias": _BOOL,
-}
-
-# Fields that every config has beside its architecture. They are written to config.json only where they differ.
-_BASE_DEFAULTS: dict[str, Any] = {
-    "output_hidden_states": False,
-    "output_attentions": False,
-    "return_dict": True,
-    "dtype": None,
-    "pruned_heads": {},
-    "architectures": None,
-    "id2label": {0: "LABEL_0", 1: "LABEL_1"},
-    "label2id": {"LABEL_0": 0, "LABEL_1": 1},
-    "problem_type": None,
-    "transformers_version": None,
-    "name_or_path": "",
-    "hub_commit": None,
-    "attn_implementation": None,
-}
 _UNWRITTEN = ("name_or_path", "hub_commit", "attn_implementation")
-
-_BASE_RULES = {
-    "output_hidden_states": _BOOL,
-    "output_attentions": _BOOL,
-    "return_dict": _BOOL,
-    "dtype": _optional(_one_of("float16", "bfloat16", "float32", "float64")),
-    "pruned_heads": _Rule(
-        "a dict of layer index to a list of head indices",
-        lambda v: (
-            isinstance(v, dict)
-            and all(_is_int(k) and isinstance(heads, list) and all(map(_is_int, heads)) for k, heads in v.items())
-        ),
-    ),
-    "architectures": _optional(
-        _Rule("a list of class names", lambda v: isinstance(v, list) and all(isinstance(name, str) for name in v))
-    ),
-    "id2label": _Rule(
-        f"a dict of class index to label, of at most {LIMITS.labels}",
-        lambda v: (
-            isinstance(v, dict)
-            and len(v) <= LIMITS.labels
-            and all(_is_int(k) and k >= 0 and isinstance(label, str) for k, label in v.items())
-        ),
-    ),
-    "label2id": _Rule(
-        "a dict of label to class index",
-        lambda v: isinstance(v, dict) and all(isinstance(k, str) and _is_int(i) for k, i in v.items()),
-    ),
-    "problem_type": _optional(_one_of(*PROBLEM_TYPES)),
-    "transformers_version": _optional(_TEXT),
-    "name_or_path": _TEXT,
-    "hub_commit": _optional(_TEXT),
-    "attn_implementation": _optional(_one_of(*ATTENTION_IMPLEMENTATIONS)),
-}
 _SPELLINGS = {"torch_dtype": "dtype", "_name_or_path": "name_or_path", "_attn_implementation": "attn_implementation"}
 
 
@@ -166,14 +74,18 @@ class PretrainedConfig(PushToHub):
     Raises:
         ConfigError: listing every violation; also for an unknown key one edit away from a field left at its default.
 
-    Differs: label2id, where not given, is the inverse of id2label (transformers writes null), and the other way round;
-    indices written as strings become ints in both; two numbers of labels that disagree are an error;
-    `pooler_output_size` follows `hidden_size` until it is set to something else.
+    Labels are kept as `id2label`, for every index from 0 on, and may be given as a dict or a list. `label2id` is the
+    inverse, anew whenever `id2label` is assigned; one that is given beside it, or assigned after it, is kept. A dict
+    that is changed in place is seen by `validate()` and by every save, but label2id does not follow it.
+
+    Differs: label2id is never null; indices written as strings become ints in both, and numbers as labels text; indices
+    that are not 0 to n - 1, and two numbers of labels that disagree, are errors; `pooler_output_size` follows
+    `hidden_size` until it is set to something else.
     """
 
     model_type: ClassVar[str] = ""
-    _rules: ClassVar[Mapping[str, _Rule]] = _BASE_RULES
-    _defaults: ClassVar[Mapping[str, Any]] = _BASE_DEFAULTS
+    _rules: ClassVar[Mapping[str, Rule]] = BASE_RULES
+    _defaults: ClassVar[Mapping[str, Any]] = BASE_DEFAULTS
     _by_length: ClassVar[Mapping[int, list[str]]] = {}  # names of fields, for `_near_miss`
 
     def __init_subclass__(cls) -> None:
@@ -184,19 +96,20 @@ class PretrainedConfig(PushToHub):
         cls._by_length = {length: [name for name in cls._defaults if len(name) == length] for length in lengths}
 
     def __init__(self, fields: Mapping[str, Any], others: Mapping[str, Any]) -> None:
-        given = {name: v for name, v in _canonical(others).items() if v is not None or name not in _BASE_RULES}
-        problems = _settle_labels(given)
+        given = {name: v for name, v in _canonical(others).items() if v is not None or name not in BASE_RULES}
+        problems = settle_labels(given)
         vars(self)["extra"] = {}
-        wrong = self._assign({**deepcopy(_BASE_DEFAULTS), **fields, **given})
+        wrong = self._assign({**deepcopy(BASE_DEFAULTS), **fields, **given})
         fits = [text for text in self._violations() if not {*re.findall(r"\w+", text)} & {*wrong}]
         self._raise([*problems, *wrong.values(), *fits])
 
     def _assign(self, values: Mapping[str, Any]) -> dict[str, str]:
         """Assigns every key, those that are refused to their defaults; returns what is wrong with which."""
         wrong = {}
-        for name, value in values.items():
+        fields = [name for name in self._rules if name in values]  # label2id after id2label, which it follows
+        for name in [*fields, *(name for name in values if name not in self._rules)]:
             try:
-                setattr(self, name, value)
+                setattr(self, name, values[name])
             except ConfigError as error:
                 wrong[name] = str(error).removeprefix(f"{type(self).__name__}.")
                 if name in self._rules and name not in vars(self):  # so that the others can be checked
@@ -206,10 +119,9 @@ class PretrainedConfig(PushToHub):
     def __setattr__(self, name: str, value: Any) -> None:
         name = _SPELLINGS.get(name, name)
         if rule := self._rules.get(name):
-            value = _plain(name, value)
-            if not rule.accepts(value):
-                raise ConfigError(f"{type(self).__name__}.{name}: expected {rule.expected}, got {_short(value)}")
-            vars(self)[name] = value
+            vars(self)[name] = rule.checked(f"{type(self).__name__}.{name}", value)
+            if name == "id2label":
+                vars(self)["label2id"] = inverse(self.id2label)
         elif getattr(getattr(type(self), name, None), "fset", None):
             object.__setattr__(self, name, value)
         elif (known := self._near_miss(name)) is not None:
@@ -233,10 +145,10 @@ class PretrainedConfig(PushToHub):
     @num_labels.setter
     def num_labels(self, num_labels: int) -> None:
         labels: dict[str, Any] = {"num_labels": num_labels}
-        if problems := _settle_labels(labels) or ["num_labels: expected an int, got None"] * (num_labels is None):
+        if problems := settle_labels(labels) or ["num_labels: expected an int, got None"] * (num_labels is None):
             raise ConfigError(f"{type(self).__name__}.{problems[0]}")
         if num_labels != self.num_labels:
-            self.id2label, self.label2id = labels["id2label"], labels["label2id"]
+            self.id2label = labels["id2label"]
 
     @property
     def use_return_dict(self) -> bool:
@@ -311,7 +223,7 @@ class PretrainedConfig(PushToHub):
 
     def to_diff_dict(self) -> dict[str, Any]:
         """What config.json holds: every field of the architecture, the shared ones only where not at their default."""
-        at_default = [name for name, default in _BASE_DEFAULTS.items() if vars(self)[name] == default]
+        at_default = [name for name, default in BASE_DEFAULTS.items() if vars(self)[name] == default]
         dropped = {*at_default, *_UNWRITTEN} - {"transformers_version"}
         return {name: value for name, value in self.to_dict().items() if name not in dropped}
 
@@ -341,7 +253,10 @@ class PretrainedConfig(PushToHub):
         """Assigns every key of a dict and checks the whole; nothing is changed if anything is wrong."""
         changed = copy(self)
         vars(changed)["extra"] = {**self.extra}
-        changed._raise([*changed._assign(config_dict).values()])
+        given = {**config_dict}
+        problems = settle_labels(given)
+        refused = {name: value for name, value in config_dict.items() if value is None}  # also of labels
+        changed._raise([*problems, *changed._assign({**given, **refused}).values()])
         changed.validate()
         vars(self).update(vars(changed))
 
@@ -369,7 +284,7 @@ class PretrainedConfig(PushToHub):
         found = data.get("model_type", cls.model_type)
         if not (isinstance(found, str) and found in CONFIGS):
             raise ConfigError(
-                f"{cls.__name__}: expected model_type {cls.model_type!r}, got {_short(found)}.\n"
+                f"{cls.__name__}: expected model_type {cls.model_type!r}, got {short(found)}.\n"
                 f"Models read here: {', '.join(CONFIGS)}."
             )
         foreign = {"model_type"} if found == cls.model_type else {"model_type", *CONFIGS[found]._rules} - {*cls._rules}
@@ -394,8 +309,13 @@ class PretrainedConfig(PushToHub):
             if not 0 <= layer < self.num_hidden_layers or not {*heads} < known:
                 yield (
                     f"pruned_heads: expected layers below {self.num_hidden_layers}, heads below "
-                    f"{self.num_attention_heads} and one head left in each, got {layer}: {_short(heads)}"
+                    f"{self.num_attention_heads} and one head left in each, got {layer}: {short(heads)}"
                 )
+        if outside := next((label for label, i in self.label2id.items() if not 0 <= i < self.num_labels), None):
+            yield (
+                f"label2id: expected classes of id2label, 0 to {self.num_labels - 1}, got "
+                f"{short({outside: self.label2id[outside]})}; where none is given, it follows id2label"
+            )
         if (weights := self._num_weights()) > LIMITS.parameters:
             yield f"the sizes together: about {weights} parameters, the limit is {LIMITS.parameters}"
 
@@ -444,12 +364,12 @@ class ViTConfig(PretrainedConfig):
     """
 
     model_type = "vit"
-    _rules: ClassVar[Mapping[str, _Rule]] = {
-        **_BASE_RULES,
-        **_SHARED_RULES,
-        "encoder_stride": _count(1, LIMITS.image_side),
-        "pooler_output_size": _WIDTH,
-        "pooler_act": _ACTIVATION,
+    _rules: ClassVar[Mapping[str, Rule]] = {
+        **BASE_RULES,
+        **SHARED_RULES,
+        "encoder_stride": SIDE,
+        "pooler_output_size": WIDTH,
+        "pooler_act": ACTIVATION,
     }
 
     def __init__(
@@ -477,7 +397,7 @@ class ViTConfig(PretrainedConfig):
 
     def __setattr__(self, name: str, value: Any) -> None:
         hidden_size = vars(self).get("hidden_size")
-        if name == "pooler_output_size" and (value is None or (_is_int(value) and value == 0)):
+        if name == "pooler_output_size" and (value is None or (is_int(value) and value == 0)):
             value = hidden_size
         super().__setattr__(name, value)
         if name == "hidden_size" and vars(self).get("pooler_output_size", 0) == hidden_size:
@@ -511,15 +431,15 @@ class ViTMAEConfig(PretrainedConfig):
     """
 
     model_type = "vit_mae"
-    _rules: ClassVar[Mapping[str, _Rule]] = {
-        **_BASE_RULES,
-        **_SHARED_RULES,
-        "decoder_num_attention_heads": _HEADS,
-        "decoder_hidden_size": _WIDTH,
-        "decoder_num_hidden_layers": _LAYERS,
-        "decoder_intermediate_size": _WIDTH,
-        "mask_ratio": _Rule("a number in [0, 1)", lambda v: _is_number(v) and 0 <= v < 1),
-        "norm_pix_loss": _BOOL,
+    _rules: ClassVar[Mapping[str, Rule]] = {
+        **BASE_RULES,
+        **SHARED_RULES,
+        "decoder_num_attention_heads": HEADS,
+        "decoder_hidden_size": WIDTH,
+        "decoder_num_hidden_layers": LAYERS,
+        "decoder_intermediate_size": WIDTH,
+        "mask_ratio": MASK_RATIO,
+        "norm_pix_loss": BOOL,
     }
 
     def __init__(
@@ -625,7 +545,7 @@ def patch_grid(config: PretrainedConfig, image_size: Size | None = None) -> tupl
 def _class_of(model_type: object, where: str) -> type[PretrainedConfig]:
     if isinstance(model_type, str) and model_type in CONFIGS:
         return CONFIGS[model_type]
-    raise ConfigError(f"{where}: expected model_type to be one of {', '.join(CONFIGS)}, got {_short(model_type)}.")
+    raise ConfigError(f"{where}: expected model_type to be one of {', '.join(CONFIGS)}, got {short(model_type)}.")
 
 
 def _canonical(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -641,79 +561,12 @@ def _merge(data: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
     """Overrides laid over a file's keys; derived values that nobody overrode are derived anew."""
     data, overrides = _canonical(data), _canonical(overrides)
     labels, stale = data.get("id2label"), set()
-    known = len(labels) if isinstance(labels, Mapping) else data.get("num_labels", 2)
+    known = len(labels) if isinstance(labels, Mapping | list | tuple) else data.get("num_labels", 2)
     if overrides.get("id2label") is not None or overrides.get("num_labels") not in (None, known):
         stale |= {"id2label", "label2id", "num_labels"}
     if "hidden_size" in overrides and data.get("pooler_output_size") == data.get("hidden_size"):
         stale.add("pooler_output_size")
     return {**{name: value for name, value in data.items() if name not in stale}, **overrides}
-
-
-def _settle_labels(given: dict[str, Any]) -> list[str]:
-    """Turns num_labels, id2label and label2id of `given` into the two maps; returns what is wrong with them."""
-    num_labels, id2label, label2id = (_plain(n, given.pop(n, None)) for n in ("num_labels", "id2label", "label2id"))
-    problems = [
-        f"{name}: expected a dict, got {_short(value)}"
-        for name, value in (("id2label", id2label), ("label2id", label2id))
-        if not isinstance(value, dict | None)
-    ]
-    if num_labels is not None and not (_is_int(num_labels) and 0 <= num_labels <= LIMITS.labels):
-        problems.append(f"num_labels: expected an int from 0 to {LIMITS.labels}, got {_short(num_labels)}")
-    if problems:
-        return problems
-    if id2label is None and label2id is not None and all(map(_is_int, label2id.values())):
-        id2label = {index: label for label, index in label2id.items()}
-    if id2label is None and num_labels is not None:
-        id2label = {index: f"LABEL_{index}" for index in range(num_labels)}
-    if label2id is None and id2label is not None:
-        label2id = {label: index for index, label in id2label.items() if isinstance(label, str) and _is_int(index)}
-    given.update({name: m for name, m in (("id2label", id2label), ("label2id", label2id)) if m is not None})
-    if num_labels is not None and id2label is not None and num_labels != len(id2label):
-        return [f"num_labels: expected the {len(id2label)} of id2label, got {num_labels}; give one of the two"]
-    return []
-
-
-def _plain(name: str, value: Any) -> Any:
-    """`value` in the form that is stored: NumPy scalars as Python numbers, pairs as tuples, JSON's keys as ints."""
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, list | tuple) and name in ("image_size", "patch_size"):
-        return tuple(_plain("", side) for side in value)
-    if isinstance(value, list | tuple) and name == "architectures":
-        return [*value]
-    if isinstance(value, Mapping) and name in ("id2label", "pruned_heads"):
-        of_item = _plain_heads if name == "pruned_heads" else _plain
-        items = {_index(key): of_item("", item) for key, item in value.items()}
-        return items if len(items) == len(value) else dict(value)
-    if isinstance(value, Mapping) and name == "label2id":
-        return {label: _index(index) for label, index in value.items()}
-    if name == "dtype" and value is not None:
-        try:
-            return dtype_name(value)
-        except ValueError:
-            return value
-    return value
-
-
-def _plain_heads(name: str, heads: Any) -> Any:
-    if not isinstance(heads, list | tuple | set | frozenset):
-        return heads
-    plain = [_plain(name, head) for head in heads]
-    return sorted(plain) if isinstance(heads, set | frozenset) and all(map(_is_int, plain)) else plain
-
-
-def _index(value: Any) -> Any:
-    """`value` as an int where it is one, of NumPy or in JSON's decimal digits."""
-    is_digits = isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) < 10
-    return int(value) if is_digits else _plain("", value)
-
-
-def _short(value: object) -> str:
-    try:
-        text = repr(value).replace("\n", " ")
-    except ValueError:  # an int of thousands of digits
-        text = f"a very large {type(value).__name__}"
-    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def _indivisible(config: PretrainedConfig, width: str, heads: str) -> Iterator[str]:

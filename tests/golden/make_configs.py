@@ -46,7 +46,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
         **dict.fromkeys(["architectures", "attn_implementation", "transformers_version", "pooler_output_size"]),
     },
     "vit_text_indices": {"id2label": {"0": "no", "1": "yes"}, "label2id": {"no": "0", "yes": "1"}},
-    "vit_id2label": {"id2label": {2: "c", 0: "a", 10: "k"}},
+    "vit_id2label": {"id2label": {2: "c", 0: "a", 1: "b"}},
     "vit_num_labels_0": {"num_labels": 0},
     "vit_num_labels_1": {"num_labels": 1, "problem_type": "regression"},
     "vit_num_labels_2": {"num_labels": 2, "problem_type": "single_label_classification"},

@@ -15,7 +15,7 @@ CLASSES = {"ViTConfig": ViTConfig, "ViTMAEConfig": ViTMAEConfig}
 
 # What we write differently, on purpose: labels map both ways, and indices are numbers.
 DEPARTURES = {
-    "vit_id2label": ('"label2id": null', '"label2id": {\n    "a": 0,\n    "c": 2,\n    "k": 10\n  }'),
+    "vit_id2label": ('"label2id": null', '"label2id": {\n    "a": 0,\n    "b": 1,\n    "c": 2\n  }'),
     "vit_text_indices": ('"no": "0",\n    "yes": "1"', '"no": 0,\n    "yes": 1'),
 }
 
