@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
-import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache, partial
@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from conversion.dialects import DIALECTS, Dialect
+from conversion.dialects import Dialect
 from conversion.files import CONTAINERS, open_any
 from conversion.folds import LOSSY, folded, mapped, unstacked, with_prefix
 from conversion.heads import shown_heads
 from conversion.layouts import to_canonical
-from conversion.naming import HEADS, Names, canonical_names, explained, listed, template, unwrapped
-from conversion.tables.refusals import MARKS
+from conversion.naming import HEADS, Names, canonical_names, listed, template
+from conversion.recognition import dropped, recognised, refuse_marked
 from conversion.tables.rows import Part
 from vit_core.atomic_folder import finds_folder, is_decided
 from vit_core.checkpoint import (
@@ -53,8 +53,6 @@ _RENAMED: dict[str, Callable[[str], str]] = {
 _FORMATS = {"tf": "hf_tf", "flax": "hf_flax", **dict.fromkeys(("pt", "mlx", *CONTAINERS))}
 _SIDECARS = (CONFIG_NAME, "task.json")  # what says more than the tensors
 _ATTEMPTS = 100
-_SAMPLE = 2000  # names that settle a dialect
-_MARK = re.compile(rf"\.({'|'.join(map(re.escape, MARKS))})\.")
 
 
 class Source(NamedTuple):
@@ -129,17 +127,30 @@ def open_source(
         raise InputError(f"allow: expected some of {', '.join(map(repr, LOSSY))}, got {repr(allow)[:80]}.")
     where = str(src)
     checking = {"mmap": mmap, "verify": verify, "wait": wait, "limits": limits}
-    if os.path.isfile(src):
-        found = _open_file(Path(src), weights, checking)
-        return _source(where, _archived_config(found), found, None, allow, limits)
-    local = local_folder(src, hub.get("subfolder") or "")
-    folder = local or _fetched(Repository(where, **hub), variant, limits)
+    with _uncollected():
+        if os.path.isfile(src):
+            found = _open_file(Path(src), weights, checking)
+            return _source(where, _archived_config(found), found, None, allow, limits)
+        local = local_folder(src, hub.get("subfolder") or "")
+        folder = local or _fetched(Repository(where, **hub), variant, limits)
 
-    def read() -> Source:
-        found = _open_folder(folder, variant, weights, checking)
-        return _source(where, _config(folder, limits), found, commit_of(folder), allow, limits)
+        def read() -> Source:
+            found = _open_folder(folder, variant, weights, checking)
+            return _source(where, _config(folder, limits), found, commit_of(folder), allow, limits)
 
-    return _unchanged(folder, read)
+        return _unchanged(folder, read)
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """No search for garbage inside the block: of 100,000 names it takes most of the time, and there is none."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def held_source(
@@ -337,7 +348,7 @@ def _source(
     limits: Limits,
 ) -> Source:
     tensors = unstacked(weights.infos, limits.layers)
-    dialect = max(DIALECTS, key=_counted([*tensors]))
+    dialect = recognised(where, tensors)
     for file in weights.files:
         layout = file.metadata.get("format", "pt")
         if layout not in _FORMATS or _FORMATS[layout] not in (None, dialect.name):
@@ -345,11 +356,9 @@ def _source(
                 f"{file.path}: its layout is said to be {layout!r}, its names are those of {dialect.name!r}."
             )
     names, unexplained = canonical_names(where, tensors, dialect)
-    left = {name: reason for name in unexplained if (reason := _dropped(name, dialect))}
+    left = {name: reason for name in unexplained if (reason := dropped(name, dialect))}
     unexplained = [name for name in unexplained if name not in left]
-    _refuse(where, unexplained)
-    if not names:
-        raise CheckpointError(f"{where}: not a ViT or ViTMAE that is known here: tensors {listed([*weights], 3)}.")
+    refuse_marked(where, unexplained)
     shown = shown_heads(where, tensors, names, kinds()) if dialect.convention == "heads" else {}
     arrays = {name: _canonical(where, tensors, name, cell, dialect.convention) for name, cell in names.items()}
     notes = [
@@ -370,28 +379,6 @@ def _source(
         *(where, config, weights, dialect, _stored_names(names, arrays), arrays),
         *(shown, unexplained, notes, commit),
     )
-
-
-def _counted(names: list[str]) -> Callable[[Dialect], int]:
-    """How many of some names a dialect explains; of a few thousand at most, spread over all."""
-    some = names[:: max(1, len(names) // _SAMPLE)]
-    return lambda dialect: explained(some, dialect)
-
-
-def _dropped(name: str, dialect: Dialect) -> str | None:
-    """Why a tensor means nothing to a model, where the dialect says so."""
-    for short in unwrapped(name, dialect):
-        for start, reason in dialect.dropped.items():
-            if short.startswith(start):
-                return reason
-    return None
-
-
-def _refuse(where: str, names: Iterable[str]) -> None:
-    """Refuses what tells of another kind of model, by name."""
-    for name in names:
-        if mark := _MARK.search(f".{name.replace('/', '.')}."):
-            raise CheckpointError(f"{where}: {listed([name])}: {MARKS[mark[1]]}; no ViT or ViTMAE can hold it exactly.")
 
 
 def _canonical(where: str, tensors: dict[str, LazyArray], name: str, cell: str | Part, convention: str) -> LazyArray:

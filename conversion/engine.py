@@ -150,9 +150,16 @@ def _check(stored: Stored, wanted: Wanted, found: Mapping[str, LazyArray], fitte
             problems["of another shape"] = [_mismatch(table[n], found[n], stored.grid) for n in fitted.mismatched]
     if lines := [f"{len(names)} {what}: {listed(names)}" for what, names in problems.items() if names]:
         raise CheckpointError(
-            f"{stored.where} does not fit {wanted.model}:\n{'; '.join(lines)}.\n"
-            "Check config.json; ignore_mismatched_sizes=True re-initialises other shapes, strict=False all of these."
+            f"{stored.where} does not fit {wanted.model}:\n{'; '.join(lines)}.\n{_advice(table, fitted)}"
         )
+
+
+def _advice(table: Mapping[str, Parameter], fitted: Fitted) -> str:
+    """What to do about tensors that do not fit: nothing that would draw most of a model at random."""
+    drawn = sum(table[name].size for name in (*fitted.missing, *fitted.mismatched))
+    if 2 * drawn > sum(row.size for row in table.values()):
+        return "Most of the model would have to be drawn at random: check config.json, and that this is the right file."
+    return "Check config.json; ignore_mismatched_sizes=True re-initialises other shapes, strict=False all of these."
 
 
 def _mismatch(row: Parameter, array: LazyArray, grid: Grid | None) -> str:

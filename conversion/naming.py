@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
+from typing import NamedTuple
 
 from conversion.dialects import Dialect
 from conversion.tables.rows import Part, Row
@@ -15,11 +16,20 @@ from vit_core.parameters import BASE_PREFIX
 HEADS = ("classifier.", "decoder.")
 EXCHANGEABLE = (*HEADS, "pooler.", "embeddings.mask_token")
 
+LONGEST = 1000  # characters; longer names mean nothing, and take long to look through
 _NESTED = 3  # wrappers at most
 _DIGITS = 4  # of a layer's number at most
 _NUMBER = re.compile("[0-9]+")
+_ANY_NUMBER = re.compile(r"(?:[0-9]|\{[ci]\})+")
 
 Names = dict[str, str | Part]
+
+
+class _Spellings(NamedTuple):
+    """Template of a dialect -> canonical templates, each with the third of the tensor that it is; and all outlines."""
+
+    rows: Mapping[str, list[tuple[str, int | None]]]
+    outlines: frozenset[str]
 
 
 def listed(names: Sequence[str], most: int = 10) -> str:
@@ -60,14 +70,24 @@ def explained(names: Iterable[str], dialect: Dialect) -> int:
     return sum(bool(_understood(name, spellings, dialect)) for name in names)
 
 
+def understood(names: Iterable[str], dialect: Dialect) -> dict[str, set[str]]:
+    """The names that mean something in a dialect, each with the templates of the canonical names it stands for."""
+    spellings = _spellings(dialect)
+    found = {
+        name: {template(each.removeprefix(BASE_PREFIX)) for each, _ in _understood(name, spellings, dialect)}
+        for name in names
+    }
+    return {name: templates for name, templates in found.items() if templates}
+
+
 def unwrapped(name: str, dialect: Dialect) -> Iterator[str]:
     """A name as it is, then without what training tools put in front of it."""
-    for _ in range(1 + _NESTED):
-        yield name
-        wrapper = next((wrapper for wrapper in dialect.wrappers if name.startswith(wrapper)), None)
-        if wrapper is None:
+    yield name
+    for _ in range(_NESTED):
+        if not name.startswith(dialect.wrappers):
             return
-        name = name.removeprefix(wrapper)
+        name = name.removeprefix(next(wrapper for wrapper in dialect.wrappers if name.startswith(wrapper)))
+        yield name
 
 
 def template(bare: str) -> str:
@@ -78,24 +98,28 @@ def template(bare: str) -> str:
     return bare.replace(f".{number}.", ".{i}.", 1)
 
 
-def _spellings(dialect: Dialect) -> dict[str, list[tuple[str, int | None]]]:
-    """Template of the dialect -> canonical templates, each with the third of the tensor that it is."""
+def _spellings(dialect: Dialect) -> _Spellings:
     found: dict[str, list[tuple[str, int | None]]] = {}
     tables: tuple[Mapping[str, Row], ...] = (dialect.rows, dialect.folded)
     for canonical, row in (item for table in tables for item in table.items()):
         for cell in row:
             name, third = cell if isinstance(cell, Part) else (cell, None)
             found.setdefault(name, []).append((canonical, third))
-    return found
+    return _Spellings(found, frozenset(map(_outline, found)))
 
 
-def _understood(
-    name: str, spellings: Mapping[str, list[tuple[str, int | None]]], dialect: Dialect
-) -> list[tuple[str, str | Part]]:
+def _outline(name: str) -> str:
+    """A name or template without its numbers: of 100,000 names it tells quickly which cannot be of any template."""
+    return _ANY_NUMBER.sub("#", name)
+
+
+def _understood(name: str, spellings: _Spellings, dialect: Dialect) -> list[tuple[str, str | Part]]:
     """The canonical names that a name stands for, with what it is of each."""
-    for short in unwrapped(name, dialect):
+    for short in unwrapped(name, dialect) if len(name) <= LONGEST else ():
         bare = short.removeprefix(BASE_PREFIX) if dialect.name == "hf" else short
-        fitting = ((spellings[spelling], number) for spelling, number in _templates(bare) if spelling in spellings)
+        if _outline(bare) not in spellings.outlines:
+            continue
+        fitting = ((spellings.rows[each], number) for each, number in _templates(bare) if each in spellings.rows)
         rows, number = next(fitting, ([], ""))
         if not rows or (bare != short and rows[0][0].startswith(HEADS)):  # a head inside the encoder is none
             continue

@@ -76,6 +76,11 @@ class Parameter:
     trainable: bool = True
     part: str = "encoder"
 
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
 
 MODEL_CLASSES: dict[str, type[PretrainedConfig]] = {
     "ViTModel": ViTConfig,

@@ -176,7 +176,9 @@ class FlaxViTPreTrainedModel(PushToHub):
         self.options = self._checked_options(kwargs)
         self.dtype = _checked_dtype(type(self).__name__, "dtype", dtype)
         self.params_dtype = (
-            wide(self.dtype) if params_dtype is None else _checked_dtype(type(self).__name__, "params_dtype", params_dtype)
+            wide(self.dtype)
+            if params_dtype is None
+            else _checked_dtype(type(self).__name__, "params_dtype", params_dtype)
         )
         for name in ("hidden_act", "pooler_act"):
             activation(getattr(self.config, name, "linear"), self.dtype)  # refuses one with parameters of its own

@@ -292,10 +292,25 @@ def many(count: int) -> Callable[[dict[str, Any]], None]:
     """Adds so many empty tensors to a header."""
 
     def change(entries: dict[str, Any]) -> None:
-        end = max(value["data_offsets"][1] for name, value in entries.items() if name != "__metadata__")
-        entries |= {f"extra.{i}": {"dtype": "F32", "shape": [0], "data_offsets": [end, end]} for i in range(count)}
+        entries |= dict.fromkeys((f"extra.{i}" for i in range(count)), nothing_at(entries))
 
     return change
+
+
+def nothing_at(entries: dict[str, Any]) -> dict[str, Any]:
+    """The entry of an empty tensor behind all others."""
+    ends = [value["data_offsets"][1] for name, value in entries.items() if name != "__metadata__"]
+    return {"dtype": "F32", "shape": [0], "data_offsets": 2 * [max(ends, default=0)]}
+
+
+def numbered(entries: dict[str, Any]) -> None:
+    """Adds empty tensors whose names hold many numbers, each of which could be that of a layer."""
+    entries |= dict.fromkeys((8 * "1." + str(i) for i in range(99_000)), nothing_at(entries))
+
+
+def named(name: str) -> Callable[[dict[str, Any]], None]:
+    """Adds an empty tensor of this name."""
+    return lambda entries: entries.update({name: nothing_at(entries)})
 
 
 def renamed(found: dict[str, Any], old: str, new: str) -> None:
@@ -381,6 +396,16 @@ WEIGHTS: dict[str, tuple[Callable[[Path], Any], str, str, str]] = {
         "expected strings by name",
     ),
     "20,000 extra names": (header(many(20_000)), CHECKPOINT, "extra.0", "20000|20,000"),
+    "99,000 extra names": (header(many(99_000)), CHECKPOINT, "extra.0", "99000 unexpected"),
+    "99,000 names of nothing": (
+        header(lambda entries: [entries.clear(), many(99_000)(entries)], lambda data: b""),
+        CHECKPOINT,
+        "extra.0",
+        "not a known dialect: of 1980 of its 99000 names",
+    ),
+    "99,000 names of numbers": (header(numbered), CHECKPOINT, "99000 unexpected", r"1\.1\.1"),
+    "a name of 10 MB": (header(named(10_000_000 * "x")), CHECKPOINT, "1 unexpected", "'xxx"),
+    "a name of 5,000,000 numbers": (header(named(5_000_000 * "1.")), CHECKPOINT, "1 unexpected", "'1.1.1"),
     "300,000 extra names": (header(many(300_000)), CHECKPOINT, SINGLE, "the limit of 1"),
     "weights of integers": (
         tensors(lambda found: found.update({QUERY: found[QUERY].astype(np.int64)})),

@@ -1,0 +1,115 @@
+"""A dialect that explains few names is not the dialect: other programs' files, and files that hold more than a ViT."""
+
+import numpy as np
+import pytest
+from checkpoints import make_config, make_tensors
+
+import conversion
+from conversion.detect import detect
+from vit_core.checkpoint import serialised, write_pieces
+from vit_core.errors import CheckpointError
+
+CLASSIFIER = "ViTForImageClassification"
+
+
+def save(path, tensors):
+    write_pieces(path, serialised(tensors, lambda size: None, metadata={"format": "pt"}))
+    return path
+
+
+def canonical():
+    return make_tensors(CLASSIFIER, make_config(CLASSIFIER))
+
+
+def of_another_module(word):
+    """A classifier that somebody's own module holds under a name."""
+    return {f"{word}.{name}": tensor for name, tensor in canonical().items()}
+
+
+def renamed(outer, blocks, modules):
+    """The tensors of a small model under another program's names."""
+    names = [*outer, *(f"{blocks}.{i}.{module}.{end}" for i in range(4) for module in modules for end in ENDS)]
+    return {name: np.ones((3, 3), np.float32) for name in names}
+
+
+ENDS = ("weight", "bias")
+# Source: jeonsworld's ViT-pytorch and mmpretrain 1.2, module names of their VisionTransformer.
+JEONSWORLD = renamed(
+    [
+        "transformer.embeddings.position_embeddings",
+        "transformer.embeddings.cls_token",
+        *(
+            f"transformer.{module}.{end}"
+            for module in ("embeddings.patch_embeddings", "encoder.encoder_norm")
+            for end in ENDS
+        ),
+        *(f"head.{end}" for end in ENDS),
+    ],
+    "transformer.encoder.layer",
+    [
+        "attention_norm",
+        "ffn_norm",
+        "ffn.fc1",
+        "ffn.fc2",
+        *(f"attn.{name}" for name in ("query", "key", "value", "out")),
+    ],
+)
+MMPRETRAIN = renamed(
+    [
+        "backbone.cls_token",
+        "backbone.pos_embed",
+        *(f"{module}.{end}" for module in ("backbone.patch_embed.projection", "backbone.ln1") for end in ENDS),
+        *(f"head.layers.head.{end}" for end in ENDS),
+    ],
+    "backbone.layers",
+    ["ln1", "ln2", "attn.qkv", "attn.proj", "ffn.layers.0.0", "ffn.layers.1"],
+)
+FOREIGN = {
+    "a module's own name": (of_another_module("vit"), "Without 'vit.' in front they are names of 'hf'"),
+    "another module's": (of_another_module("net.student"), "unknown are net.student"),
+    "jeonsworld": (JEONSWORLD, "of 72 names, 'timm' explains 2, and no other dialect more; unknown are transformer."),
+    "mmpretrain": (MMPRETRAIN, "of 56 names, 'timm' explains"),
+    "nothing of a ViT": (
+        {f"conv{i}.w": np.ones(3, np.float32) for i in range(9)},
+        "of 9 names, no dialect explains any",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", FOREIGN)
+def test_names_of_no_dialect_are_said_to_be_of_none(case, tmp_path):
+    tensors, match = FOREIGN[case]
+    path = save(tmp_path / "model.safetensors", tensors)
+    make_config(CLASSIFIER).save_pretrained(tmp_path)
+    for read in (detect, conversion.load, lambda src: conversion.load_pretrained(src, CLASSIFIER, {})):
+        for src in (path, tmp_path):
+            with pytest.raises(CheckpointError) as caught:
+                read(src)
+            text = str(caught.value)
+            assert text.startswith(f"{src}: not a known dialect: of ") and match in text and text.count("\n") < 3
+            assert not any(word in text for word in ("strict=False", "class token", "axes"))
+
+
+def test_a_vit_beside_many_other_tensors_is_one(tmp_path):
+    others = {f"text.{i}.w": np.ones(3, np.float32) for i in range(300)}
+    save(tmp_path / "model.safetensors", {**canonical(), **others})
+    make_config(CLASSIFIER).save_pretrained(tmp_path)
+    loaded = conversion.load_pretrained(tmp_path, CLASSIFIER, {"strict": False})
+    assert loaded.missing == [] and len(loaded.info["unexpected_keys"]) == 300
+    for name, tensor in canonical().items():
+        np.testing.assert_array_equal(loaded.tensors[name], tensor, err_msg=name)
+
+
+def test_what_would_draw_most_of_a_model_is_not_recommended(tmp_path):
+    tensors, config = canonical(), make_config(CLASSIFIER, hidden_size=24)
+    save(tmp_path / "model.safetensors", tensors)
+    config.save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match="Most of the model would have to be drawn at random") as caught:
+        conversion.load_pretrained(tmp_path, CLASSIFIER, {})
+    assert "strict=False" not in str(caught.value)
+    make_config(CLASSIFIER).save_pretrained(tmp_path)
+    del tensors["vit.layernorm.bias"]
+    (tmp_path / "model.safetensors").unlink()
+    save(tmp_path / "model.safetensors", tensors)
+    with pytest.raises(CheckpointError, match="strict=False all of these"):
+        conversion.load_pretrained(tmp_path, CLASSIFIER, {})
