@@ -106,7 +106,7 @@ def replacing_file(path: str | Path, *, error: type[VitError], size: int = 0) ->
         if path.parent.is_file():
             raise error(f"{path.parent}: expected a folder to save into, got a file.")
         finish_swap(path.parent)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make(path.parent)
         mode = os.stat(path).st_mode if _is_there(path) else None
         if mode is not None and not stat.S_ISREG(mode):
             raise error(f"{path}: expected a file to write, got a folder or a device.")
@@ -229,12 +229,19 @@ def _check_target(folder: Path, size: int, is_replaced: Callable[[str], bool]) -
         if not os.access(folder, os.W_OK):
             raise CheckpointError(f"{folder}: cannot be saved to: {folder} is read-only.")
     else:
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        _make(folder.parent)
         if not os.access(folder.parent, os.W_OK):
             raise CheckpointError(f"{folder}: cannot be saved to: {folder.parent} is read-only.")
     place = folder if _is_there(folder) else folder.parent
     if (free := shutil.disk_usage(place).free) < _SPACE_FACTOR * size:
         raise CheckpointError(f"{folder}: {size} bytes to save, and only {free} bytes free.")
+
+
+def _make(folder: Path) -> None:
+    """Makes a folder where missing, with its parents, through to the disk."""
+    new = [path for path in (folder, *folder.parents) if not _is_there(path)]
+    folder.mkdir(parents=True, exist_ok=True)
+    _sync(path.parent for path in new)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -309,6 +316,7 @@ def _swap(new: Path, folder: Path) -> None:
         except OSError:
             os.rename(aside, folder)
             raise
+        _sync([folder.parent])  # what is called `new` may be removed by anybody
         os.rename(aside, new)
     _sync([folder.parent])
 
@@ -336,6 +344,7 @@ def _move_in(folder: Path) -> None:
     _sync([folder])
     done = _inside(folder, f"tmp-{os.getpid()}")
     os.rename(new, done)
+    _sync([folder])  # else a loss of power could bring it back, without what is removed now
     shutil.rmtree(done, ignore_errors=True)
 
 

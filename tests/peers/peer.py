@@ -2,25 +2,75 @@
 
 peer.py load FOLDER CLASS     load FOLDER, run it on FOLDER/inputs.npz, write FOLDER/peer.npz and FOLDER/peer.json
 peer.py save FOLDER CLASS     write a checkpoint with every parameter random, then as load
+
+CLASS may be one of torch, of TensorFlow (TF...) or of Flax (Flax...).
 """
 
 import json
+import logging
+import os
 import sys
 from pathlib import Path
 
+os.environ |= {"TF_CPP_MIN_LOG_LEVEL": "3", "HF_HUB_OFFLINE": "1"}
+
 import numpy as np
-import torch
 import transformers
 
+SCALE = 0.3
 
-def randomised(cls: type, fields: dict) -> torch.nn.Module:
+
+def framework_of(cls: type) -> str:
+    """ "torch", "tf" or "flax"."""
+    return {"TF": "tf", "Fl": "flax"}.get(cls.__name__[:2], "torch")
+
+
+def load(cls: type, folder: Path) -> tuple[object, dict[str, list[str]]]:
+    """A model, and the names of what its file lacks and of what the model has no place for."""
+    if framework_of(cls) == "flax":  # which counts only what is missing, and says the rest in warnings
+        said: list[str] = []
+        handler = logging.Handler(logging.WARNING)
+        handler.emit = lambda record: said.append(record.getMessage())
+        logging.getLogger("transformers").addHandler(handler)
+        model = cls.from_pretrained(folder)
+        unexpected = [text for text in said if text.startswith("Some weights")]
+        return model, {"missing_keys": sorted(map(str, model._missing_keys)), "unexpected_keys": unexpected}
+    options = {"attn_implementation": "eager"} if framework_of(cls) == "torch" else {}
+    model, info = cls.from_pretrained(folder, output_loading_info=True, **options)
+    return model, {name: sorted(map(str, keys)) for name, keys in info.items() if name.endswith("_keys")}
+
+
+def randomised(cls: type, fields: dict) -> object:
     """A model of `cls` with every parameter random."""
-    model = cls(cls.config_class(**fields))
-    generator = torch.Generator().manual_seed(7)
-    with torch.no_grad():
+    config, random = cls.config_class(**fields), np.random.default_rng(7)
+
+    def drawn(shape: tuple[int, ...]) -> np.ndarray:
+        return SCALE * random.standard_normal(shape).astype(np.float32)
+
+    model = cls(config)
+    if framework_of(cls) == "torch":
         for parameter in model.parameters():
-            parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
+            parameter.data.copy_(parameter.data.new_tensor(drawn(tuple(parameter.shape))))
+    elif framework_of(cls) == "tf":
+        model(model.dummy_inputs)  # makes the weights
+        for weight in model.weights:
+            weight.assign(drawn(tuple(weight.shape)))
+    else:
+        import jax
+
+        model.params = jax.tree.map(lambda value: drawn(value.shape), model.params)
     return model
+
+
+def outputs(model: object, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Every tensor that a call gives, by name."""
+    if framework_of(type(model)) != "torch":
+        return {name: np.asarray(value) for name, value in model(**inputs, return_dict=True).items()}
+    import torch
+
+    with torch.no_grad():
+        found = model.eval()(**{name: torch.from_numpy(array) for name, array in inputs.items()}, return_dict=True)
+    return {name: value.numpy() for name, value in found.items() if isinstance(value, torch.Tensor)}
 
 
 def main(verb: str, folder: Path, class_name: str) -> None:
@@ -28,13 +78,8 @@ def main(verb: str, folder: Path, class_name: str) -> None:
     cls = getattr(transformers, class_name)
     if verb == "save":
         randomised(cls, json.loads((folder / "fields.json").read_text())).save_pretrained(folder)
-    model, info = cls.from_pretrained(folder, output_loading_info=True, attn_implementation="eager")
-    inputs = {name: torch.from_numpy(array) for name, array in np.load(folder / "inputs.npz").items()}
-    with torch.no_grad():
-        outputs = model.eval()(**inputs, return_dict=True)
-    tensors = {name: value.numpy() for name, value in outputs.items() if isinstance(value, torch.Tensor)}
-    np.savez(folder / "peer.npz", **tensors)
-    report = {name: sorted(map(str, keys)) for name, keys in info.items() if name.endswith("_keys")}
+    model, report = load(cls, folder)
+    np.savez(folder / "peer.npz", **outputs(model, dict(np.load(folder / "inputs.npz"))))
     (folder / "peer.json").write_text(json.dumps(report))
 
 

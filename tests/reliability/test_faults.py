@@ -17,14 +17,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from backends import INSTALLED, canonical
 from reliability import savers
 from reliability.savers import CRASHED, REFUSED, SAVED
 from reliability.strace import FAULTS, Saver
 
 import conversion
-import vit_torch
 from vit_core import ViTConfig, ViTImageProcessor
 from vit_core.errors import CheckpointError, MissingFileError, VitError
+from vitriad.auto import model_class
 
 ASIDE = "renameat2:error=ENOSYS"  # a system that cannot swap folders
 # Calls that cannot fail, and those for memory: their errors are no input or output, and end in a MemoryError.
@@ -41,12 +42,13 @@ def tensors_and_config(folder):
     return {config.extra["generation"], *(float(value) for array in tensors.values() for value in {*array.flat})}
 
 
-def found_by_torch(folder):
-    model = vit_torch.ViTModel.from_pretrained(folder)
-    return {
-        model.config.extra["generation"],
-        *(float(value) for p in model.parameters() for value in p.detach().unique()),
-    }
+def found_by(backend):
+    def read(folder):
+        model = model_class("ViTModel", backend).from_pretrained(folder)
+        values = {float(value) for tensor in canonical(backend, model).values() for value in {*tensor.flat}}
+        return {model.config.extra["generation"], *values}
+
+    return read
 
 
 def unverified(folder):
@@ -54,11 +56,25 @@ def unverified(folder):
     return {config.extra["generation"], *(float(value) for array in tensors.values() for value in {*array.flat})}
 
 
+def converted(target):
+    """What a reader of a dialect finds: weights, and the label where its configuration has labels."""
+
+    def read(path):
+        given = savers.told(target.dialect.name)
+        config, tensors, _ = conversion.load(path, verify=target.file is not None, **given)
+        labels = {int(label.split()[1]) for label in config.id2label.values() if label.startswith("generation")}
+        assert bool(labels) == (target.file is not None)
+        return labels | {float(value) for array in tensors.values() for value in {*array.flat}}
+
+    return read
+
+
 READERS = {
-    "torch": found_by_torch,
     "config": lambda folder: {ViTConfig.from_pretrained(folder).extra["generation"]},
     "processor": lambda folder: {round(1 / ViTImageProcessor.from_pretrained(folder).rescale_factor - 1)},
     "naive": unverified,
+    **{name: converted(target) for name, target in {**savers.CONVERSIONS, **savers.IN_PLACE}.items()},
+    **{name: found_by(name) for name in INSTALLED},
 }
 
 
@@ -67,7 +83,7 @@ def found(save, folder):
     try:
         values = READERS.get(save, tensors_and_config)(folder)
     except MissingFileError:
-        return "broken" if [*folder.glob("[!.]*")] else "absent"
+        return "broken" if [*folder.glob("[!.]*")] or folder.is_file() else "absent"
     except VitError:
         return "broken"
     return values.pop() if len(values) == 1 else "mixed"
@@ -81,15 +97,17 @@ def others_are_kept(folder):
 
 
 class Case(NamedTuple):
-    """A kind of save; what is there before it; an injection that goes with every fault.
+    """A kind of save; what is there before it; an injection that goes with every fault; where faults are put.
 
     `before`: "old" is a checkpoint, "nothing" not even the parent folder, and a system call is one at which a save over
     a checkpoint was killed, so that the save to be interrupted, or the reader after it, has that one to finish.
+    `at`: "every call", "every change" (the calls that change what is on the disk), or so many faults, spread over them.
     """
 
     save: str
     before: str | tuple[str, int] = "old"
     always: str | None = None
+    at: str | int = "every call"
 
     def __str__(self):
         before = self.before if isinstance(self.before, str) else "one that was killed"
@@ -97,57 +115,63 @@ class Case(NamedTuple):
 
 
 class Trial:
-    """One kind of save, to be interrupted again and again; counts what is found then."""
+    """One kind of save, to be interrupted again and again by `saver`; counts what is found then."""
 
-    def __init__(self, case, place):
-        self.case, self.value, self.counts, self.complaints = case, 0, Counter(), []
-        (place / "scratch").mkdir(parents=True)
-        self.saver = Saver(case.save, place / "scratch", always=case.always)
-        self.folder = place / "parent" / "model"
+    def __init__(self, case, place, saver):
+        self.case, self.value, self.counts, self.complaints, self.saver = case, 0, Counter(), [], saver
+        self.is_file = bool(savers.suffix(case.save))
+        self.folder = place / "parent" / f"model{savers.suffix(case.save)}"
 
     def run(self):
-        with self.saver:
+        self.prepare()
+        calls = self.saver.record(self.case.save, self.folder, self.value, self.case.always)
+        reported = {call for before, call in pairwise([None, *calls]) if is_reported(call, before)}
+        for fault, call in self.chosen(calls):
             self.prepare()
-            calls = self.saver.record(self.folder, self.value)
-            reported = {call for before, call in pairwise([("", 0), *calls]) if is_reported(call, before)}
-            for fault, call in product(FAULTS, calls):
-                if is_possible(fault, call, self.case.always):
-                    self.prepare()
-                    self.interrupt(fault, call, is_reported=call in reported)
-            self.prepare()
+            self.interrupt(fault, call, is_reported=call in reported)
+        self.prepare()
         return self
+
+    def chosen(self, calls):
+        """Pairs of a fault and a call."""
+        at = self.case.at
+        calls = calls if at == "every call" else [call for call in calls if call.changes]
+        if isinstance(at, str):
+            return [pair for pair in product(FAULTS, calls) if is_possible(*pair, self.case.always)]
+        pairs = [(list(FAULTS)[i % len(FAULTS)], calls[i * len(calls) // at]) for i in range(at)]
+        return [pair for pair in pairs if is_possible(*pair, self.case.always)]
 
     def prepare(self):
         """Puts in place what is there before a fault: with a save, as the next save after a fault must work."""
         self.value += 1
-        ending = self.saver.plain(self.folder, self.value)
+        ending = self.saver.plain(self.case.save, self.folder, self.value)
         self.expect(ending.code == SAVED and found(self.case.save, self.folder) == self.value, f"next save: {ending}")
         left = os.listdir(self.folder.parent)
-        self.expect(left == ["model"] and not [*self.folder.glob(".*")], f"left over: {left}")
+        self.expect(left == [self.folder.name] and not [*self.folder.glob(".*")], f"left over: {left}")
         if self.case.before == "nothing":
             shutil.rmtree(self.folder.parent)
             return
-        for name, text in OTHERS.items():
+        for name, text in OTHERS.items() if not self.is_file else ():
             (self.folder / name).parent.mkdir(exist_ok=True)
             (self.folder / name).write_text(text)
         if self.case.before != "old":
             self.value += 1
-            self.saver.run(self.folder, self.value, self.case.before, FAULTS["kill"])
+            self.saver.run(self.case.save, self.folder, self.value, self.case.before, FAULTS["kill"], self.case.always)
 
     def interrupt(self, fault, call, *, is_reported):
         old = "absent" if self.case.before == "nothing" else self.value
         self.value += 1
-        ending = self.saver.run(self.folder, self.value, call, FAULTS[fault])
+        ending = self.saver.run(self.case.save, self.folder, self.value, call, FAULTS[fault], self.case.always)
         now = found(self.case.save, self.folder)
         outcome = {old: "old", self.value: "new"}.get(now, now)
         if ending.code == SAVED and (outcome != "new" or is_reported):
             outcome = "lied"
-        if self.case.before != "nothing" and not others_are_kept(self.folder):
+        if self.case.before != "nothing" and not self.is_file and not others_are_kept(self.folder):
             outcome = "lost"
         self.counts[fault, outcome] += 1
         where = f"{fault} at {call}: {outcome}, {ending}"
         self.expect(outcome in ("old", "new"), where)
-        self.expect(ending.code != CRASHED or call[0] in MEMORY, f"{where}: not an error of vitriad")
+        self.expect(ending.code != CRASHED or call.name in MEMORY, f"{where}: not an error of vitriad")
         is_clear = str(self.folder) in ending.text and ending.text.count("\n") < 3
         self.expect(ending.code != REFUSED or is_clear, f"{where}: an unclear message")
 
@@ -156,12 +180,14 @@ class Trial:
 
 
 def is_possible(fault, call, always):
-    return not (always or "").startswith(call[0]) and (fault == "kill" or call[0] not in NEVER_FAIL)
+    return not (always or "").startswith(call.name) and (fault == "kill" or call.name not in NEVER_FAIL)
 
 
 def is_reported(call, before):
     """Whether a save cannot have worked without this call; a file is closed right after it is brought to the disk."""
-    return call[0] in ("write", "fsync", "rename", "renameat2") or (before[0], call[0]) == ("fsync", "close")
+    if call.name == "close":
+        return before is not None and before.name == "fsync"
+    return call.name in ("write", "fsync", "rename", "renameat2")
 
 
 def judge(trial, figure):
@@ -173,12 +199,24 @@ def judge(trial, figure):
     assert {outcome for _, outcome in trial.counts} == {"old", "new"}
 
 
-@pytest.mark.parametrize("save", ["single", "config", "processor"])
-def test_a_save_over_an_old_one_is_old_or_new_after_a_fault_at_any_call(save, tmp_path, figure):
-    judge(Trial(Case(save), tmp_path).run(), figure)
+@pytest.fixture(scope="module")
+def neutral(tmp_path_factory):
+    """A process that makes every save which needs no framework."""
+    with Saver(tmp_path_factory.mktemp("saver"), *savers.NEUTRAL) as saver:
+        yield saver
+
+
+FEW = [Case("single", at="every change"), Case("config"), Case("processor")]
+FEW += [Case(name, at=18) for name in savers.CONVERSIONS if name != "convert to hf_tf"]
+
+
+@pytest.mark.parametrize("case", FEW, ids=str)
+def test_a_save_over_an_old_one_is_old_or_new_after_a_fault_at_any_call(case, neutral, tmp_path, figure):
+    judge(Trial(case, tmp_path, neutral).run(), figure)
 
 
 ALL = [
+    Case("single"),
     Case("single", "nothing"),
     Case("single", "old", ASIDE),
     Case("sharded", "nothing"),
@@ -187,32 +225,41 @@ ALL = [
     Case("sharded", ("rename", 2), ASIDE),  # the old one is aside, the new one not yet in place
     Case("in place", "old"),
     Case("in place", ("rename", 3)),  # some files are in place
-    Case("torch", "old"),
     Case("config", "nothing"),
+    *(Case(name, at="every change") for name in savers.CONVERSIONS),
+    *(Case(name, at="every change") for name in savers.IN_PLACE),
 ]
 
 
 @pytest.mark.reliability
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("case", ALL, ids=str)
-def test_every_save_is_old_or_new_after_a_fault_at_any_call(case, tmp_path, figure):
-    judge(Trial(case, tmp_path).run(), figure)
+def test_every_save_is_old_or_new_after_a_fault_at_any_call(case, neutral, tmp_path, figure):
+    judge(Trial(case, tmp_path, neutral).run(), figure)
 
 
-def test_a_naive_save_does_not_pass(tmp_path, figure):
-    trial = Trial(Case("naive"), tmp_path).run()
+@pytest.mark.parametrize("count", [6, pytest.param(60, marks=[pytest.mark.reliability, pytest.mark.timeout(1200)])])
+@pytest.mark.parametrize("backend", INSTALLED)
+def test_the_save_of_a_model_is_old_or_new_after_a_fault(backend, count, tmp_path, figure):
+    """Few faults: what a backend adds to `single` is done before anything is written."""
+    with Saver(tmp_path / "saver", backend) as saver:
+        judge(Trial(Case(backend, at=count), tmp_path, saver).run(), figure)
+
+
+def test_a_naive_save_does_not_pass(neutral, tmp_path, figure):
+    trial = Trial(Case("naive"), tmp_path, neutral).run()
     assert {"old", "new", "mixed", "broken", "lied"} == {outcome for _, outcome in trial.counts}
     with pytest.raises(AssertionError, match=rf"{len(trial.complaints)} of {trial.counts.total()}:"):
         judge(trial, figure)
 
 
-def test_a_process_that_cannot_be_traced_is_an_error(tmp_path, monkeypatch):
-    with Saver("config", tmp_path) as saver:
-        monkeypatch.setattr(os, "kill", lambda pid, number: None)
-        with pytest.raises(RuntimeError, match=r"strace cannot trace a process here: [^\0]*These tests need ptrace"):
-            saver.attach(2**22 + 1, [])
+def test_a_process_that_cannot_be_traced_is_an_error(neutral, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "kill", lambda pid, number: None)
+    with pytest.raises(RuntimeError, match=r"strace cannot trace a process here: [^\0]*These tests need ptrace"):
+        neutral.attach(2**22 + 1, [])
     monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(RuntimeError, match="strace is missing: install it"):
-        Saver("config", tmp_path)
+        Saver(tmp_path)
 
 
 # Two writers
@@ -220,19 +267,17 @@ def test_a_process_that_cannot_be_traced_is_an_error(tmp_path, monkeypatch):
 
 def test_a_second_process_is_told_who_is_the_first_within_a_second(tmp_path):
     folder = tmp_path / "model"
-    for name in ("a", "b"):
-        (tmp_path / name).mkdir()
-    with Saver("single", tmp_path / "a") as first, Saver("single", tmp_path / "b") as second:
-        child = first.start(folder, 1, ["fsync:delay_enter=1500000:when=1"])  # microseconds
+    with Saver(tmp_path / "a") as first, Saver(tmp_path / "b") as second:
+        child = first.start("single", folder, 1, ["fsync:delay_enter=1500000:when=1"])  # microseconds
         lock = folder.with_name(".model.lock")
         while not (lock.exists() and lock.read_text()):
             time.sleep(0.01)
         before = time.monotonic()
-        refused = second.plain(folder, 2)
+        refused = second.plain("single", folder, 2)
         waited = time.monotonic() - before
         assert refused == (REFUSED, f"{folder}: process {child} is saving to it right now.") and waited < 1
         assert first.ending().code == SAVED and found("single", folder) == 1
-        assert second.plain(folder, 2).code == SAVED and found("single", folder) == 2
+        assert second.plain("single", folder, 2).code == SAVED and found("single", folder) == 2
 
 
 # Places that cannot be saved to
@@ -264,7 +309,7 @@ def test_a_full_file_system_is_refused_before_anything_is_written(folder):
 
 @pytest.mark.parametrize("closed", ["place", "place/model"])
 def test_a_read_only_place_is_refused_before_anything_is_written(folder, tmp_path, closed):
-    savers.save_single(folder, 0)
+    savers.write(folder, 0)
     mount = f"mount --bind {tmp_path / closed} {tmp_path / closed}; mount -o remount,ro,bind {tmp_path / closed}"
     said = in_own_mounts(mount, folder)
     assert said["code"] == REFUSED and said["names"] == ["model"]
@@ -275,7 +320,7 @@ def test_a_read_only_place_is_refused_before_anything_is_written(folder, tmp_pat
 def test_a_file_is_refused_as_a_folder(folder):
     folder.write_text("text")
     with pytest.raises(CheckpointError, match="model: expected a folder to save into, got a file"):
-        savers.save_single(folder, 1)
+        savers.write(folder, 1)
     assert folder.read_text() == "text" and os.listdir(folder.parent) == ["model"]
 
 
@@ -287,7 +332,7 @@ def test_a_mount_point_is_saved_to(folder):
 
 
 def test_a_folder_mounted_inside_keeps_its_files(folder, tmp_path):
-    savers.save_single(folder, 0)
+    savers.write(folder, 0)
     (folder / "sub").mkdir()
     inner = tmp_path / "elsewhere"
     inner.mkdir()
