@@ -38,7 +38,7 @@ from vit_core.hub import Repository, commit_of, local_folder
 from vit_core.jsonfile import read_json
 from vit_core.limits import LIMITS, Limits
 from vit_core.parameters import BASE_PREFIX, MODEL_CLASSES, Kind, parameter_table
-from vit_core.weight_files import KERAS_HUB, SUFFIX, SUFFIXES, taken, weight_names
+from vit_core.weight_files import ADAPTER_NAME, KERAS_HUB, SUFFIX, SUFFIXES, taken, weight_names
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -184,6 +184,7 @@ def _fetched(repository: Repository, variant: str | None, limits: Limits) -> Pat
     chosen, suffix = taken(names, variant)
     if suffix and (found := repository.fetch(chosen[0])):
         return _with_shards(repository, found, suffix, limits)
+    _check_adapter(repository.name, names, chosen)
     if not suffix and len(chosen) > 1 and chosen[0] not in KERAS_HUB:
         raise CheckpointError(
             f"{repository.name}: several weight files: {listed(chosen)}.\nLoad one of them from a folder."
@@ -310,8 +311,9 @@ def _without(options: dict[str, Any], name: str) -> dict[str, Any]:
     return {key: value for key, value in options.items() if key != name}
 
 
-def _check_choice(where: str, names: Iterable[str], chosen: Sequence[str], variant: str | None) -> None:
+def _check_choice(where: str, names: Collection[str], chosen: Sequence[str], variant: str | None) -> None:
     """Raises unless weight files of other programs' names are one checkpoint."""
+    _check_adapter(where, names, chosen)
     if not chosen and any("~" in name for name in names):
         raise CheckpointError(f"{where}: a tensorstore of big_vision, which is not read here. Export it to .npz.")
     if not chosen:
@@ -319,6 +321,15 @@ def _check_choice(where: str, names: Iterable[str], chosen: Sequence[str], varia
         raise MissingFileError(f"{where}: no weights here: neither {single} nor {index}, nor another program's.")
     if len(chosen) > 1 and chosen[0] not in KERAS_HUB:
         raise CheckpointError(f"{where}: several weight files: {listed(chosen)}.\nName the one to load.")
+
+
+def _check_adapter(where: str, names: Collection[str], chosen: Sequence[str]) -> None:
+    """Raises for an adapter where a model is wanted."""
+    if not chosen and ADAPTER_NAME in names:
+        raise CheckpointError(
+            f"{where}: an adapter of PEFT, not a model.\nLoad its base model, then the adapter onto it: "
+            f"PeftModel.from_pretrained(model, {where!r}). merge_and_unload() of that is a model to save."
+        )
 
 
 def lone_checkpoint(folder: str | Path) -> list[str]:

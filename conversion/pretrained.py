@@ -31,7 +31,7 @@ from vit_core.parameters import BASE_PREFIX, MODEL_CLASSES, check_tensors, param
 from vit_core.parameters import class_name as canonical_class
 from vit_core.positions import KERNELS
 from vit_core.tensors import FLOAT_DTYPES, dtype_name
-from vit_core.weight_files import weight_names
+from vit_core.weight_files import TRAINER_NAME, weight_names
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -328,9 +328,20 @@ def _config_data(source: Source, model: str | None, given: Mapping[str, Any]) ->
     if source.config is not None and is_of_transformers(source.config):
         return source.config
     if source.dialect.numerics is None:
-        raise MissingFileError(f"{source.where}: no {CONFIG_NAME} beside the weights; pass config=.")
+        raise MissingFileError(f"{source.where}: no {CONFIG_NAME} beside the weights; pass config=.{_saver(source)}")
     bare = {name.removeprefix(BASE_PREFIX): tensor for name, tensor in source.arrays.items()}
     return infer(source.where, source.dialect, bare, source.shown, source.config, given, model)
+
+
+def _saver(source: Source) -> str:
+    """Who left the configuration out, where that can be seen."""
+    files = [file for file in source.weights.files if file.content is not None]  # none of those the caller holds
+    if not any((file.path.parent / TRAINER_NAME).exists() for file in files):
+        return ""
+    return (
+        "\nThe Trainer of transformers saves weights only; with ModelFolders of vit_torch.training as a callback and "
+        "as processing_class it saves the rest too."
+    )
 
 
 def _config(source: Source, model: str, given: Mapping[str, Any], stored: Mapping[str, Any]) -> Any:

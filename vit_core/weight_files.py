@@ -19,6 +19,9 @@ SUFFIXES = (SUFFIX, ".bin", ".pth", ".pt", ".tar", ".ckpt", ".npz", ".h5", ".ker
 FAMILIES = (("model", SUFFIX), ("pytorch_model", ".bin"), ("tf_model", ".h5"), ("flax_model", ".msgpack"))
 KERAS_HUB = ("model.weights.h5", "task.weights.h5")  # the encoder, and with it the head
 
+ADAPTER_NAME = "adapter_config.json"  # of PEFT
+TRAINER_NAME = "training_args.bin"  # of the Trainer of transformers
+
 # What trainers, and tools that add to a model, put beside weights, in the same containers.
 _STATES = (
     *(f"{name}{rest}" for name in ("optimizer", "scheduler", "scaler", "rng_state") for rest in (".*", "_*")),

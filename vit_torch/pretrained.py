@@ -1,4 +1,4 @@
-"""What every model of this backend shares: its door, loading, saving, initialisation, pruning and checkpointing."""
+"""What every model of this backend shares: its door, loading, saving, initialisation and pruning."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ from vit_core.parameters import BASE_CLASSES, Parameter, check_tensors, class_na
 from vit_core.positions import cubic_matrix, resize_matrix
 from vit_core.tensors import to_numpy
 from vit_core.upload import PushToHub
+from vit_torch.training import Recomputed
 from vit_torch.weights import as_tensor, fill, placed, prune, writer
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -57,7 +58,7 @@ def resize_matrices(old: tuple[int, int], new: tuple[int, int], like: Tensor) ->
     return rows.to(**where), columns.to(**where)
 
 
-class ViTPreTrainedModel(PushToHub, nn.Module):
+class ViTPreTrainedModel(PushToHub, Recomputed, nn.Module):
     """Base of the five models. Subclasses build their modules inside `building()`, then call `initialise()`."""
 
     config_class: ClassVar[type[PretrainedConfig]]
@@ -377,26 +378,3 @@ class ViTPreTrainedModel(PushToHub, nn.Module):
         for layer, heads in new.items():
             prune(self.base_model.encoder.layer[layer].attention, heads)
         self.config.pruned_heads = config.pruned_heads
-
-    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: Mapping[str, Any] | None = None) -> None:
-        """Recomputes each layer in the backward pass instead of keeping its activations (in training mode).
-
-        Args:
-            gradient_checkpointing_kwargs: keywords of `torch.utils.checkpoint.checkpoint`; use_reentrant is False
-                unless given.
-        """
-        self._set_checkpointing({"use_reentrant": False, **(gradient_checkpointing_kwargs or {})})
-
-    def gradient_checkpointing_disable(self) -> None:
-        """Keeps activations for the backward pass again."""
-        self._set_checkpointing(None)
-
-    @property
-    def is_gradient_checkpointing(self) -> bool:
-        """Whether gradient checkpointing is on."""
-        return any(getattr(module, "checkpointing", None) is not None for module in self.modules())
-
-    def _set_checkpointing(self, keywords: dict[str, Any] | None) -> None:
-        for module in self.modules():
-            if hasattr(module, "checkpointing"):
-                module.checkpointing = keywords

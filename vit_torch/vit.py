@@ -14,7 +14,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from vit_core.config import PretrainedConfig, ViTConfig, pair, patch_grid
 from vit_core.errors import InputError
@@ -22,6 +21,7 @@ from vit_core.inputs import IGNORED_LABEL, check_class_indices, check_labels
 from vit_core.outputs import BaseModelOutputWithPooling, ImageClassifierOutput, MaskedImageModelingOutput
 from vit_torch.activations import activation
 from vit_torch.pretrained import ViTPreTrainedModel, resize_matrices, wide
+from vit_torch.training import Recomputing
 
 
 class ViTPatchEmbeddings(nn.Module):
@@ -163,7 +163,7 @@ class ViTEncoder(nn.Module):
         self.layer = nn.ModuleList(
             ViTLayer(config, *sizes, config.pruned_heads.get(i, ())) for i in range(config.num_hidden_layers)
         )
-        self.checkpointing: dict[str, Any] | None = None  # keywords of torch.utils.checkpoint while it is on
+        self.recomputing: Recomputing | None = None
 
     def forward(
         self, hidden_states: Tensor, head_mask: Tensor | None, output_attentions: bool, output_hidden_states: bool
@@ -175,8 +175,8 @@ class ViTEncoder(nn.Module):
         all_hidden_states, attentions = [hidden_states], []
         for i, layer in enumerate(self.layer):
             arguments = hidden_states, None if head_mask is None else head_mask[i], output_attentions
-            if self.checkpointing is not None and self.training:
-                hidden_states, probabilities = checkpoint(layer, *arguments, **self.checkpointing)
+            if self.recomputing is not None and self.training:
+                hidden_states, probabilities = self.recomputing(i, layer, *arguments)
             else:
                 hidden_states, probabilities = layer(*arguments)
             all_hidden_states.append(hidden_states)

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from vit_core.config import Size, ViTMAEConfig, pair, patch_grid
 from vit_core.errors import InputError
@@ -21,6 +20,7 @@ from vit_core.inputs import check_per_patch, check_values
 from vit_core.masking import num_kept
 from vit_core.outputs import ViTMAEForPreTrainingOutput, ViTMAEModelOutput
 from vit_torch.pretrained import ViTPreTrainedModel, wide
+from vit_torch.training import Recomputing
 from vit_torch.vit import ViTEncoder, ViTLayer, ViTPatchEmbeddings, resized_positions
 
 
@@ -164,7 +164,7 @@ class ViTMAEDecoder(nn.Module):
         self.decoder_layers = nn.ModuleList(ViTLayer(config, *sizes) for _ in range(config.decoder_num_hidden_layers))
         self.decoder_norm = nn.LayerNorm(hidden, eps=config.layer_norm_eps)
         self.decoder_pred = nn.Linear(hidden, math.prod(pair(config.patch_size)) * config.num_channels)
-        self.checkpointing: dict[str, Any] | None = None  # keywords of torch.utils.checkpoint while it is on
+        self.recomputing: Recomputing | None = None
 
     def forward(self, hidden_states: Tensor, ids_restore: Tensor) -> Tensor:
         """(batch, 1 + kept, hidden) and (batch, patches) -> (batch, patches, pixels)."""
@@ -175,9 +175,9 @@ class ViTMAEDecoder(nn.Module):
         shuffled = torch.cat((hidden_states[:, 1:], mask_tokens), dim=1)  # (batch, patches, decoder hidden)
         hidden_states = torch.cat((hidden_states[:, :1], take(shuffled, ids_restore)), dim=1)
         hidden_states = hidden_states + self.positions(patches)  # (batch, tokens, decoder hidden)
-        for layer in self.decoder_layers:
-            if self.checkpointing is not None and self.training:
-                hidden_states, _ = checkpoint(layer, hidden_states, **self.checkpointing)
+        for i, layer in enumerate(self.decoder_layers):
+            if self.recomputing is not None and self.training:
+                hidden_states, _ = self.recomputing(i, layer, hidden_states)
             else:
                 hidden_states, _ = layer(hidden_states)
         return self.decoder_pred(self.decoder_norm(hidden_states))[:, 1:]

@@ -38,5 +38,6 @@ MARKS: dict[str, str] = {
     **dict.fromkeys(("predictor", "predictor_blocks"), "I-JEPA"),
     "_layer_checkpoint_dependencies": "a model of Keras 2",
     "pos_embeddings.cls_token": "a ViT of Bonsai (NNX), which loads safetensors of transformers: load those here",
+    **dict.fromkeys(("lora_A", "lora_B"), "an adapter of PEFT (LoRA), to be merged first: merge_and_unload()"),
     "dpt": "DPT, for depth and segmentation",
 }
