@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache, partial
@@ -52,6 +53,7 @@ _RENAMED: dict[str, Callable[[str], str]] = {
 # What safetensors files say of themselves -> the dialect that it stands for; None where names alone decide.
 _FORMATS = {"tf": "hf_tf", "flax": "hf_flax", **dict.fromkeys(("pt", "mlx", *CONTAINERS))}
 _SIDECARS = (CONFIG_NAME, "task.json")  # what says more than the tensors
+_TENSORSTORE = re.compile(r"[^~.]+(~[^~.]+)+")  # a folder per array, named by the way to it
 _ATTEMPTS = 100
 
 
@@ -314,7 +316,7 @@ def _without(options: dict[str, Any], name: str) -> dict[str, Any]:
 def _check_choice(where: str, names: Collection[str], chosen: Sequence[str], variant: str | None) -> None:
     """Raises unless weight files of other programs' names are one checkpoint."""
     _check_adapter(where, names, chosen)
-    if not chosen and any("~" in name for name in names):
+    if not chosen and sum(_TENSORSTORE.fullmatch(name) is not None for name in names) > 1:
         raise CheckpointError(f"{where}: a tensorstore of big_vision, which is not read here. Export it to .npz.")
     if not chosen:
         single, index, _ = weight_names(variant)

@@ -44,13 +44,18 @@ def open_any(path: Path, *, weights: str | None = None, mmap: bool = True, limit
         return open_file(path, mmap=mmap, limits=limits)
     if start[:1] == b"\x80" and start[1:2] in (b"\2", b"\3", b"\4", b"\5"):
         raise CheckpointError(f"{path}: a pickle, but not of torch.save.\nSave it with the program that wrote it.")
-    if start[0] in (0xDE, 0xDF) or 0x80 <= start[0] <= 0x8F:
+    if msgpack_files.is_one(start, len(content)):
         return WeightFile(path, {"format": "msgpack"}, msgpack_files.read(path, content, limits), content)
     return open_file(path, mmap=mmap, limits=limits)  # which says what is wrong with it
 
 
 def _archive(path: Path, content: Any, weights: str | None, limits: Limits) -> WeightFile:
     names = members(path, content, limits)
+    if program := next((name for name in names if name.endswith("/constants.pkl") or "/code/" in name), None):
+        raise CheckpointError(
+            f"{path}: a TorchScript archive, which holds a program ({program[:80]!r}).\n"
+            "Save its weights alone: torch.save(torch.jit.load(path).state_dict(), new_path)."
+        )
     if any(name.endswith("/data.pkl") for name in names):
         return _taken(path, torch_files.read_zip(path, content, limits), weights, content)
     if inner := names.get("model.weights.h5"):

@@ -30,6 +30,12 @@ _SIZED = {
 }
 
 
+def is_one(start: bytes, size: int) -> bool:
+    """Whether a file of no other kind begins as MessagePack, and not with the length of a header that would fit in."""
+    first = start[0]
+    return (0x80 <= first <= 0x9F or 0xDC <= first <= 0xDF) and int.from_bytes(start[:8], "little") > size - 8
+
+
 def read(path: Path, content: Any, limits: Limits) -> dict[str, LazyArray]:
     """The arrays of a file by name, the keys on the way to each joined by dots.
 
@@ -56,15 +62,19 @@ class _Walker:
 
     def __init__(self, path: Path, content: Any, limits: Limits) -> None:
         self.path, self.content, self.limits, self.position = path, content, limits, 0
+        self.name = ""  # of the value at hand
 
     def collect(self, found: dict[str, LazyArray], prefix: str, depth: int) -> None:
         """Adds the arrays of the value at hand, a map or an array."""
+        self.name = prefix
         head = self._head()
         if head.kind == "ext":
             found[prefix] = self._array(prefix, head.length)
             return
         if head.kind != "map" or depth > self.limits.json_depth:
-            raise self._bad(f"{prefix[:80]!r}: expected nested maps of arrays, got {head.kind}")
+            raise self._bad(
+                f"{prefix[:80]!r}: expected nested maps of arrays, as Flax saves parameters, got {head.kind}"
+            )
         keys = set()
         for _ in range(head.length):
             key = self._value("text")
@@ -91,7 +101,9 @@ class _Walker:
             raise self._bad(f"{name[:80]!r}: dtype: expected one of {', '.join(_DTYPES)}, got {text[:80]!r}")
         size = math.prod(shape) * dtype.itemsize
         start = self.position
-        if data != _Head("bytes", size) or start + size != end or end > len(self.content):
+        if data == _Head("bytes", size) and end == start + size > len(self.content):
+            raise self._cut(size)
+        if data != _Head("bytes", size) or start + size != end:
             raise self._bad(f"{name[:80]!r}: {shape} {dtype} takes {size} bytes, there are {data.length}")
         self.position = end
         return placed(self.content, dtype, shape, start)
@@ -121,9 +133,16 @@ class _Walker:
 
     def _take(self, size: int) -> bytes:
         if self.position + size > len(self.content):
-            raise self._bad("it ends in the middle")
+            raise self._cut(size)
         self.position += size
         return bytes(self.content[self.position - size : self.position])
+
+    def _cut(self, size: int) -> CheckpointError:
+        there = len(self.content) - self.position
+        at = f"in {self.name[:80]!r}" if self.name else "before the first tensor"
+        return self._bad(
+            f"the file ends {at}: {size} bytes expected, {there} there. It was cut: fetch or save it again"
+        )
 
     def _bad(self, what: str) -> CheckpointError:
         return CheckpointError(f"{self.path}: at byte {self.position}: {what}.")

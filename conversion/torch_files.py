@@ -132,30 +132,33 @@ def _resolved(path: Path, tree: Any, place: Callable[[_Storage], Any], limits: L
     """The same tree with every view placed in the file; shared parts stay shared."""
     done: dict[int, Any] = {}
 
-    def walk(value: Any, depth: int) -> Any:
+    def walk(value: Any, depth: int, name: str) -> Any:
         if depth > limits.json_depth:
             raise CheckpointError(f"{path}: nested deeper than {limits.bound('json_depth')}.")
         if isinstance(value, _View):
-            return _placed(path, value, *place(value.storage))
+            return _placed(f"{path}: {name[:80]!r}", value, *place(value.storage))
         if not isinstance(value, dict | list):
             return value  # no state dict keeps its tensors in tuples
         if id(value) not in done:
             done[id(value)] = None
             items = value.items() if isinstance(value, dict) else enumerate(value)
-            done[id(value)] = {key: walk(item, depth + 1) for key, item in items}
+            before = f"{name}." if name else ""
+            done[id(value)] = {key: walk(item, depth + 1, f"{before}{key}") for key, item in items}
         if done[id(value)] is None:
             raise CheckpointError(f"{path}: a value that contains itself.")
         return done[id(value)]
 
-    return walk(tree, 0)
+    return walk(tree, 0, "")
 
 
-def _placed(path: Path, view: _View, content: Any, start: int, check: Callable[[], object]) -> LazyArray:
+def _placed(where: str, view: _View, content: Any, start: int, check: Callable[[], object]) -> LazyArray:
     dtype, count = view.storage.dtype, view.storage.numbers
     size = math.prod(view.shape)
     last = view.start + sum((side - 1) * stride for side, stride in zip(view.shape, view.strides, strict=True))
     if size and not (last < count and size <= count):  # no stride of 0 makes more numbers than there are
-        raise CheckpointError(f"{path}: a tensor {view.shape} in a storage of {count} numbers.")
+        repeated = any(stride == 0 and side > 1 for side, stride in zip(view.shape, view.strides, strict=True))
+        how = " by a stride of 0 (expand); save it with .contiguous()" if repeated and last < count else ""
+        raise CheckpointError(f"{where}: a tensor {view.shape} in a storage of {count} numbers{how}.")
     strides = tuple(stride * dtype.itemsize for stride in view.strides)
     tensor = placed(content, dtype, view.shape, start + view.start * dtype.itemsize if size else 0, strides)
 

@@ -34,6 +34,7 @@ import numpy as np
 
 from vit_core.atomic_folder import finds_folder, replacing
 from vit_core.errors import CheckpointError, InputError, MissingFileError, UnsafeFileError
+from vit_core.file_kinds import kind_of
 from vit_core.jsonfile import json_text, read_json
 from vit_core.limits import LIMITS, Limits
 from vit_core.weight_files import SUFFIX, names_taken, weight_names
@@ -61,7 +62,6 @@ DTYPES: dict[str, np.dtype[Any]] = {
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 _KEYS = {"dtype", "shape", "data_offsets"}  # of a tensor in a header
 
-_LFS_POINTER = b"version https://git-lfs"
 _CHUNK = 16_000_000  # bytes written, and digested, at a time
 _SMALL = 1_000_000  # bytes; digested before a thread would begin
 _PROGRESS_FROM = 500_000_000  # bytes; smaller saves are over before a bar is of use
@@ -156,6 +156,10 @@ def open_file(path: Path, *, mmap: bool = True, limits: Limits = LIMITS) -> Weig
     content = content_of(path, mmap)
     size = len(content)
     length = int.from_bytes(bytes(content[:8]), "little")
+    if kind := kind_of(content):
+        raise CheckpointError(f"{path}: {kind.name}, not a safetensors file.\n{kind.advice}.")
+    if size < 8 + length and size > 8 and bytes(content[8:9]) != b"{":
+        raise CheckpointError(f"{path}: of no known kind: it starts with {bytes(content[:16])!r}.")
     if size < 8 + length:
         raise CheckpointError(f"{path}: not a whole safetensors file: a header of {length} bytes in {size} bytes.")
     if length > limits.header_bytes:
@@ -181,11 +185,11 @@ def content_of(path: Path, mmap: bool = True) -> Any:
     """The bytes of a whole weight file, mapped or copied; both can be written to without changing the file.
 
     Raises:
-        MissingFileError, UnsafeFileError, CheckpointError: as `open_file`.
+        MissingFileError, UnsafeFileError, CheckpointError: as `open_file`; also for what is no weight file of any kind.
     """
     content = _bytes_of(path, mmap)
-    if bytes(content[: len(_LFS_POINTER)]) == _LFS_POINTER:
-        raise CheckpointError(f"{path}: a Git LFS pointer, not weights.\nFetch the file itself: git lfs pull")
+    if (kind := kind_of(content)) and not kind.is_read:
+        raise CheckpointError(f"{path}: {kind.name}.\n{kind.advice}.")
     return content
 
 

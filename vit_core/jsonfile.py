@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vit_core.errors import MissingFileError, VitError
+from vit_core.file_kinds import JSON, kind_of
 from vit_core.limits import LIMITS, Limits
 
 
@@ -46,6 +47,9 @@ def read_json(path: Path, *, limit: str, error: type[VitError], limits: Limits =
     except error:
         raise
     except ValueError as problem:  # JSONDecodeError, or an int of thousands of digits
+        kind = kind_of(text[:512].encode())
+        if kind and kind.name != JSON:
+            raise error(f"{path}: not valid JSON, but {kind.name}.\n{kind.advice}.") from None
         raise error(f"{path}: not valid JSON: {problem}.") from None
     if not isinstance(value, dict):
         raise error(f"{path}: expected a JSON object, got {type(value).__name__}.")

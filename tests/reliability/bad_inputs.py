@@ -334,7 +334,7 @@ WEIGHTS: dict[str, tuple[Callable[[Path], Any], str, str, str]] = {
         SINGLE,
         "Git LFS pointer.*\n.*git lfs pull",
     ),
-    "HTML": (content(lambda file: b"<!DOCTYPE html>" + 99 * b" "), CHECKPOINT, SINGLE, "safetensors file"),
+    "HTML": (content(lambda file: b"<!DOCTYPE html>" + 99 * b" "), CHECKPOINT, SINGLE, "HTML or XML page"),
     "a pickle": (content(lambda file: pickle.dumps(Gadget())), CHECKPOINT, SINGLE, "safetensors file"),
     "a huge header length": (
         content(lambda file: struct.pack("<Q", 2**63) + file[8:]),
