@@ -439,7 +439,8 @@ def _stored_grid(source: Source, model: str, given: Mapping[str, Any]) -> Grid |
     if source.config is None or not is_of_transformers(source.config):
         return None
     try:
-        config: Any = MODEL_CLASSES[model].from_dict(source.config)
+        origin = {"name_or_path": source.where, "hub_commit": source.commit}
+        config: Any = MODEL_CLASSES[model].from_dict({**source.config, **origin})
     except ConfigError:  # the caller chose another one
         return None
     return patch_grid(config)

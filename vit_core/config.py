@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import math
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from copy import copy, deepcopy
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -29,9 +31,11 @@ from vit_core.config_rules import (
     Rule,
 )
 from vit_core.errors import ConfigError
+from vit_core.foreign_fields import FOREIGN, Spelling
 from vit_core.jsonfile import json_text, read_json
 from vit_core.labels import inverse, settle_labels
 from vit_core.limits import LIMITS
+from vit_core.near_misses import NearMisses
 from vit_core.plain_values import is_int, short
 from vit_core.presets import PRESETS
 from vit_core.upload import PushToHub
@@ -60,6 +64,9 @@ __all__ = [
 
 Size = int | tuple[int, int]
 
+logger = logging.getLogger("vitriad")
+
+_SEARCHED = 1_000  # unknown keys of a file that are looked at for misspellings: nobody types more
 _UNWRITTEN = ("name_or_path", "hub_commit", "attn_implementation")
 _SPELLINGS = {"torch_dtype": "dtype", "_name_or_path": "name_or_path", "_attn_implementation": "attn_implementation"}
 
@@ -69,10 +76,12 @@ class PretrainedConfig(PushToHub):
 
     Known fields are attributes, checked alone when they are assigned; how they fit together is checked by the
     constructor, by `validate()`, and by every model. Unknown keys are kept in `extra`, readable as attributes, and
-    written back: they are inert, and never stand in front of a field or a method.
+    written back: they are inert, and never stand in front of a field or a method. Keys that ask for another model
+    (`vit_core.foreign_fields`) pass with the values that ask for nothing.
 
     Raises:
-        ConfigError: listing every violation; also for an unknown key one edit away from a field left at its default.
+        ConfigError: listing every violation; also for a key that asks for what is not here, and for one that is most
+            likely a field misspelt, unless it stands in a file: there it is kept, with one warning.
 
     Labels are kept as `id2label`, for every index from 0 on, and may be given as a dict or a list. `label2id` is the
     inverse, anew whenever `id2label` is assigned; one that is given beside it, or assigned after it, is kept. A dict
@@ -86,14 +95,15 @@ class PretrainedConfig(PushToHub):
     model_type: ClassVar[str] = ""
     _rules: ClassVar[Mapping[str, Rule]] = BASE_RULES
     _defaults: ClassVar[Mapping[str, Any]] = BASE_DEFAULTS
-    _by_length: ClassVar[Mapping[int, list[str]]] = {}  # names of fields, for `_near_miss`
+    _parameters: ClassVar[frozenset[str]] = frozenset()  # of the constructor, and of those it overrides
+    _misspelt: ClassVar[NearMisses] = NearMisses(())
 
     def __init_subclass__(cls) -> None:
-        parameters = inspect.signature(cls.__init__).parameters.values()
+        parameters = [*inspect.signature(cls.__init__).parameters.values()]
         own = {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
         cls._defaults = {**cls._defaults, **own}
-        lengths = {len(name) for name in cls._defaults}
-        cls._by_length = {length: [name for name in cls._defaults if len(name) == length] for length in lengths}
+        cls._parameters |= {p.name for p in parameters}
+        cls._misspelt = NearMisses([*dict.fromkeys([*cls._defaults, "num_labels"])], FOREIGN)
 
     def __init__(self, fields: Mapping[str, Any], others: Mapping[str, Any]) -> None:
         given = {name: v for name, v in _canonical(others).items() if v is not None or name not in BASE_RULES}
@@ -124,9 +134,11 @@ class PretrainedConfig(PushToHub):
                 vars(self)["label2id"] = inverse(self.id2label)
         elif getattr(getattr(type(self), name, None), "fset", None):
             object.__setattr__(self, name, value)
-        elif (known := self._near_miss(name)) is not None:
-            raise ConfigError(f"{type(self).__name__}.{name}: no such field; did you mean {known!r}")
-        else:
+        elif problem := self._why_foreign(name, value):
+            raise ConfigError(f"{type(self).__name__}.{name}: {problem}")
+        elif name in self._parameters or not isinstance(
+            FOREIGN.get(name), Spelling
+        ):  # that of a field, which may change
             self.extra[name] = value
 
     def __getattr__(self, name: str) -> Any:
@@ -152,8 +164,8 @@ class PretrainedConfig(PushToHub):
 
     @property
     def use_return_dict(self) -> bool:
-        """Whether calls return outputs with named fields rather than tuples."""
-        return bool(self.return_dict)
+        """Whether calls return outputs with named fields rather than tuples (as the key torchscript wants them)."""
+        return bool(self.return_dict) and not self.extra.get("torchscript")
 
     def validate(self) -> None:
         """Checks every field, as it is by now, and how the fields fit together.
@@ -204,17 +216,48 @@ class PretrainedConfig(PushToHub):
                 is neither a field nor a key of the dict.
         """
         data = cls._own(config_dict)
-        known = {*cls._rules, *_SPELLINGS, "num_labels", *data}
+        known = {*cls._rules, *_SPELLINGS, "num_labels", *FOREIGN, *data}
         unused = {name: value for name, value in kwargs.items() if name not in known}
         if unused and not return_unused_kwargs:
-            raise ConfigError(f"{cls.__name__}: no field called {', '.join(map(repr, unused))}.")
-        config = cls(**_merge(data, {name: value for name, value in kwargs.items() if name not in unused}))
+            meant = [repr(near) for name in unused if (near := cls._misspelt.of(name))]
+            advice = f"\nDid you mean {', '.join(meant)}?" if meant else ""
+            raise ConfigError(f"{cls.__name__}: no field called {', '.join(map(repr, unused))}.{advice}")
+        overrides = {name: value for name, value in kwargs.items() if name in known}
+        config = cls._stored(data, overrides)
         return (config, unused) if return_unused_kwargs else config
+
+    @classmethod
+    def _stored(cls, data: Mapping[str, Any], overrides: Mapping[str, Any]) -> Self:
+        """The configuration of a file, in which misspelt keys are kept as they are, with one warning."""
+        fields = {*cls._rules, *cls._parameters, *_SPELLINGS, "num_labels", *FOREIGN, *overrides}
+        others = [name for name in data if name not in fields]
+        near = {name: meant for name in others[:_SEARCHED] if (meant := cls._misspelt.of(name))}
+        aside = {*(near if len(others) <= _SEARCHED else others)}
+        plain = {name: value for name, value in data.items() if name not in aside}
+        config = cls(**_merge(cls._without_spellings(plain) if overrides else plain, {**overrides}))
+        config.extra.update({name: data[name] for name in data if name in aside})
+        if near:
+            shown = [f"{name[:80]!r} (did you mean {meant!r}?)" for name, meant in [*near.items()][:5]]
+            text = ", ".join([*shown, *([f"and {len(near) - 5} more"] if len(near) > 5 else [])])
+            _warn_of_keys(config.name_or_path or cls.__name__, config.hub_commit, text)
+        return config
+
+    @classmethod
+    def _without_spellings(cls, data: dict[str, Any]) -> dict[str, Any]:
+        """`data` without the keys that say again what its own fields say, which overrides may change."""
+        spelt = [name for name in data if isinstance(FOREIGN.get(name), Spelling)]
+        if not spelt:
+            return data
+        try:
+            config = cls(**{name: value for name, value in data.items() if name not in spelt})
+        except ConfigError:  # an override may mend it
+            return data
+        return {n: value for n, value in data.items() if n not in spelt or FOREIGN[n].problem(config, value)}
 
     @classmethod
     def from_json_file(cls, json_file: str | Path) -> Self:
         """The configuration in one JSON file."""
-        return cls(**cls._own(read_json(Path(json_file), limit="config_bytes", error=ConfigError)))
+        return cls._stored(cls._own(read_json(Path(json_file), limit="config_bytes", error=ConfigError)), {})
 
     def to_dict(self) -> dict[str, Any]:
         """Every field and every extra key, as a new dict."""
@@ -290,13 +333,14 @@ class PretrainedConfig(PushToHub):
         foreign = {"model_type"} if found == cls.model_type else {"model_type", *CONFIGS[found]._rules} - {*cls._rules}
         return {name: value for name, value in data.items() if name not in foreign}
 
-    def _near_miss(self, name: str) -> str | None:
-        """The field left at its default whose name is one edit away from `name`."""
-        for length in (len(name) - 1, len(name), len(name) + 1):
-            for known in self._by_length.get(length, ()):
-                if _one_edit(name, known) and vars(self).get(known) == self._defaults[known]:
-                    return known
-        return None
+    def _why_foreign(self, name: str, value: Any) -> str | None:
+        """Why a key that is no field is refused; None where it is not, as where a subclass takes it."""
+        if name in self._parameters - {"self", "kwargs"}:
+            return None
+        if row := FOREIGN.get(name):
+            return row.problem(self, value)
+        near = self._misspelt.of(name)
+        return f"no such field; did you mean {near!r}" if near else None
 
     def _violations(self) -> Iterator[str]:
         """Cross-field checks; every field is valid on its own by now."""
@@ -542,6 +586,13 @@ def patch_grid(config: PretrainedConfig, image_size: Size | None = None) -> tupl
     return height // patch_height, width // patch_width
 
 
+@lru_cache(maxsize=256)
+def _warn_of_keys(where: str, commit: str | None, text: str) -> None:
+    """Warns once per checkpoint, which is often read twice: for its class, and by it."""
+    del commit
+    logger.warning("%s: config.json: kept, but no fields: %s", where, text)
+
+
 def _class_of(model_type: object, where: str) -> type[PretrainedConfig]:
     if isinstance(model_type, str) and model_type in CONFIGS:
         return CONFIGS[model_type]
@@ -577,13 +628,3 @@ def _indivisible(config: PretrainedConfig, width: str, heads: str) -> Iterator[s
 def _odd_glu(config: PretrainedConfig, activation: str, width: str) -> Iterator[str]:
     if getattr(config, activation) == "glu" and getattr(config, width) % 2:
         yield f"{width}: expected an even number for {activation} 'glu', which halves it, got {getattr(config, width)}"
-
-
-def _one_edit(one: str, other: str) -> bool:
-    """Whether one insertion, deletion, substitution or swap of neighbours makes `one` into `other`."""
-    if one == other or (one[:1] != other[:1] and one[-1:] != other[-1:]):
-        return False
-    start = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
-    one, other = one[start:], other[start:]
-    swapped = one[1::-1] + one[2:]
-    return one[1:] == other[1:] or one[1:] == other or one == other[1:] or (len(one) > 1 and swapped == other)

@@ -13,7 +13,7 @@ import conversion
 from conversion.detect import open_source
 from conversion.keywords import LOADING
 from vit_core.checkpoint import open_weights
-from vit_core.config import ViTConfig
+from vit_core.config import AutoConfig, ViTConfig
 from vit_core.errors import CheckpointError, ConfigError, InputError, MissingFileError, UnsafeFileError
 from vit_core.limits import Limits
 from vit_core.parameters import parameter_table
@@ -219,6 +219,33 @@ def test_an_unknown_keyword_is_told_its_neighbour(saved, name):
     folder, _ = saved("ViTModel")
     message = refusal(folder, error=InputError, **{name: 3})
     assert message.startswith(f"ViTModel.from_pretrained: no keyword {name!r}; did you mean {NEAREST[name]!r}?")
+
+
+def test_a_misspelt_key_of_the_file_is_said_once(saved, caplog):
+    folder, _ = saved("ViTForImageClassification")
+    stored = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**stored, "hidden_droput": 0.1}))
+
+    with caplog.at_level(logging.WARNING, logger="vitriad"):
+        AutoConfig.from_pretrained(folder)
+        loaded = conversion.load_pretrained(folder, "ViTForImageClassification", {})
+        assert loaded.config.extra["hidden_droput"] == 0.1
+        assert conversion.load(folder)[0].extra["hidden_droput"] == 0.1
+
+    assert len(caplog.records) == 1 and "kept, but no fields: 'hidden_droput'" in caplog.messages[0]
+
+
+def test_keys_that_ask_for_another_model_are_refused_as_keywords_too(saved):
+    folder, _ = saved("ViTForImageClassification")
+    message = refusal(folder, "ViTForImageClassification", ConfigError, drop_path_rate=0.5, pool="mean")
+    for part in (
+        "2 invalid settings",
+        "drop_path_rate: expected 0, or none at all, got 0.5: no model",
+        "pool: expected",
+    ):
+        assert part in message
+    for value in (0.0, None):
+        assert conversion.load_pretrained(folder, "ViTForImageClassification", {"drop_path_rate": value}).missing == []
 
 
 @pytest.mark.parametrize("name", ["add_pooling_layer", "use_mask_token"])

@@ -11,10 +11,12 @@ Files:
     index.json       case -> class and constructor arguments
     parameters.json  class, constructor arguments -> shape of every tensor in the model's state dict, and the names of
                      those that are not trained
+    names.txt        every field that a configuration in transformers has
 """
 
 from __future__ import annotations
 
+import ast
 import json
 import tempfile
 from pathlib import Path
@@ -22,6 +24,7 @@ from typing import Any
 
 import transformers
 from transformers import (
+    PretrainedConfig,
     ViTConfig,
     ViTForImageClassification,
     ViTForMaskedImageModeling,
@@ -132,6 +135,16 @@ def parameters() -> list[dict[str, Any]]:
     return rows
 
 
+def names() -> list[str]:
+    """The parameters of every configuration's constructor, and the attributes of the base class."""
+    found = {name for name in vars(PretrainedConfig()) if not name.startswith("_")}
+    for path in Path(transformers.__file__).parent.rglob("configuration_*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef) and node.name == "__init__":
+                found |= {argument.arg for argument in [*node.args.args, *node.args.kwonlyargs]}
+    return sorted(found - {"self"})
+
+
 def main() -> None:
     if transformers.__version__ != VERSION:
         raise SystemExit(f"expected transformers {VERSION}, got {transformers.__version__}")
@@ -142,6 +155,7 @@ def main() -> None:
         (FOLDER / f"{case}.json").write_text(saved(built(config_class, arguments)), encoding="utf-8")
         index[case] = {"class": config_class.__name__, "arguments": arguments}
     (FOLDER / "index.json").write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
+    (FOLDER / "names.txt").write_text("\n".join(names()) + "\n", encoding="utf-8")
     rows = ",\n".join(json.dumps(row) for row in parameters())
     (FOLDER / "parameters.json").write_text(f"[\n{rows}\n]\n", encoding="utf-8")
 
