@@ -74,6 +74,13 @@ def is_of_transformers(data: Mapping[str, Any]) -> bool:
     return "model_type" in data or not ("architecture" in data or "class_name" in data)
 
 
+def program_of(data: Mapping[str, Any]) -> str | None:
+    """The dialect of the program that wrote a config.json, "hf" for transformers; None where it is of none known."""
+    if not is_of_transformers(data):
+        return "timm" if "architecture" in data else "keras_hub"
+    return "hf" if {"model_type", "architectures", "hidden_size"} & data.keys() else None
+
+
 def infer(
     where: str,
     dialect: Dialect,

@@ -208,13 +208,7 @@ def plan(
     given = {"config": config, **options}
     if wrong := sorted(options.keys() & ({*_FITTING, *_OWN, *_ASSERTIONS, *LOADING} - {"allow_nonfinite"})):
         raise InputError(f"conversion.load: no option {', '.join(map(repr, wrong))}.")
-    source = open_source(src, **{name: value for name, value in given.items() if name in _OPENING})
-    model = None if cls is None else canonical_class(cls)
-    data = _config_data(source, model, given)
-    model = model or _stored_class(data, source)
-    parts = {name.removeprefix(BASE_PREFIX) for name in source.arrays}
-    model_options = {name: given.get(name, _PARTS[name] in parts) for name in _MODEL_OPTIONS.get(model, {})}
-    found = _config(source, model, given, data)
+    source, found, model, model_options = _described(src, cls, given)
     fitted = _fit(source, found, model, model_options, given, allow_nonfinite=given.get("allow_nonfinite", False))
     if fitted.missing:
         raise CheckpointError(
@@ -222,6 +216,35 @@ def plan(
             "Read it for a class that has no such part: cls= (--class)."
         )
     return source, found, model, fitted
+
+
+def describe(src: str | Path, **options: Any) -> tuple[Any, str, dict[str, bool]]:
+    """What a checkpoint is, whoever wrote it: its configuration, the class that it holds, options of that class.
+
+    Args:
+        src: folder, "owner/name" on the hub, or a weight file of any dialect.
+        **options: keywords of `from_pretrained`; those that say nothing of this are passed over.
+
+    Raises:
+        CheckpointError, ConfigError, InputError: as `load`.
+    """
+    silent = {*_FITTING, *_OWN, *_ASSERTIONS, *LOADING} - {"config"}
+    said = {name: value for name, value in options.items() if name not in silent and value is not None}
+    _, config, model, model_options = _described(src, None, said)
+    return config, model, model_options
+
+
+def _described(
+    src: str | Path, cls: str | type | None, given: Mapping[str, Any]
+) -> tuple[Source, Any, str, dict[str, bool]]:
+    """The opened checkpoint, its configuration, the class, options of the class."""
+    source = open_source(src, **{name: value for name, value in given.items() if name in _OPENING})
+    model = None if cls is None else canonical_class(cls)
+    data = _config_data(source, model, given)
+    model = model or _stored_class(data, source)
+    parts = {name.removeprefix(BASE_PREFIX) for name in source.arrays}
+    model_options = {name: given.get(name, _PARTS[name] in parts) for name in _MODEL_OPTIONS.get(model, {})}
+    return source, _config(source, model, given, data), model, model_options
 
 
 def save_pretrained(

@@ -142,8 +142,7 @@ def _processor(source: Source, config: PretrainedConfig) -> str | None:
         ViTImageProcessor,
     )  # Pillow, which conversion needs here alone
 
-    beside = Path(source.where) / PREPROCESSOR_NAME
-    if beside.is_file():
+    if beside := source.beside(PREPROCESSOR_NAME):
         return beside.read_text("utf-8")
     options = processor_options(source.dialect.name, source.config or {}, config)
     return None if options is None else ViTImageProcessor(**options).to_json_string()

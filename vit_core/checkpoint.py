@@ -37,6 +37,7 @@ from vit_core.errors import CheckpointError, InputError, MissingFileError, Unsaf
 from vit_core.file_kinds import kind_of
 from vit_core.jsonfile import json_text, read_json
 from vit_core.limits import LIMITS, Limits
+from vit_core.links import followed
 from vit_core.weight_files import SUFFIX, names_taken, weight_names
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -214,27 +215,11 @@ def release(content: Any) -> None:
         content.madvise(mapping.MADV_DONTNEED)
 
 
-def _target(path: Path) -> Path:
-    """Where a file of a checkpoint really is.
-
-    Links are followed within their folder, and from a snapshot in the hub's cache to its blobs; nowhere else.
-    """
-    if not path.is_symlink():
-        return path
-    target, folder = Path(os.path.realpath(path)), Path(os.path.realpath(path.parent))
-    # REPOSITORY/snapshots/COMMIT/…/NAME leads to REPOSITORY/blobs/…, or on to the blobs that all repositories share.
-    snapshots = next((parent for parent in folder.parents if parent.name == "snapshots"), None)
-    blobs = [parent / "blobs" for parent in snapshots.parents[:2]] if snapshots else []
-    if target.parent == folder or any(target.is_relative_to(place) for place in blobs):
-        return target
-    raise UnsafeFileError(f"{path}: a symbolic link out of its folder.\nPut the file itself there.")
-
-
 def _open(path: Path) -> BinaryIO:
     # A pipe without a writer must not block, and a link put there meanwhile is not followed.
     careful = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0)
     try:
-        return open(_target(path), "rb", opener=lambda name, flags: os.open(name, flags | careful))
+        return open(followed(path), "rb", opener=lambda name, flags: os.open(name, flags | careful))
     except FileNotFoundError:
         raise MissingFileError(f"{path}: no such file.") from None
     except OSError as problem:
@@ -396,11 +381,14 @@ def verified(
     verify: bool | str,
     wait: bool = True,
     limits: Limits = LIMITS,
+    is_named: bool = False,
 ) -> Weights:
     """Opened files as weights, compared with the manifest beside them; see `open_weights`.
 
     Args:
         extra: path -> content of what the manifest covers beside the weights.
+        is_named: whether the user named the file: one of a name that no load looks for can then lie beside a manifest
+            that does not list it, and is only refused for that where `verify` is True.
     """
     if not verify:
         return Weights(files)
@@ -409,12 +397,19 @@ def verified(
     known = _read_manifest(manifest, limits)
     if known is None and verify is True:
         raise MissingFileError(f"{manifest}: verify=True needs the one that vitriad saves, and there is none.")
+    if is_named and verify == "auto" and not _is_expected([path.name for path in contents], known or {}):
+        return Weights(files)
     digester = ThreadPoolExecutor(1)
     weights = Weights(files, digester.submit(_verify, contents, known).result)
     digester.shutdown(wait=False)
     if wait:
         weights.check()
     return weights
+
+
+def _is_expected(names: Sequence[str], known: Mapping[str, Any]) -> bool:
+    """Whether a manifest has something to say of files: it lists one, or their name is one that a save would write."""
+    return any(name in known or name in weight_names() for name in names)
 
 
 def open_shards(
@@ -455,7 +450,7 @@ def read_index(index: Path, limits: Limits = LIMITS, suffix: str = SUFFIX) -> di
         UnsafeFileError: the name of a shard leads out of the folder.
         CheckpointError: not an index, or too many shards.
     """
-    weight_map = read_json(_target(index), limit="index_bytes", error=CheckpointError, limits=limits).get("weight_map")
+    weight_map = read_json(followed(index), limit="index_bytes", error=CheckpointError, limits=limits).get("weight_map")
     if not (
         isinstance(weight_map, dict) and weight_map and all(isinstance(shard, str) for shard in weight_map.values())
     ):
@@ -487,7 +482,7 @@ def _read_manifest(manifest: Path, limits: Limits) -> dict[str, Any] | None:
         os.lstat(manifest)  # not lexists(), which takes every error for a no
     except FileNotFoundError:
         return None
-    found = read_json(_target(manifest), limit="index_bytes", error=CheckpointError, limits=limits)
+    found = read_json(followed(manifest), limit="index_bytes", error=CheckpointError, limits=limits)
     if "vitriad" not in found:
         return None
     if not isinstance(files := found.get("files"), dict):

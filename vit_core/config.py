@@ -194,7 +194,7 @@ class PretrainedConfig(PushToHub):
         """The configuration stored in a folder, a JSON file or a hub repository.
 
         Args:
-            name_or_path: folder holding config.json, path of a JSON file, or "owner/name" on the hub.
+            name_or_path: folder holding config.json, a weight file beside it, a JSON file, or "owner/name" on the hub.
             return_unused_kwargs: return (config, keywords that are no fields) instead of refusing such keywords.
             **kwargs: hub options (`vit_core.hub.HUB_OPTIONS`), limits, and fields that override those of the file.
 
@@ -558,12 +558,13 @@ class AutoConfig:
 def read_config(name_or_path: str | Path, kwargs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """The JSON object of a stored configuration, with its origin, and the fields among `kwargs`."""
     from vit_core.hub import HUB_OPTIONS, commit_of, resolve
+    from vit_core.weight_files import is_weights
 
     options = {name: value for name, value in kwargs.items() if name in HUB_OPTIONS}
     overrides = {name: value for name, value in kwargs.items() if name not in HUB_OPTIONS}
     limits = overrides.pop("limits", LIMITS)
     path = Path(name_or_path)
-    if path.suffix != ".json" and not os.path.isfile(path):
+    if is_weights(path.name) or (path.suffix != ".json" and not os.path.isfile(path)):
         path = resolve(name_or_path, [CONFIG_NAME], **options) / CONFIG_NAME
     data = read_json(path, limit="config_bytes", error=ConfigError, limits=limits)
     return {**data, "name_or_path": str(name_or_path), "hub_commit": commit_of(path)}, overrides

@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 from vit_core.atomic_folder import finds_folder, finish_swap
 from vit_core.errors import CheckpointError, InputError, MissingFileError, UnsafeFileError, VitError
 from vit_core.limits import LIMITS
+from vit_core.weight_files import is_weights
 
 # Keywords of from_pretrained that say where and how to fetch, and nothing else.
 HUB_OPTIONS = ("revision", "subfolder", "cache_dir", "token", "local_files_only", "force_download", "endpoint")
@@ -39,7 +40,7 @@ def resolve(name_or_path: str | Path, files: Iterable[str], **options: Any) -> P
     """The local folder that holds the files of a checkpoint.
 
     Args:
-        name_or_path: an existing folder, or "owner/name" on the hub.
+        name_or_path: an existing folder, a weight file in one, or "owner/name" on the hub.
         files: names of the files wanted; only these are requested from the hub.
         **options: as for `Repository`; of a local folder only `subfolder` counts.
 
@@ -59,12 +60,16 @@ def resolve(name_or_path: str | Path, files: Iterable[str], **options: Any) -> P
 def local_folder(name_or_path: str | Path, subfolder: str = "") -> Path | None:
     """The folder of this name on this machine, an interrupted save finished first; None where there is none.
 
+    Of a weight file or an index, it is the folder that it lies in: what belongs to it stands beside it.
+
     Raises:
-        CheckpointError: it is a file, or the subfolder leaves the folder.
+        CheckpointError: it is another file, or the subfolder leaves the folder.
     """
     if Path(subfolder).is_absolute() or ".." in Path(subfolder).parts:
         raise CheckpointError(f"subfolder {subfolder!r}: expected a path inside the checkpoint.")
     if os.path.isfile(name_or_path):
+        if is_weights(Path(name_or_path).name) and not subfolder:
+            return Path(name_or_path).parent
         raise CheckpointError(f"{name_or_path}: expected a folder or a hub name 'owner/name', got a file.")
     if subfolder:
         finish_swap(Path(name_or_path) / subfolder)

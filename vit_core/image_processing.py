@@ -37,6 +37,7 @@ from vit_core.image_options import (
 from vit_core.jsonfile import json_text, read_json
 from vit_core.limits import LIMITS, Limits
 from vit_core.upload import PushToHub
+from vit_core.weight_files import is_weights
 
 PREPROCESSOR_NAME = "preprocessor_config.json"
 
@@ -276,7 +277,8 @@ class ViTImageProcessor(PushToHub):
         """The processor stored in a folder, a JSON file or a hub repository.
 
         Args:
-            pretrained_model_name_or_path: folder holding preprocessor_config.json, a JSON file, or "owner/name".
+            pretrained_model_name_or_path: folder holding preprocessor_config.json, a weight file beside it, a JSON
+                file, or "owner/name".
             return_unused_kwargs: as for `from_dict`.
             **kwargs: hub options (`vit_core.hub.HUB_OPTIONS`), limits, and options that override those of the file.
 
@@ -290,7 +292,7 @@ class ViTImageProcessor(PushToHub):
         overrides = {name: value for name, value in kwargs.items() if name not in HUB_OPTIONS}
         limits = overrides.pop("limits", LIMITS)
         path = Path(pretrained_model_name_or_path)
-        if path.suffix != ".json":
+        if path.suffix != ".json" or is_weights(path.name):
             folder = resolve(pretrained_model_name_or_path, [PREPROCESSOR_NAME], **hub_options)
             path = folder / PREPROCESSOR_NAME
         return cls.from_dict(

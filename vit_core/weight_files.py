@@ -67,6 +67,17 @@ def taken(names: Collection[str], variant: str | None = None) -> tuple[list[str]
     return [name for name in KERAS_HUB if name in names] if KERAS_HUB[0] in names else lone(names), None
 
 
+def is_weights(name: str) -> bool:
+    """Whether a file may, by its name, hold weights or be an index of such files."""
+    return name.endswith(SUFFIXES) or family_of_index(name) is not None
+
+
+def family_of_index(name: str) -> tuple[str, str] | None:
+    """Stem and suffix of the files that an index of this name is of; None if it is none."""
+    found = (family for family in FAMILIES if name.startswith("".join(family) + ".index."))
+    return next(found, None) if name.endswith(".json") else None
+
+
 def lone(names: Iterable[str]) -> list[str]:
     """Those names that may be the weights of another program, whatever they are called."""
     return sorted(name for name in names if name.endswith(SUFFIXES) and not _matches(name, (*_STATES, *_VARIANTS)))

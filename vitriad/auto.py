@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
-from conversion.pretrained import plan
+from conversion.pretrained import describe
 from vit_core.config import AutoConfig, PretrainedConfig
 from vit_core.errors import BackendError, CheckpointError, ConfigError, InputError, MissingFileError
 from vit_core.hub import HUB_OPTIONS
@@ -19,7 +21,7 @@ from vitriad.backends import BACKENDS
 
 logger = logging.getLogger("vitriad")
 
-_AS_LOADED = ("dtype", "torch_dtype", "attn_implementation", "output_loading_info")  # say nothing of the class
+_SILENT = ("attn_implementation", "output_loading_info")  # say nothing of what a checkpoint is
 
 
 def load(name_or_path: str | Path, backend: str = "auto", **kwargs: Any) -> Any:
@@ -34,22 +36,37 @@ def load(name_or_path: str | Path, backend: str = "auto", **kwargs: Any) -> Any:
         CheckpointError: config.json names no class, several, or none that exists here; or the weights cannot be used.
         BackendError: the framework is not installed.
     """
-    try:
-        config, name = read_architecture(name_or_path, **_hub_options(kwargs))
-    except (ConfigError, MissingFileError):  # of another program: its tensors tell
-        _, config, name, fitted = plan(name_or_path, **{key: kwargs[key] for key in kwargs if key not in _AS_LOADED})
-        if name == "ViTModel":
-            kwargs = {"add_pooling_layer": "pooler.dense.weight" in fitted.tensors, **kwargs}
+    config, name, options = _described(name_or_path, kwargs)
+    name, kwargs = (name, {**options, **kwargs}) if name else (_named(config, name_or_path), kwargs)
     return model_class(name, backend).from_pretrained(name_or_path, **{**kwargs, **_same_commit(config)})
 
 
 def read_architecture(name_or_path: str | Path, **hub_options: Any) -> tuple[PretrainedConfig, str]:
-    """The stored configuration, and the canonical name of the one class it names ("TFViTModel" counts as "ViTModel").
+    """The configuration of a checkpoint, and the canonical name of its class ("TFViTModel" counts as "ViTModel").
+
+    The class is the one that config.json names, in another program's checkpoint the one whose weights it holds.
 
     Raises:
         CheckpointError: no class, several, or none that exists here.
     """
-    config = AutoConfig.from_pretrained(name_or_path, **hub_options)
+    config, name, _ = _described(name_or_path, hub_options)
+    return config, name or _named(config, name_or_path)
+
+
+def _described(
+    name_or_path: str | Path, kwargs: dict[str, Any]
+) -> tuple[PretrainedConfig, str | None, dict[str, bool]]:
+    """The configuration of a checkpoint; of another program's, its class and options of that, as its tensors tell."""
+    if not os.path.isfile(name_or_path):  # of a named file, config.json can be another's
+        with suppress(ConfigError, MissingFileError):
+            return AutoConfig.from_pretrained(name_or_path, **_hub_options(kwargs)), None, {}
+    said = {name: value for name, value in kwargs.items() if name not in _SILENT}
+    config, name, options = describe(name_or_path, **said)
+    return (config, None, {}) if config.architectures else (config, name, options)
+
+
+def _named(config: PretrainedConfig, name_or_path: str | Path) -> str:
+    """The one class that a configuration names."""
     names = {name.removeprefix("TF").removeprefix("Flax") for name in config.architectures or ()}
     known = names & {*MODEL_CLASSES}
     if len(known) != 1:
@@ -58,7 +75,7 @@ def read_architecture(name_or_path: str | Path, **hub_options: Any) -> tuple[Pre
             f"{str(config.architectures)[:80]}.\nName one of {', '.join(MODEL_CLASSES)} there, or load with its "
             "from_pretrained."
         )
-    return config, known.pop()
+    return known.pop()
 
 
 def model_class(name: str, backend: str = "auto") -> Any:
@@ -126,7 +143,7 @@ class _Auto:
         """
         config = kwargs.get("config")
         if not isinstance(config, PretrainedConfig):
-            config = AutoConfig.from_pretrained(name_or_path, **_hub_options(kwargs))
+            config = _described(name_or_path, kwargs)[0]
             kwargs = {**kwargs, **_same_commit(config)}
         return model_class(cls._class_name(config), backend).from_pretrained(name_or_path, **kwargs)
 

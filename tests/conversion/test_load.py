@@ -29,9 +29,10 @@ def refusal(src, cls="ViTModel", error=CheckpointError, **keywords):
 # Places
 
 
-def test_a_single_file_needs_a_configuration(saved, config_of):
+def test_a_single_file_needs_a_configuration(saved, config_of, tmp_path):
     folder, tensors = saved("ViTModel")
-    file = folder / "model.safetensors"
+    (tmp_path / "alone").mkdir()
+    file = (folder / "model.safetensors").rename(tmp_path / "alone" / "model.safetensors")
     assert refusal(file, error=MissingFileError) == f"{file}: no config.json beside the weights; pass config=."
     for config in (config_of("ViTModel"), folder, str(folder), folder / "config.json"):
         loaded = conversion.load_pretrained(file, "ViTModel", {"config": config})
@@ -179,7 +180,7 @@ def test_a_folder_that_never_stands_still_is_given_up(saved, monkeypatch):
         folder.with_name("gone").rmdir()
         return weights
 
-    monkeypatch.setattr(sys.modules["conversion.detect"], "open_weights", replace)
+    monkeypatch.setattr(sys.modules["conversion.places"], "open_weights", replace)
     assert refusal(folder) == f"{folder}: replaced again and again while it was read."
 
 
