@@ -10,12 +10,14 @@ import sys
 import tempfile
 from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from importlib.util import find_spec
-from itertools import combinations, repeat
+from itertools import combinations
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import numpy as np
@@ -27,6 +29,7 @@ from vitriad import parity_cases
 from vitriad.backends import BACKENDS
 from vitriad.cli import print_table, reading_options
 from vitriad.parity_cases import Case
+from vitriad.parity_causes import HALVES, causes, silenced
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Row = dict[str, Any]
@@ -52,7 +55,8 @@ def run(arguments: Namespace) -> int:
         cases = parity_cases.checkpoint(arguments.model, **options)
     else:
         cases = parity_cases.sweep()
-    found = compare(cases, backends, arguments.dtype, arguments.checks)
+    what = arguments.model or arguments.preset or f"{len(cases)} small random models"
+    found = {"what": what, **compare(cases, backends, arguments.dtype, arguments.checks)}
     if arguments.json_file:
         Path(arguments.json_file).write_text(json.dumps(found, indent=1) + "\n", "utf-8")
     if arguments.html_file:
@@ -69,32 +73,31 @@ def compare(cases: Sequence[Case], backends: Sequence[str], dtypes: Sequence[str
     Raises:
         BackendError: a backend's process fails.
     """
+    start = monotonic()
+    dtypes = dtypes if {*checks} - {"training", "preprocessing", "roundtrip"} else []
     with tempfile.TemporaryDirectory(prefix="vitriad-parity-") as name:
         folder = Path(name)
-        expected = [_write(folder, i, case, "gradients" in checks) for i, case in enumerate(cases)]
-        jobs = {
-            "cases": [
-                {"index": i, "class": case.cls, "config": case.config.to_dict(), "options": case.options}
-                for i, case in enumerate(cases)
-            ],
-            "dtypes": dtypes if {*checks} - {"training", "preprocessing", "roundtrip"} else [],
-            "gradients": "gradients" in checks,
-            "training": "training" in checks,
-            "preprocessing": "preprocessing" in checks,
-        }
-        (folder / "jobs.json").write_text(json.dumps(jobs))
-        with ThreadPoolExecutor(min(len(backends), os.cpu_count() or 1)) as pool:
-            processes = dict(zip(backends, pool.map(_run, backends, repeat(folder)), strict=True))
-        rows = [*_compared(folder, cases, expected, backends, jobs["dtypes"], checks)]
+        with _progress(len(cases) + len(backends) * len(cases) * len(dtypes)) as bar:
+            expected = []
+            for i, case in enumerate(cases):
+                expected.append(_write(folder, i, case, "gradients" in checks))
+                bar.update()
+            _write_jobs(folder, cases, dtypes, checks)
+            processes = _run_all(folder, backends, bar)
+        rows = [*_compared(folder, cases, expected, backends, dtypes, checks)]
         if "training" in checks:
             rows += _trained(folder, processes)
         if "preprocessing" in checks:
             rows += _same("preprocessing", {b: p["preprocessing"] for b, p in processes.items()}, "bundled digits")
         if "roundtrip" in checks:
             rows += _round(folder, cases, backends)
+        halves = partial(_halves, {case.name: case for case in cases})
+        found_causes = causes(rows, backends, halves)
     same_weights = all(p["digests"] == next(iter(processes.values()))["digests"] for p in processes.values())
     return {
         "passed": same_weights and all(row["passed"] for row in rows),
+        "causes": found_causes,
+        "seconds": monotonic() - start,
         "same_weights": same_weights,
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "vitriad": version("vitriad"),
@@ -117,6 +120,51 @@ def _write(folder: Path, index: int, case: Case, wants_gradients: bool) -> Row:
     np.savez(folder / f"{index}.npz", **arrays)
     derivatives = case.derivatives(weights) if wants_gradients else {}
     return {"outputs": expected, "derivatives": derivatives, "directions": case.directions() if derivatives else {}}
+
+
+def _write_jobs(folder: Path, cases: Sequence[Case], dtypes: Sequence[str], checks: Sequence[str]) -> None:
+    """Tells the processes what to do."""
+    jobs = {
+        "cases": [
+            {"index": i, "class": case.cls, "config": case.config.to_dict(), "options": case.options}
+            for i, case in enumerate(cases)
+        ],
+        "dtypes": dtypes,
+        **{check: check in checks for check in ("gradients", "training", "preprocessing")},
+    }
+    (folder / "jobs.json").write_text(json.dumps(jobs))
+
+
+def _progress(total: int) -> Any:
+    """A bar of the models that are done, at a terminal: one step for each in the oracle, and in a backend and dtype."""
+    from tqdm import tqdm
+
+    return tqdm(total=total, unit="model", desc="parity", leave=False, file=sys.stderr, disable=not sys.stderr.isatty())
+
+
+def _run_all(folder: Path, backends: Sequence[str], bar: Any) -> dict[str, Row]:
+    """Runs the processes of all backends beside one another; returns what each wrote."""
+    done = 0
+    with ThreadPoolExecutor(min(len(backends), os.cpu_count() or 1)) as pool:
+        running = {backend: pool.submit(_run, backend, folder) for backend in backends}
+        while wait(running.values(), timeout=0.5).not_done:
+            written = len([*folder.glob("*-*-*.npz")])
+            bar.update(written - done)
+            done = written
+    return {backend: future.result() for backend, future in running.items()}
+
+
+def _halves(cases: Mapping[str, Case], backend: str, name: str, dtype: str, layer: int) -> list[str]:
+    """The halves of a layer that depart while the other one is silenced."""
+    alone = [silenced(cases[name], layer, half) for half in HALVES]
+    with tempfile.TemporaryDirectory(prefix="vitriad-parity-") as folder_name:
+        folder = Path(folder_name)
+        wanted = [_write(folder, i, case, False) for i, case in enumerate(alone)]
+        _write_jobs(folder, alone, [dtype], [])
+        _run(backend, folder)
+        rows = [*_compared(folder, alone, wanted, [backend], [dtype], ["hidden"])]
+    after = f"hidden_states.{layer + 1}"
+    return [half for half, row in zip(HALVES.values(), rows, strict=True) if row["errors"][after] > row["tolerance"]]
 
 
 def _run(backend: str, folder: Path, *more: str) -> Row:
@@ -302,13 +350,17 @@ def _print(found: Row) -> None:
             (*key, str(len(rows)), f"{worst['error']:.1e}", f"{worst['tolerance']:.1e}", "ok" if passed else "FAIL")
         )
     print_table(table)
+    for backend, process in found["processes"].items():
+        print(f"{backend}: process {process['pid']}, " + ", ".join(f"{n} {v}" for n, v in process["versions"].items()))
+    for cause in found["causes"]:
+        print(f"cause: {cause}")
     for row in found["rows"]:
         if not row["passed"]:
             print(
                 f"departs: {row['check']} of {row['backend']} against {row['against']}, {row['dtype']}, {row['case']}: "
                 f"first {row['first'] or row['worst']}, worst {row['worst']} {row['error']:.2e}"
             )
-    for backend, process in found["processes"].items():
-        print(f"{backend}: process {process['pid']}, " + ", ".join(f"{n} {v}" for n, v in process["versions"].items()))
     if not found["same_weights"]:
         print("departs: the processes did not have the same weights")
+    holding = sum(all(row["passed"] for row in rows) for rows in groups.values())
+    print(f"parity: {holding} of {len(groups)} hold, {found['seconds']:.0f} s")

@@ -23,6 +23,12 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th { text-align: left; font-weight: 600; padding: .3rem .7rem; border-bottom: 1px solid var(--line); }
 td { padding: .3rem .7rem; border-bottom: 1px solid var(--line); white-space: nowrap; }
 .e { text-align: right; } td.e { color: #10141a; }
+@media (max-width: 44rem) {
+  tr:first-child { display: none; } table, tbody, tr, td { display: block; width: auto; } td { white-space: normal; }
+  tr { border-bottom: 2px solid var(--line); padding: .5rem 0; } td { border: 0; padding: .1rem .5rem; }
+  td[data-head] { display: flex; justify-content: space-between; } td[data-head]::before { content: attr(data-head); }
+  dl { display: block; } dd { margin: 0 0 .4rem; overflow-wrap: anywhere; } li { overflow-wrap: anywhere; }
+}
 .fail { font-weight: 700; outline: 2px solid #d13415; outline-offset: -2px; }
 .badge { display: inline-block; padding: .1rem .6rem; border-radius: 1rem; color: #fff; font-weight: 600; }
 svg { max-width: 100%; height: auto; } svg text { fill: var(--soft); font: 12px system-ui, sans-serif; }
@@ -39,11 +45,13 @@ def page(found: Mapping[str, Any]) -> str:
     """The whole file."""
     verdict = ("#18794e", "the same") if found["passed"] else ("#cd2b31", "not the same")
     body = [
-        "<h1>vitriad parity</h1>",
+        f"<h1>vitriad parity: {_text(found['what'])}</h1>",
         f'<p><span class="badge" style="background:{verdict[0]}">{verdict[1]}</span> {_text(found["date"])}, '
-        f"vitriad {_text(found['vitriad'])}, {_text(found['machine'])}</p>",
+        f"vitriad {_text(found['vitriad'])}, {_text(found['machine'])}, {found['seconds']:.0f} s</p>",
+        "".join(f"<p><strong>{_text(cause)}</strong></p>" for cause in found["causes"]),
         "<p>An error is the largest difference as a share of the largest value of the output; of a gradient, of the "
-        "whole model. Colours follow its logarithm: the greener, the closer. A cell is the worst of its models.</p>",
+        "whole model. A cell is the worst of its models. Colours say how much of the tolerance is used: green next to "
+        "none, yellow all of it, red more.</p>",
         *(_matrix(found["rows"], dtype) for dtype in _values(found["rows"], "dtype")),
         _layers(found["rows"]),
         _training(found),
@@ -63,10 +71,11 @@ def _values(rows: Iterable[Row], name: str) -> list[str]:
     return list(dict.fromkeys(row[name] for row in rows))
 
 
-def _colour(error: float) -> str:
-    """From green at 1e-16 over yellow to red at 1."""
-    share = min(1.0, max(0.0, (math.log10(error) + 16) / 16)) if 0 < error < math.inf else float(error > 0)
-    return f"hsl({150 - 140 * share:.0f} 62% 72%)"
+def _colour(error: float, tolerance: float) -> str:
+    """From green where less than a ten-thousandth of the tolerance is used, over yellow at all of it, to red beyond."""
+    share = error / tolerance if tolerance else math.inf * error if error else 0.0
+    power = min(4.0, max(-4.0, math.log10(share))) if 0 < share < math.inf else math.copysign(4.0, share - 1)
+    return f"hsl({60 - 22.5 * power if power < 0 else 40 - 10 * power:.0f} 62% 72%)"
 
 
 def _matrix(rows: Iterable[Row], dtype: str) -> str:
@@ -82,7 +91,7 @@ def _matrix(rows: Iterable[Row], dtype: str) -> str:
                 for r in rows
                 if (r["backend"], r["against"], r["class"], r["check"]) == (backend, against, cls, check)
             ]
-            cells.append(_cell(here))
+            cells.append(_cell(here, _text(check)))
         lines.append(
             f"<tr><td>{_text(backend)}</td><td>{_text(against)}</td><td>{_text(cls)}</td>{''.join(cells)}</tr>"
         )
@@ -93,14 +102,15 @@ def _matrix(rows: Iterable[Row], dtype: str) -> str:
     return f'<h2>{_text(dtype)}</h2><div class="wide"><table><tr>{heads}</tr>{"".join(lines)}</table></div>'
 
 
-def _cell(rows: list[Row]) -> str:
+def _cell(rows: list[Row], head: str) -> str:
+    """The worst of some rows; `head` is shown beside it where a screen is too narrow for columns."""
     if not rows:
-        return "<td></td>"
+        return f'<td data-head="{head}"></td>'
     worst = max(rows, key=lambda row: row["error"])
     passed = all(row["passed"] for row in rows)
     title = _text(f"{worst['case']}: {worst['worst']}, tolerance {worst['tolerance']:g}")
-    style = f'class="e{"" if passed else " fail"}" style="background:{_colour(worst["error"])}"'
-    return f'<td {style} title="{title}">{worst["error"]:.1e}</td>'
+    style = f'class="e{"" if passed else " fail"}" style="background:{_colour(worst["error"], worst["tolerance"])}"'
+    return f'<td {style} data-head="{head}" title="{title}">{worst["error"]:.1e}</td>'
 
 
 def _chart(curves: Mapping[str, list[float]], xlabel: str, names: list[str] | None = None) -> str:
@@ -171,8 +181,8 @@ def _training(found: Mapping[str, Any]) -> str:
     text = "<h2>A hundred steps of training</h2><p>The loss, in every backend, from the same weights and data</p>"
     text += _chart(losses, "step") + "<p>The largest difference of two backends so far</p>" + _chart(apart, "step")
     ends = "".join(
-        f"<tr><td>{_text(r['backend'])}</td><td>{_text(r['against'])}</td><td>{_text(r['worst'])}</td>{_cell([r])}"
-        f"<td>{r['tolerance']:g}</td></tr>"
+        f"<tr><td>{_text(r['backend'])}</td><td>{_text(r['against'])}</td><td>{_text(r['worst'])}</td>"
+        f"{_cell([r], 'error')}<td data-head='tolerance'>{r['tolerance']:g}</td></tr>"
         for r in found["rows"]
         if r["check"] == "training"
     )

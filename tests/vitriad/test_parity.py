@@ -13,6 +13,7 @@ from backends import INSTALLED
 
 from vitriad import parity, parity_cases
 from vitriad.cli import main
+from vitriad.parity_causes import causes
 from vitriad.parity_report import page
 
 CLASSES = {"ViTModel", "ViTForImageClassification", "ViTForMaskedImageModeling", "ViTMAEModel", "ViTMAEForPreTraining"}
@@ -72,11 +73,11 @@ PATCHES = {
         "class Changed:\n"
         "    def __init__(self, cls): self.cls = cls\n"
         "    def from_tensors(self, config, tensors, **options):\n"
-        "        name = next(n for n in tensors if n.endswith('encoder.layer.1.output.dense.bias'))\n"
+        "        name = next(n for n in tensors if n.endswith('encoder.layer.1.intermediate.dense.bias'))\n"
         "        changed = {**tensors, name: tensors[name] + tensors[name].dtype.type(1e-3)}\n"
         "        return self.cls.from_tensors(config, changed, **options)\n"
         "worker.model_class = lambda *words: Changed(sound(*words))",
-        "first hidden_states.2",
+        "departs, from layer 1 on, first in its MLP (10 of 10 models, float64)",
     ),
     "other weights": (
         "sound = worker._digest\nworker._digest = lambda tensors: sound(tensors)[::-1]",
@@ -99,6 +100,47 @@ def test_a_backend_that_is_broken_is_found(what, monkeypatch, capsys):
     words = ["--backends", ",".join(INSTALLED[-2:]), "--dtype", "float64", "--checks", "forward,hidden"]
     assert main(["parity", *words]) == 1
     assert message in capsys.readouterr().out
+
+
+def row(check, backend, case="a", dtype="float32", **fields):
+    fields = {"against": "oracle", "passed": False, "first": None, "worst": "x", **fields}
+    return {"check": check, "backend": backend, "case": case, "dtype": dtype, **fields}
+
+
+@pytest.mark.parametrize(
+    ("rows", "line"),
+    [
+        (
+            [row("hidden", "tf", first="hidden_states.0")],
+            "tf alone departs, first in the embeddings (1 of 1 models, float32)",
+        ),
+        (
+            [row("attentions", "tf", first="attentions.2"), row("hidden", "tf", first="hidden_states.3")],
+            "tf alone departs, from layer 2 on, first in its attention (1 of 1 models, float32)",
+        ),
+        (
+            [row("hidden", "tf", case, first=f"hidden_states.{k}") for case, k in (("a", 5), ("b", 2))],
+            "tf alone departs, from layer 1 on, first in its MLP of b (2 of 2 models, float32)",
+        ),
+        (
+            [row("forward", "tf", dtype=d, first="logits") for d in ("float64", "float32")] + [row("loss", "tf")],
+            "tf alone departs, first in logits (1 of 1 models, float64 and float32)",
+        ),
+        (
+            [row("gradients", b, first="cls_token") for b in ("torch", "tf")],
+            "torch and tf depart alike, first in the gradient of cls_token (1 of 1 models, float32)",
+        ),
+        ([row("hidden", "tf", passed=True)], None),
+        (
+            [row("training", "torch", against="tf", worst="losses")],
+            "training: torch and tf part, most in losses",
+        ),
+        ([row("preprocessing", "tf", against="torch")], "preprocessing: tf gives other bits than torch"),
+    ],
+)
+def test_every_cause_is_one_line(rows, line):
+    found = causes(rows, ["torch", "tf"], lambda backend, case, dtype, layer: [f"MLP of {case}"])
+    assert found == ([] if line is None else [line])
 
 
 def test_a_process_that_fails_is_an_error(monkeypatch, capsys):
@@ -133,7 +175,8 @@ def test_wrong_usage(words, capsys):
 
 def test_the_page_shows_what_departs(found):
     row = {**found[0]["rows"][0], "passed": False, "error": float("inf"), "first": "<hidden>"}
-    text = page({**found[0], "passed": False, "rows": [*found[0]["rows"], row]})
+    text = page({**found[0], "passed": False, "rows": [*found[0]["rows"], row], "causes": ["tf alone departs"]})
+    assert "tf alone departs" in text
     assert "not the same" in text and "What departs" in text and "&lt;hidden&gt;" in text and "<hidden>" not in text
 
 
