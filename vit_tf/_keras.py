@@ -1,7 +1,9 @@
-"""What Keras has no public words for, in one place: layers inside layers, weights that go, and where a call stands."""
+"""What Keras has no public words for, in one place: layers inside layers, weights that go, where a call stands."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import keras
@@ -39,3 +41,21 @@ def is_alone() -> bool:
 def random_source() -> Any:
     """What Keras' global random numbers come from; another object once the seed is set anew."""
     return get_global_attribute("global_seed_generator")
+
+
+@contextmanager
+def intact(model: keras.Model) -> Iterator[None]:
+    """A training or evaluation that fails inside leaves nothing behind of what Keras made for it.
+
+    Otherwise metrics stay as they were chosen for its data, and its functions refuse to make the variables of others.
+    """
+    compiled = (getattr(model, name, None) for name in ("_compile_metrics", "_compile_loss"))
+    fresh = [part for part in compiled if part is not None and not part.built]
+    try:
+        yield
+    except Exception:
+        model.train_function = model.test_function = None
+        for part in fresh:
+            part.metrics.clear()
+            part.built = False
+        raise

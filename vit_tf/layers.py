@@ -165,12 +165,13 @@ def recomputed(layer: keras.layers.Layer, hidden_states: Tensor, **arguments: An
     return hidden_states, probabilities[0] if probabilities else None
 
 
-def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+def cross_entropy(logits: Tensor, labels: Tensor, sample_weight: Tensor | None = None) -> Tensor:
     """Mean negative log-likelihood over the labels that are not -100: ().
 
     Args:
         logits: (batch, classes).
         labels: (batch,), integers of any width.
+        sample_weight: (batch,), a factor of each label's loss; the divisor stays the number of labels.
 
     Differs: a label outside the classes makes the loss NaN on every device, compiled or not.
     """
@@ -179,4 +180,13 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     known = (labels >= 0) & (labels < logits.shape[1])
     picked = tf.gather(ops.log_softmax(logits, axis=-1), ops.where(known, labels, 0), batch_dims=1)  # (batch,)
     losses = ops.where(known, -picked, ops.where(kept, float("nan"), 0.0))
+    losses = weighted(losses, sample_weight)
     return ops.sum(losses) / ops.cast(ops.count_nonzero(kept), losses.dtype)
+
+
+def weighted(losses: Tensor, sample_weight: Tensor | None) -> Tensor:
+    """Losses (batch, ...), those of each image times its weight, where there are weights (batch,)."""
+    if sample_weight is None:
+        return losses
+    shape = (-1, *(1 for _ in losses.shape[1:]))
+    return losses * ops.reshape(ops.cast(sample_weight, losses.dtype), shape)

@@ -416,15 +416,19 @@ class TFViTForImageClassification(TFViTPreTrainedModel):
         )
         return output if flags.return_dict else output.to_tuple()
 
-    def loss_of(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The loss of the problem type that the config or the labels say, in float32 or wider: ()."""
+    def loss_of(self, logits: Tensor, labels: Tensor, sample_weight: Tensor | None = None) -> Tensor:
+        """The loss of the problem type that the config or the labels say, in float32 or wider: ().
+
+        sample_weight: (batch,), a factor of each image's loss in the mean; Keras hands it over.
+        """
         model, labels = type(self).__name__, ops.convert_to_tensor(labels)
         batch, is_float = logits.shape[0], labels.dtype.is_floating
         problem = check_labels(model, self.config, labels.shape, batch, is_float=is_float)
         logits = ops.cast(logits, wide(logits.dtype))
         if problem == "single_label_classification":
-            return nn.cross_entropy(logits, ops.reshape(labels, (-1,)))
+            return nn.cross_entropy(logits, ops.reshape(labels, (-1,)), sample_weight)
         targets = ops.reshape(ops.cast(labels, logits.dtype), ops.shape(logits))
         if problem == "regression":
-            return ops.mean(ops.square(logits - targets))
-        return ops.mean(tf.nn.sigmoid_cross_entropy_with_logits(labels=targets, logits=logits))
+            return ops.mean(nn.weighted(ops.square(logits - targets), sample_weight))
+        losses = tf.nn.sigmoid_cross_entropy_with_logits(labels=targets, logits=logits)
+        return ops.mean(nn.weighted(losses, sample_weight))

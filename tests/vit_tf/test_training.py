@@ -115,8 +115,6 @@ def test_a_loss_that_cannot_be_computed_is_an_error():
             fit(fresh(name), *data)
     with pytest.raises(InputError, match="no loss"):
         fit(fresh(CLASSIFIER), IMAGES, (CLASSES, CLASSES))
-    with pytest.raises(InputError, match="sample_weight"):
-        fit(fresh(CLASSIFIER), IMAGES, CLASSES, sample_weight=np.ones(1280))
 
 
 KINDS = ("MatMul", "Softmax", "Rsqrt")  # of operations; the norms take a root
