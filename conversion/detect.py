@@ -176,6 +176,7 @@ def _source(where: str, place: Place, allow: Collection[str], limits: Limits) ->
             raise CheckpointError(
                 f"{file.path}: its layout is said to be {layout!r}, its names are those of {dialect.name!r}."
             )
+        _refuse_others(file, dialect)
     names, unexplained = canonical_names(where, tensors, dialect)
     left = {name: reason for name in unexplained if (reason := dropped(name, dialect))}
     unexplained = [name for name in unexplained if name not in left]
@@ -201,6 +202,17 @@ def _source(where: str, place: Place, allow: Collection[str], limits: Limits) ->
         *(where, config, weights, dialect, _stored_names(names, arrays), arrays),
         *(shown, unexplained, notes, place.commit, place.beside),
     )
+
+
+def _refuse_others(file: WeightFile, dialect: Dialect) -> None:
+    """Raises where something else than a tensor has the name of a parameter: it is not missing, it is wrong."""
+    understood = canonical_names(str(file.path), file.others, dialect)[0].values()
+    if wrong := list(dict.fromkeys(cell.name if isinstance(cell, Part) else cell for cell in understood)):
+        raise CheckpointError(
+            f"{file.path}: {listed(wrong[:1])}: expected a tensor, got {file.others[wrong[0]]} "
+            f"({len(wrong)} such parameter{'s' if len(wrong) > 1 else ''}).\n"
+            "Save the tensors alone, with the program that wrote it."
+        )
 
 
 def _config_of(place: Place, dialect: Dialect) -> tuple[dict[str, Any] | None, list[str]]:

@@ -81,21 +81,31 @@ def _taken(path: Path, tree: Any, weights: str | None, content: Any) -> WeightFi
     if name not in sets:
         raise CheckpointError(f"{path}: no set of weights {name!r}; there are {', '.join(map(repr, sets))}.")
     metadata = {"format": "torch", **({"weights": name} if name else {})}
-    return WeightFile(path, metadata, sets[name], content)
+    tensors = {key: value for key, value in sets[name].items() if isinstance(value, LazyArray)}
+    others = {key: _kind(value) for key, value in sets[name].items() if key not in tensors and isinstance(key, str)}
+    return WeightFile(path, metadata, tensors, content, others)
 
 
-def _sets(tree: Any, path: str) -> list[tuple[str, dict[str, LazyArray]]]:
+def _sets(tree: Any, path: str) -> list[tuple[str, dict[Any, Any]]]:
     """Every dictionary of tensors under keys that stand for weights, with the keys that lead to it."""
     if not isinstance(tree, dict):
         return []
-    tensors = {key: value for key, value in tree.items() if isinstance(key, str) and isinstance(value, LazyArray)}
-    if tensors and not any(isinstance(tree.get(key), dict) for key in (*WRAPPERS, *SETS)):
-        return [(path, tensors)]
+    has_tensors = any(isinstance(key, str) and isinstance(value, LazyArray) for key, value in tree.items())
+    if has_tensors and not any(isinstance(tree.get(key), dict) for key in (*WRAPPERS, *SETS)):
+        return [(path, tree)]
     found = []
     for key in (*WRAPPERS, *SETS):
         if isinstance(tree.get(key), dict) and path.count(".") < 3:
             found += _sets(tree[key], f"{path}.{key}" if path else key)
     return found
+
+
+def _kind(value: Any) -> str:
+    """What a value is that is no tensor, with the value itself where it is short."""
+    if isinstance(value, torch_files.Opaque):
+        return value.name
+    said = f" {value!r}" if isinstance(value, str | int | float) and len(repr(value)) <= 40 else ""
+    return "None" if value is None else f"{type(value).__name__}{said}"
 
 
 def _keys(tree: Any) -> str:

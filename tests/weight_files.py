@@ -1,7 +1,10 @@
 """Weight files made byte by byte, for tests of what is wrong with them."""
 
+import pickle
 import struct
 import zipfile
+
+import numpy as np
 
 
 def torch_zip(path, program, storages=None, byteorder=b"little", compression=zipfile.ZIP_STORED):
@@ -21,6 +24,25 @@ def tensor(kind="FloatStorage", count=4, start=0, shape=(2, 2), strides=(2, 1), 
     identity = b"(" + text + f"ctorch\n{kind}\n".encode() + _text(key) + _text("cpu") + numbers[1] + b"tQ"
     rebuilt = f"ctorch._utils\n{rebuild}\n".encode() + b"(" + identity + numbers[0] + tuples[0] + tuples[1] + b"\x89}tR"
     return b"\x80\x02}" + _text("a") + rebuilt + b"s."
+
+
+def torch_tree(path, tree):
+    """What torch.save writes of nested dictionaries with arrays of float32 as tensors, and plain values, in them."""
+    storages = {}
+
+    def program(value):
+        if isinstance(value, dict):
+            return b"}" + b"".join(_text(key) + program(inner) + b"s" for key, inner in value.items())
+        if not isinstance(value, np.ndarray):
+            return pickle.dumps(value, 2)[2:-1]
+        key = str(len(storages))
+        storages[key] = value.tobytes()
+        strides = tuple(stride // 4 for stride in np.ascontiguousarray(value).strides)
+        return tensor(count=value.size, shape=value.shape, strides=strides, key=key)[
+            len(b"\x80\x02}" + _text("a")) : -2
+        ]
+
+    return torch_zip(path, b"\x80\x02" + program(tree) + b".", storages)
 
 
 def _text(text):

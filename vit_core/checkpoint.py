@@ -125,12 +125,14 @@ class WeightFile(NamedTuple):
         metadata: the strings of the header, often {"format": "pt"}.
         tensors: name -> dtype, shape and data.
         content: the bytes of the whole file.
+        others: name -> what stands there in place of a tensor, in containers that can hold anything.
     """
 
     path: Path
     metadata: dict[str, str]
     tensors: dict[str, LazyArray]
     content: Any
+    others: Mapping[str, str] = MappingProxyType({})
 
     def read(self, name: str) -> Array:
         """The data of a tensor."""
