@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 from vit_core.atomic_folder import finds_folder, finish_swap
 from vit_core.errors import CheckpointError, InputError, MissingFileError, UnsafeFileError, VitError
 from vit_core.limits import LIMITS
-from vit_core.weight_files import is_weights
+from vit_core.weight_files import SUFFIXES, is_weights
 
 # Keywords of from_pretrained that say where and how to fetch, and nothing else.
 HUB_OPTIONS = ("revision", "subfolder", "cache_dir", "token", "local_files_only", "force_download", "endpoint")
@@ -27,6 +27,7 @@ logger = logging.getLogger("vitriad")
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_LONGEST = 300  # characters of a name in a message
 _TRANSIENT = (408, 429)  # and every 5xx: worth another try, or what the cache holds
 _MEANINGS = {
     401: ", the token is missing or wrong; pass token=",
@@ -58,11 +59,12 @@ def resolve(name_or_path: str | Path, files: Iterable[str], **options: Any) -> P
 
 
 def local_folder(name_or_path: str | Path, subfolder: str = "") -> Path | None:
-    """The folder of this name on this machine, an interrupted save finished first; None where there is none.
+    """The folder of this name on this machine, an interrupted save finished first; None for what may be on the hub.
 
     Of a weight file or an index, it is the folder that it lies in: what belongs to it stands beside it.
 
     Raises:
+        MissingFileError: there is none, and the name cannot be one of the hub's.
         CheckpointError: it is another file, or the subfolder leaves the folder.
     """
     if Path(subfolder).is_absolute() or ".." in Path(subfolder).parts:
@@ -73,7 +75,20 @@ def local_folder(name_or_path: str | Path, subfolder: str = "") -> Path | None:
         raise CheckpointError(f"{name_or_path}: expected a folder or a hub name 'owner/name', got a file.")
     if subfolder:
         finish_swap(Path(name_or_path) / subfolder)
-    return Path(name_or_path) / subfolder if finds_folder(name_or_path) else None
+    if finds_folder(name_or_path):
+        return Path(name_or_path) / subfolder
+    _check_not_local(str(name_or_path))
+    return None
+
+
+def _check_not_local(name: str) -> None:
+    """Raises for names that mean something on this machine: asking the hub for them, again and again, is in vain."""
+    if os.path.islink(name):
+        raise MissingFileError(f"{name}: a link to {os.readlink(name)}, which is not there.")
+    if os.path.lexists(name):
+        raise CheckpointError(f"{name}: expected a folder or a weight file, got something else.")
+    if name.endswith(SUFFIXES):
+        raise MissingFileError(f"{name}: no such file here. (No repository ends in {Path(name).suffix}.)")
 
 
 def commit_of(folder: Path) -> str | None:
@@ -149,7 +164,7 @@ class Repository:
         known = self._known(path)
         found = cached = Path(known) if isinstance(known, str) else None
         if not self._is_offline and (known is None or self.commit is None or self._force):
-            with hub_errors(self.name, self.revision):
+            with hub_errors(self.name, self.revision, self._hub):
                 found = self._download(path, cached)
         if found:
             self.commit = self._checked(found, path)
@@ -168,7 +183,7 @@ class Repository:
             except (LocalEntryNotFoundError, FileNotFoundError):
                 return []
         api, folder = HfApi(**self._access, library_name="vitriad"), self._subfolder.rstrip("/") or None
-        with hub_errors(self.name, self.revision):
+        with hub_errors(self.name, self.revision, self._hub):
             try:
                 tree = [*api.list_repo_tree(self.name, folder, revision=self.commit or self.revision)]
             except RemoteEntryNotFoundError:
@@ -180,9 +195,15 @@ class Repository:
         wanted = " nor ".join(f"{self._subfolder}{file}" for file in files)
         if self._is_offline:
             raise MissingFileError(
-                f"{self.name}: not in the local cache, and the hub cannot be reached (or local_files_only is set)."
+                f"{self.name}: no folder {self.name} here; not in the hub's local cache, and the hub cannot be reached "
+                "(or local_files_only is set)."
             )
         raise MissingFileError(f"{self.name} on the hub, revision {self.revision}: no {wanted}.")
+
+    @property
+    def _hub(self) -> str:
+        """What errors call the hub: until a file is found, the name could be meant for a folder."""
+        return "the hub" if self.commit else f"no folder {self.name} here; the hub"
 
     def _known(self, path: str, commit: str | None = None) -> Any:
         """What the cache knows: the place of the file, the client's mark for one that the commit lacks, or None."""
@@ -295,7 +316,8 @@ def check_hub_name(name: str) -> None:
     try:
         validate_repo_id(name)
     except HFValidationError:
-        raise MissingFileError(f"{name}: no such folder, and not a hub name of the form 'owner/name'.") from None
+        short = name if len(name) <= _LONGEST else f"{name[:_LONGEST]}…"
+        raise MissingFileError(f"{short}: no such folder, and not a hub name of the form 'owner/name'.") from None
 
 
 def is_inside(name: str) -> bool:
@@ -328,17 +350,23 @@ def _is_transient(error: Any) -> bool:
 
 
 @contextmanager
-def hub_errors(name: str, revision: str | None) -> Iterator[None]:
-    """Turns whatever the client raises inside the block into errors of ours: its own texts can hold headers."""
+def hub_errors(name: str, revision: str | None, who: str = "the hub") -> Iterator[None]:
+    """Turns whatever the client raises inside the block into errors of ours: its own texts can hold headers.
+
+    Args:
+        name: of the repository.
+        revision: branch, tag or commit.
+        who: what did not do it; where the name could be a folder's too, that there is none.
+    """
     try:
         yield
     except VitError:
         raise
     except Exception as error:  # answers of a server cannot be foreseen, nor what they do to the client
-        raise _our_error(name, revision, error) from None
+        raise _our_error(name, revision, error, who) from None
 
 
-def _our_error(name: str, revision: str | None, error: Exception) -> VitError:
+def _our_error(name: str, revision: str | None, error: Exception, who: str) -> VitError:
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
     if isinstance(error, GatedRepoError):
@@ -354,12 +382,12 @@ def _our_error(name: str, revision: str | None, error: Exception) -> VitError:
         return MissingFileError(f"{name} on the hub: no branch, tag or commit {str(revision)[:80]!r}.")
     if isinstance(error, HfHubHTTPError):
         code = error.response.status_code
-        return CheckpointError(f"{name}: the hub refused: HTTP {code}{_MEANINGS.get(code, '')}.")
+        return CheckpointError(f"{name}: {who} refused: HTTP {code}{_MEANINGS.get(code, '')}.")
     if isinstance(error, OSError) and error.errno is not None:
         return CheckpointError(f"{name}: {os.strerror(error.errno)}: {error.filename}.")
     if isinstance(error, OSError) and "Consistency check" in str(error):
         return CheckpointError(f"{name}: a file came with another size than the hub promised: load again.")
     return CheckpointError(
-        f"{name}: the hub cannot be reached, or its answer cannot be used ({type(error).__name__}).\n"
+        f"{name}: {who} cannot be reached, or its answer cannot be used ({type(error).__name__}).\n"
         "Check the connection; local_files_only=True loads what is in the cache."
     )

@@ -51,14 +51,18 @@ def test_a_local_folder_opens_no_connection_and_imports_no_client(files, tmp_pat
 def test_the_cache_alone_opens_no_connection(cache, tmp_path):
     missing = [["config", "owner/other", {"cache_dir": cache, "local_files_only": True}]]
     said = ending([*loads(NAME, cache_dir=cache, local_files_only=True), *missing], tmp_path)
-    assert said["endings"][:4] == LOADED and said["endings"][4].startswith("MissingFileError: owner/other: not in the")
+    assert said["endings"][:4] == LOADED and said["endings"][4].startswith(
+        "MissingFileError: owner/other: no folder owner/other here; not in the"
+    )
     assert said["tried"] == [] and said["has_client"]
 
 
 def test_the_environment_can_forbid_connections(cache, tmp_path):
     missing = [["model", "owner/other", {"cache_dir": cache}]]
     said = ending([*loads(NAME, cache_dir=cache), *missing], tmp_path, HF_HUB_OFFLINE="1")
-    assert said["endings"][:4] == LOADED and said["endings"][4].startswith("MissingFileError: owner/other: not in the")
+    assert said["endings"][:4] == LOADED and said["endings"][4].startswith(
+        "MissingFileError: owner/other: no folder owner/other here; not in the"
+    )
     assert said["tried"] == []
 
 
@@ -80,7 +84,7 @@ def test_a_hub_that_is_gone_is_replaced_by_the_cache_at_once(options, files, cap
 def test_offline_what_is_not_cached_is_missing(hub, options, cache):
     offline = {**options, "local_files_only": True}
     for name, more in ((NAME, {"revision": "dev"}), (NAME, {"subfolder": "a"}), ("owner/other", {})):
-        with pytest.raises(MissingFileError, match="not in the local cache"):
+        with pytest.raises(MissingFileError, match="not in the hub's local cache"):
             ViTConfig.from_pretrained(name, **offline, **more)
     with pytest.raises(InputError, match="force_download needs the hub"):
         ViTConfig.from_pretrained(NAME, force_download=True, **offline)

@@ -113,11 +113,26 @@ def test_what_cannot_be_used_is_refused(hub, options, files, tmp_path, method, f
     assert not [*options["cache_dir"].rglob("*.incomplete")]
 
 
+@pytest.mark.parametrize("load", [ViTConfig.from_pretrained, conversion.load])
+def test_a_name_that_could_be_a_folder_s_is_said_to_be_none(load, hub, options):
+    hub.commit("nope", {})
+    hub.faults["HEAD", "config.json"] = [failing(403)]
+    assert refusal(CheckpointError, load, "nope", **options).startswith(
+        "nope: no folder nope here; the hub refused: HTTP 403"
+    )
+
+
+def test_a_file_that_is_missing_here_is_not_asked_of_the_hub(hub, options):
+    for name in ("nope.safetensors", "models/nope.pth", "a/b/c"):
+        refusal(MissingFileError, conversion.load, name, **options)
+    assert hub.log == []
+
+
 def test_a_hub_that_fails_on_and_on_is_given_up(hub, options, files):
     hub.commit(NAME, files())
     hub.faults["HEAD", "config.json"] = [failing(429)] * 20
     text = refusal(CheckpointError, ViTConfig.from_pretrained, NAME, **options)
-    assert text == f"{NAME}: the hub refused: HTTP 429, too many requests; wait a while."
+    assert text == f"{NAME}: no folder {NAME} here; the hub refused: HTTP 429, too many requests; wait a while."
     assert len(hub.log) == 6
 
 

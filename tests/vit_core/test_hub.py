@@ -1,12 +1,16 @@
 """Where a name points, without a network: folders, names that are none, and what a cache holds. `tests/hub` has one."""
 
 import inspect
+import os
 import socket
 
 import pytest
 
-from vit_core.errors import CheckpointError, InputError, MissingFileError
+import conversion
+from vit_core import ViTConfig, ViTImageProcessor
+from vit_core.errors import CheckpointError, InputError, MissingFileError, VitError
 from vit_core.hub import HUB_OPTIONS, Repository, commit_of, resolve
+from vit_core.weight_files import SUFFIXES
 
 FILES = ["config.json"]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -64,12 +68,43 @@ def test_names_that_are_neither(name, folder):
     assert str(caught.value) == f"{name}: no such folder, and not a hub name of the form 'owner/name'."
 
 
+def load(name):
+    return conversion.load(name, cache_dir="cache")
+
+
+@pytest.mark.parametrize("read", [ViTConfig.from_pretrained, ViTImageProcessor.from_pretrained, load])
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_names_of_weight_files_are_local(suffix, read, folder):
+    for name in (f"models/vit{suffix}", f"vit{suffix}"):
+        with pytest.raises(MissingFileError, match=f"^{name}: no such file here"):
+            read(name)
+
+
+@pytest.mark.parametrize("read", [ViTConfig.from_pretrained, ViTImageProcessor.from_pretrained, load])
+def test_what_exists_is_local(read, folder):
+    (folder.parent / "owner").mkdir()
+    (folder.parent / "owner" / "name").symlink_to("../gone")
+    with pytest.raises(MissingFileError, match=r"^owner/name: a link to \.\./gone, which is not there"):
+        read("owner/name")
+    os.mkfifo(folder.parent / "pipe")
+    with pytest.raises(VitError, match=r"^pipe: expected a (folder or a weight|regular) file"):
+        read("pipe")
+
+
+def test_a_name_of_any_length_is_refused_in_a_short_line(folder):
+    for name in (100_000 * "x", 50_000 * "x/"):
+        with pytest.raises(MissingFileError) as caught:
+            load(name)
+        assert len(str(caught.value)) < 400
+
+
 @pytest.mark.parametrize("name", ["owner/name", "gpt2", "Owner_1/na-me.v2"])
 def test_offline_an_empty_cache_says_so(name, tmp_path):
     with pytest.raises(MissingFileError) as caught:
         resolve(name, FILES, local_files_only=True, cache_dir=tmp_path)
     assert str(caught.value) == (
-        f"{name}: not in the local cache, and the hub cannot be reached (or local_files_only is set)."
+        f"{name}: no folder {name} here; not in the hub's local cache, and the hub cannot be reached "
+        "(or local_files_only is set)."
     )
     assert "\n" not in str(caught.value)
 
