@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 SOURCES := pyproject.toml constraints.txt
 
-.PHONY: help demo test test-isolated test-oldest parity parity-table check bench reliability mutate golden test-peers clean
+.PHONY: help demo test test-isolated test-oldest parity parity-table check bench reliability mutate golden test-peers test-peers-timm clean
 
 help:
 	@echo "make demo        classify held-out digits and reconstruct masked ones, with every installed backend"
@@ -27,7 +27,8 @@ help:
 	@echo "make reliability  every bad input and every interrupted save, with the figures of docs/reliability.md"
 	@echo "make mutate      plant faults one at a time and show that the tests catch each"
 	@echo "make golden      write the golden files anew (own environment, transformers 4.57.6)"
-	@echo "make test-peers  exchange checkpoints with transformers 4.57.6 and 5.23 (own environments)"
+	@echo "make test-peers  exchange checkpoints with transformers 4.57.6 (torch, TF, Flax) and 5.24 (own environments)"
+	@echo "make test-peers-timm  exchange them with timm (own environment of 5.5 GB: a CUDA build of torch)"
 
 $(VENV)/.pip: $(SOURCES)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "vitriad needs Python 3.11 or newer")'
@@ -123,6 +124,12 @@ bench: $(VENV)/.dev
 	$@/bin/pip install -q --disable-pip-version-check --no-deps jax2onnx==0.17.1
 	touch $@
 
+# torchvision, which timm needs, comes in a build for CUDA only: 5.5 GB. So this one is not part of test-peers.
+.venv-timm: tests/peers/requirements-timm.txt
+	test -x $@/bin/python || $(PYTHON) -m venv $@
+	$@/bin/pip install -q --disable-pip-version-check -r $<
+	touch $@
+
 golden: .venv-hf4
 	.venv-hf4/bin/python tests/golden/make.py
 	.venv-hf4/bin/python tests/golden/make_configs.py
@@ -130,6 +137,9 @@ golden: .venv-hf4
 
 test-peers: $(VENV)/.dev .venv-hf4 .venv-hf5 .venv-jax2onnx
 	$(BIN)/python -m pytest tests/peers -m peers $(PYTEST_ARGS)
+
+test-peers-timm: $(VENV)/.dev .venv-timm
+	$(BIN)/python -m pytest tests/peers -m timm $(PYTEST_ARGS)
 
 clean:
 	rm -rf $(VENV) .venv-* dist demo-output parity.html parity.json

@@ -81,6 +81,9 @@ def program_of(data: Mapping[str, Any]) -> str | None:
     return "hf" if {"model_type", "architectures", "hidden_size"} & data.keys() else None
 
 
+_CLASS_ROWS = ("mae", "torchvision", "keras_hub")  # dialects whose positions always have a row for the class token
+
+
 def infer(
     where: str,
     dialect: Dialect,
@@ -115,7 +118,7 @@ def infer(
     if sizes in HEADS:
         fields.setdefault("num_attention_heads", HEADS[sizes])
     _ask(where, fields, given, "num_attention_heads", f"a model of {sizes[1]} layers of {sizes[0]} is not known")
-    grid = stored_grid(where, tensors, given.get("image_size", fields.get("image_size")))
+    grid = stored_grid(where, dialect.name, tensors, fields.get("image_size") or given.get("image_size"))
     if "image_size" not in fields:
         height, width = (side * patch for side, patch in zip(grid, pair(fields["patch_size"]), strict=True))
         fields["image_size"] = height if height == width else [height, width]
@@ -129,10 +132,16 @@ def infer(
     return fields | _decoder(where, tensors, given, model)
 
 
-def stored_grid(where: str, tensors: Mapping[str, LazyArray], image_size: Any = None) -> tuple[int, int]:
+def said_size(where: str, data: Mapping[str, Any]) -> Any:
+    """The image size that a config.json says the positions are for, whoever wrote it; None where it says none."""
+    return _said(where, data).get("image_size") or data.get("image_size")
+
+
+def stored_grid(where: str, dialect: str, tensors: Mapping[str, LazyArray], image_size: Any = None) -> tuple[int, int]:
     """(rows, columns) of the patches that the position table is for.
 
     Args:
+        dialect: of the file; of some, no table is without a row for the class token.
         image_size: what to go by where the patches make no square.
 
     Raises:
@@ -144,7 +153,7 @@ def stored_grid(where: str, tensors: Mapping[str, LazyArray], image_size: Any = 
         rows, columns = (side // size for side, size in zip(pair(image_size), patch, strict=True))
         if rows * columns in (tokens - 1, tokens):
             return rows, columns
-    for patches in (tokens - 1, tokens):
+    for patches in (tokens - 1, *(() if dialect in _CLASS_ROWS else (tokens,))):
         if side := side_of(patches):
             return side, side
     raise CheckpointError(

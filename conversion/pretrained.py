@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from conversion.configs import infer, is_of_transformers, stored_grid
+from conversion.configs import infer, is_of_transformers, said_size, stored_grid
 from conversion.detect import Source, held_source, lone_checkpoint, open_source
 from conversion.engine import Fitted, Grid, Stored, Wanted, fit
 from conversion.files import CONTAINERS
@@ -458,7 +458,8 @@ def _stored_grid(source: Source, model: str, given: Mapping[str, Any]) -> Grid |
         bare = {name.removeprefix(BASE_PREFIX): tensor for name, tensor in source.arrays.items()}
         chosen = given.get("config")
         size = getattr(chosen, "image_size", None) if chosen is not None else given.get("image_size")
-        return stored_grid(source.where, bare, size or (source.config or {}).get("image_size"))
+        said = said_size(source.where, source.config or {})
+        return stored_grid(source.where, source.dialect.name, bare, said or size)
     if source.config is None or not is_of_transformers(source.config):
         return None
     try:

@@ -42,7 +42,8 @@ def write_inputs(folder: Path, name: str) -> dict[str, torch.Tensor]:
 
 def ask(version: str, verb: str, folder: Path, name: str) -> tuple[dict[str, np.ndarray], dict[str, list[str]]]:
     command = [PEERS[version], Path(__file__).parent / "peer.py", verb, folder, name]
-    subprocess.run(command, check=True, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
     return dict(np.load(folder / "peer.npz")), json.loads((folder / "peer.json").read_text())
 
 

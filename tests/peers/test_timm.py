@@ -1,0 +1,83 @@
+"""Folders that `convert(to="timm")` writes load in timm, and timm's load here, with equal outputs.
+
+Needs timm in an environment of its own, of 5.5 GB: run by `make test-peers-timm` only.
+"""
+
+import json
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch_models
+
+import conversion
+import vit_torch
+
+ROOT = Path(__file__).parent.parent.parent
+pytestmark = pytest.mark.timm
+
+SIZES = {**torch_models.SIZES, "layer_norm_eps": 1e-6}
+CLASSIFIER = {**SIZES, "id2label": {0: "cat", 1: "dog", 2: "owl"}}
+CASES = {
+    "classifier": ("ViTForImageClassification", CLASSIFIER),
+    "no qkv bias": ("ViTForImageClassification", {**CLASSIFIER, "qkv_bias": False}),
+    "another activation": ("ViTForImageClassification", {**CLASSIFIER, "hidden_act": "quick_gelu"}),
+    "one channel": ("ViTForImageClassification", {**CLASSIFIER, "num_channels": 1}),
+    "encoder": ("ViTModel", SIZES),
+}
+ARGUMENTS = {"img_size": [12, 20], "patch_size": 4, "embed_dim": 24, "depth": 2, "num_heads": 3, "mlp_ratio": 1.5}
+
+
+def ask(verb, folder, channels=3):
+    images = np.sin(0.05 * np.arange(2 * channels * 12 * 20)).reshape(2, channels, 12, 20).astype(np.float32)
+    np.savez(folder / "inputs.npz", pixel_values=images)
+    command = [ROOT / ".venv-timm" / "bin" / "python", Path(__file__).parent / "timm_peer.py", verb, folder]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = {name: torch.from_numpy(array) for name, array in np.load(folder / "peer.npz").items()}
+    return torch.from_numpy(images), found, json.loads((folder / "peer.json").read_text())
+
+
+def check_same(ours, theirs):
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5 * float(theirs.abs().max()))
+
+
+def check_outputs(model, images, theirs):
+    with torch.no_grad():
+        found = model.eval()(images, output_hidden_states=True)
+    if "logits" in found:
+        check_same(found.logits, theirs["logits"])
+        norm = model.vit.layernorm
+        check_same(norm(found.hidden_states[-1]).detach(), theirs["tokens"])
+    else:
+        check_same(found.last_hidden_state, theirs["tokens"])
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_ours_loads_there(case, tmp_path):
+    name, fields = CASES[case]
+    options = {"add_pooling_layer": False} if name == "ViTModel" else {}
+    model = getattr(vit_torch, name)(vit_torch.ViTConfig(**fields), **options)
+    generator = torch.Generator().manual_seed(5)
+    for parameter in model.parameters():
+        parameter.data.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
+    model.save_pretrained(tmp_path / "ours")
+    conversion.convert(tmp_path / "ours", tmp_path / "timm", to="timm")
+    images, theirs, report = ask("load", tmp_path / "timm", fields.get("num_channels", 3))
+    check_outputs(model, images, theirs)
+    assert report["labels"] == (["cat", "dog", "owl"] if name != "ViTModel" else None)
+
+
+@pytest.mark.parametrize("more", [{"num_classes": 5}, {"num_classes": 0}, {"num_classes": 5, "qkv_bias": False}])
+def test_theirs_loads_here(more, tmp_path):
+    (tmp_path / "arguments.json").write_text(json.dumps({**ARGUMENTS, **more}))
+    images, theirs, _ = ask("save", tmp_path)
+    assert conversion.detect(tmp_path) == "timm"
+    if more["num_classes"]:
+        model, info = vit_torch.ViTForImageClassification.from_pretrained(tmp_path, output_loading_info=True)
+    else:
+        model, info = vit_torch.ViTModel.from_pretrained(tmp_path, add_pooling_layer=False, output_loading_info=True)
+    assert {key: value for key, value in info.items() if value} == {}
+    check_outputs(model, images, theirs)
