@@ -2,39 +2,27 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 from zipfile import ZipFile, ZipInfo
-from zlib import crc32
 
 import ml_dtypes
 import numpy as np
 from numpy.lib import format as npy
 
-from conversion import h5_files
 from conversion.configs import TIMM_ACTIVATIONS
 from conversion.detect import kinds
 from conversion.dialects import DIALECTS, Dialect
 from conversion.folds import Tensors, check_allowed
+from conversion.h5_writing import write_h5
 from conversion.layouts import canonical_axes, contiguous, from_canonical, split_heads
 from conversion.naming import HEADS, template
 from conversion.tables.rows import Part
-from vit_core.checkpoint import LazyArray, content_of, record_of, release, serialised, write_pieces
+from vit_core.checkpoint import LazyArray, serialised, write_pieces
 from vit_core.config import PretrainedConfig
-from vit_core.errors import BackendError, CheckpointError
-from vit_core.limits import LIMITS
+from vit_core.errors import CheckpointError
 from vit_core.parameters import BASE_PREFIX, MODEL_CLASSES
-
-_ATTRIBUTE = 64_512  # bytes; what tf_keras splits at
-# What transformers' TensorFlow classes are called inside their files.
-_TF_SCOPES = {
-    "ViTModel": "tf_vi_t_model",
-    "ViTForImageClassification": "tf_vi_t_for_image_classification",
-    "ViTMAEModel": "tf_vi_tmae_model",
-    "ViTMAEForPreTraining": "tf_vi_tmae_for_pre_training",
-}
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Advance = Callable[[int], Any]
@@ -270,61 +258,9 @@ def _bytes(tensor: LazyArray) -> Any:
     return contiguous(tensor.read()).reshape(-1).view(np.uint8).data
 
 
-def _write_h5(path: Path, tensors: Tensors, model: str, advance: Advance) -> dict[str, Any]:
-    """A file as tf_keras writes it. It is read again, since the library can lose an error of the disk."""
-    try:
-        import h5py  # type: ignore[import-untyped]
-    except ImportError:
-        raise BackendError("HDF5 files need h5py: pip install 'vitriad[convert]'") from None
-    scope, checksums = _TF_SCOPES[model], {}
-    layers: dict[str, list[str]] = {}
-    try:
-        with h5py.File(path, "x") as file:
-            for name, tensor in tensors.items():
-                layer, full = name.partition("/")[0], f"{scope}/{name}"
-                layers.setdefault(layer, []).append(full)
-                data = _stored_in_h5(tensor)
-                file.create_dataset(f"{layer}/{full}", data=data, track_times=False)
-                checksums[name] = crc32(data.tobytes())
-                advance(tensor.nbytes)
-            file.create_group("top_level_model_weights").attrs["weight_names"] = np.array([], "S1")
-            file.attrs.update(
-                {"backend": "tensorflow", "keras_version": "2.21.0", "layer_names": np.array([*layers], "S")}
-            )
-            for layer, names in layers.items():
-                _set_names(file[layer], names)
-        with open(path, "rb+") as file:
-            os.fsync(file.fileno())
-        content = content_of(path)
-        found = h5_files.read(path, content, LIMITS)
-        for name, checksum in checksums.items():
-            release(content)
-            if crc32(found[name].read().tobytes()) != checksum:
-                raise CheckpointError(f"{path}: {name}: not what was written. The disk is full, or damaged.")
-    except (RuntimeError, KeyError) as problem:  # of the library, when the disk is full
-        raise OSError(f"writing HDF5 failed: {str(problem)[:80]}") from problem
-    return record_of(path)
-
-
-def _stored_in_h5(tensor: LazyArray) -> Array:
-    """HDF5 has no bfloat16; float32 holds every value of it."""
-    data = contiguous(tensor.read())
-    return data.astype(np.float32) if data.dtype == ml_dtypes.bfloat16 else data
-
-
-def _set_names(group: Any, names: list[str]) -> None:
-    """An attribute holds 64 KB; longer lists go on in numbered ones."""
-    array = np.array(names, "S")
-    if array.nbytes <= _ATTRIBUTE:
-        group.attrs["weight_names"] = array
-        return
-    for k, part in enumerate(np.array_split(array, -(-array.nbytes // _ATTRIBUTE))):
-        group.attrs[f"weight_names{k}"] = part
-
-
 WRITERS: dict[str, Callable[[Path, Tensors, str, Advance], dict[str, Any]]] = {
     "safetensors": _write_safetensors,
     "npz": _write_npz,
     "msgpack": _write_msgpack,
-    "h5": _write_h5,
+    "h5": write_h5,
 }
