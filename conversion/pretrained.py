@@ -306,7 +306,7 @@ def written_config(config: PretrainedConfig, class_name: str, dtype: str) -> str
     """
     written = deepcopy(config)
     written.architectures, written.dtype = [canonical_class(class_name)], dtype
-    return written.to_json_string()
+    return written.file_text()
 
 
 # --- keywords and configuration --------------------------------------------------------------------------------------

@@ -18,8 +18,8 @@ from conversion.writing import TARGETS, WRITERS, Target, expressed
 from vit_core.atomic_folder import replacing_file
 from vit_core.checkpoint import progress, release, replace_folder, replaced_weights, save_folder
 from vit_core.config import CONFIG_NAME, PretrainedConfig
-from vit_core.errors import CheckpointError, InputError
-from vit_core.jsonfile import json_text
+from vit_core.errors import CheckpointError, ConfigError, InputError
+from vit_core.jsonfile import check_text, json_text
 
 
 def convert(
@@ -124,12 +124,13 @@ def _files(target: Target, source: Source, config: PretrainedConfig, model: str,
     """The JSON files of a folder."""
     dtype = next(iter(tensors.values())).dtype.name
     if target.dialect.name == "timm":
-        return {CONFIG_NAME: json_text(timm_config(config, model))}
+        said = json_text(timm_config(config, model))
+        return {CONFIG_NAME: check_text(said, what=CONFIG_NAME, limit="config_bytes", error=ConfigError)}
     written = deepcopy(config)
     written.architectures, written.dtype = [model], dtype
     if target.activations is not None:
         written.hidden_act = target.activations[config.hidden_act]
-    files = {CONFIG_NAME: written.to_json_string()}
+    files = {CONFIG_NAME: written.file_text()}
     if (text := _processor(source, config)) is not None:
         files["preprocessor_config.json"] = text
     return files

@@ -32,7 +32,7 @@ from vit_core.config_rules import (
 )
 from vit_core.errors import ConfigError
 from vit_core.foreign_fields import FOREIGN, Spelling
-from vit_core.jsonfile import json_text, read_json
+from vit_core.jsonfile import check_text, json_text, read_json
 from vit_core.labels import inverse, settle_labels
 from vit_core.limits import LIMITS
 from vit_core.near_misses import NearMisses
@@ -284,9 +284,20 @@ class PretrainedConfig(PushToHub):
                 "A callable activation lives in code only: use the name of a known one to save."
             ) from None
 
+    def file_text(self, use_diff: bool = True) -> str:
+        """As `to_json_string`, if a load with the default limits reads it: the text to save.
+
+        Raises:
+            ConfigError: listing every violation, as fields may have been changed since they were checked; or it cannot
+                be written, or is too large or too deep to be read again.
+        """
+        self.validate()
+        text = self.to_json_string(use_diff)
+        return check_text(text, what=f"{type(self).__name__}: {CONFIG_NAME}", limit="config_bytes", error=ConfigError)
+
     def to_json_file(self, json_file_path: str | Path, use_diff: bool = True) -> None:
         """Writes `to_json_string` to a file, as a whole; its folder is made where missing."""
-        write_file(json_file_path, self.to_json_string(use_diff), error=ConfigError)
+        write_file(json_file_path, self.file_text(use_diff), error=ConfigError)
 
     def save_pretrained(self, save_directory: str | Path) -> None:
         """Writes config.json into a folder, which is made where missing."""
@@ -360,6 +371,9 @@ class PretrainedConfig(PushToHub):
                 f"label2id: expected classes of id2label, 0 to {self.num_labels - 1}, got "
                 f"{short({outside: self.label2id[outside]})}; where none is given, it follows id2label"
             )
+        for name, value in self.extra.items():
+            if name in FOREIGN and (problem := self._why_foreign(name, value)):
+                yield f"{name}: {problem}"
         if (weights := self._num_weights()) > LIMITS.parameters:
             yield f"the sizes together: about {weights} parameters, the limit is {LIMITS.parameters}"
 

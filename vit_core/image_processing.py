@@ -34,7 +34,7 @@ from vit_core.image_options import (
     seen,
     size,
 )
-from vit_core.jsonfile import json_text, read_json
+from vit_core.jsonfile import check_text, json_text, read_json
 from vit_core.limits import LIMITS, Limits
 from vit_core.upload import PushToHub
 from vit_core.weight_files import is_weights
@@ -337,12 +337,21 @@ class ViTImageProcessor(PushToHub):
         return deepcopy({**self.extra, **options, "crop_size": crop_size, "image_processor_type": _DEIT_NAMES[0]})
 
     def to_json_string(self) -> str:
-        """The text of preprocessor_config.json."""
-        return json_text(self.to_dict())
+        """The text of preprocessor_config.json.
+
+        Raises:
+            ImageError: an extra key holds something that JSON cannot.
+        """
+        try:
+            return json_text(self.to_dict())
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ImageError(f"{type(self).__name__} cannot be written as JSON: {error}.") from None
 
     def to_json_file(self, json_file_path: str | Path) -> None:
         """Writes the text of preprocessor_config.json to a file of any name, as a whole; its folder is made too."""
-        write_file(json_file_path, self.to_json_string(), error=ImageError)
+        what = f"{type(self).__name__}: {PREPROCESSOR_NAME}"
+        text = check_text(self.to_json_string(), what=what, limit="config_bytes", error=ImageError)
+        write_file(json_file_path, text, error=ImageError)
 
     def save_pretrained(self, save_directory: str | Path) -> list[str]:
         """Writes preprocessor_config.json into a folder, made where missing; returns the paths written."""
@@ -356,7 +365,10 @@ class ViTImageProcessor(PushToHub):
     __hash__ = None  # type: ignore[assignment]  # mutable
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__} {self.to_json_string()}"
+        try:
+            return f"{type(self).__name__} {self.to_json_string()}"
+        except ImageError:
+            return f"{type(self).__name__} {self.to_dict()}"
 
 
 class ViTFeatureExtractor(ViTImageProcessor):

@@ -27,7 +27,29 @@ def read_json(path: Path, *, limit: str, error: type[VitError], limits: Limits =
         MissingFileError: no such file.
         error: not a regular file, too large, not UTF-8, not JSON, duplicate keys, too deep, or not an object.
     """
-    text = _read_text(Path(path), limit, error, limits)
+    return _parsed(str(path), _read_text(Path(path), limit, error, limits), error, limits)
+
+
+def check_text(text: str, *, what: str, limit: str, error: type[VitError]) -> str:
+    """`text`, if `read_json` reads it from a file with the default limits: what is saved has to load again.
+
+    Args:
+        text: of a JSON file to write.
+        what: it is of, for messages.
+        limit: the field of `LIMITS` that bounds its size.
+        error: class of the error.
+
+    Raises:
+        error: too large, too deep, duplicate keys (1 and "1" of a dict), or not an object.
+    """
+    if (found := len(text.encode("utf-8"))) > (largest := getattr(LIMITS, limit)):
+        raise error(f"{what}: {found} bytes, above the limit of {largest}, so that no load would read it.")
+    _parsed(what, text, error, LIMITS)
+    return text
+
+
+def _parsed(path: str, text: str, error: type[VitError], limits: Limits) -> dict[str, Any]:
+    """The object in the text of a JSON file."""
 
     def unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
         keys: dict[str, Any] = {}

@@ -14,7 +14,7 @@ class Limits:
     Units: bytes for `*_bytes`, pixels for `image_*`, counts otherwise.
     """
 
-    config_bytes: int = 4_000_000  # ImageNet-21k's labels, both ways, are 2 MB
+    config_bytes: int = 16_000_000  # as many labels as there may be, LABEL_0 on, are 12 MB both ways
     json_depth: int = 32
     index_bytes: int = 16_000_000
     shards: int = 1_024
@@ -27,7 +27,7 @@ class Limits:
     layers: int = 1_024
     heads: int = 1_024
     image_side: int = 16_384
-    labels: int = 1_000_000
+    labels: int = 200_000
     parameters: int = 50_000_000_000
     image_file_bytes: int = 100_000_000
     image_pixels: int = 100_000_000

@@ -172,8 +172,8 @@ TEXTS: dict[str, tuple[str | bytes, str]] = {
     "one level too deep": (GOOD[:-1] + ', "x": ' + 32 * "[" + 32 * "]" + "}", "nested deeper than the limit of 32"),
     "huge digits": (GOOD[:-1] + ', "x": ' + 100_000 * "9" + "}", "not valid JSON"),
     "too large": (
-        GOOD[:-1] + ', "x": "' + 4_000_000 * "x" + '"}',
-        "4000[0-9]* bytes, above the limit of 4000000; to raise it: .*config_bytes",
+        GOOD[:-1] + ', "x": "' + 16_000_000 * "x" + '"}',
+        "16000[0-9]* bytes, above the limit of 16000000; to raise it: .*config_bytes",
     ),
     "no model type": (json.dumps(SIZES), "model_type"),
     "another model type": ('{"model_type": "swin"}', "swin"),
@@ -853,6 +853,7 @@ LEGAL: dict[str, tuple[Callable[[Path], Any], Callable[[Path], Any]]] = {
     "keys named like methods": (changed(to_dict=1, from_pretrained=2, __class__="x", validate=3), load_config),
     "1,000 labels": (labelled(1000), load_config),
     "21,843 labels": (labelled(21_843), load_config),
+    "100,000 labels": (labelled(100_000), load_config),
     "labels in other scripts": (
         changed(id2label={"0": "größe", "1": "猫"}, label2id={"größe": 0, "猫": 1}),
         load_config,

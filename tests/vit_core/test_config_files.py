@@ -252,12 +252,50 @@ def test_a_circle_is_refused():
         ViTConfig(foo=circle).to_json_string()
 
 
-def test_the_labels_of_imagenet_21k_are_written_and_read(tmp_path):
-    labels = {index: f"{'a rather long name of a thing':.29s}{index}" for index in range(21_843)}
+@pytest.mark.parametrize("count", [21_843, 100_000])
+def test_many_labels_are_written_and_read(count, tmp_path):
+    labels = {index: f"{'a rather long name of a thing':.29s}{index}" for index in range(count)}
     config = ViTConfig(id2label=labels)
     config.save_pretrained(tmp_path)
     assert (tmp_path / "config.json").stat().st_size < LIMITS.config_bytes
     assert ViTConfig.from_pretrained(tmp_path) == config
+
+
+def test_as_many_labels_as_there_may_be_fit_into_the_file(tmp_path):
+    ViTConfig(num_labels=LIMITS.labels).save_pretrained(tmp_path)
+    assert ViTConfig.from_pretrained(tmp_path).num_labels == LIMITS.labels
+
+
+def nested(depth):
+    value: list = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        (lambda config: setattr(config, "note", "x" * LIMITS.config_bytes), r"bytes, above the limit of 16000000, so"),
+        (lambda config: setattr(config, "note", nested(31)), "nested deeper than the limit of 32"),
+        (lambda config: setattr(config, "note", {"a": {1: 0, None: 1}}), "cannot be written as JSON"),
+        (lambda config: setattr(config, "note", {True: 0, "true": 1}), "cannot be written as JSON|stands there twice"),
+        (lambda config: setattr(config, "patch_size", 33), "patch_size: expected a height of at most image_size 32"),
+        (lambda config: config.id2label.update({3: "c"}), "id2label: expected the indices 0 to 2 for 3 classes"),
+        (lambda config: config.id2label.update({1: None}), "id2label: expected text for class 1, got None"),
+        (lambda config: config.extra.update(pool="mean"), "pool: expected 'token' or"),
+    ],
+)
+def test_what_no_load_would_read_is_not_saved(change, part, folder):
+    before = (folder / "config.json").read_bytes()
+    config = ViTConfig.from_pretrained(folder)
+    change(config)
+    for save in config.save_pretrained, lambda folder: config.to_json_file(folder / "config.json"):
+        with pytest.raises(ConfigError, match=part) as caught:
+            save(folder)
+        assert len(str(caught.value).split("\n")) <= 3
+    assert (folder / "config.json").read_bytes() == before
+    assert [path.name for path in folder.iterdir()] == ["config.json"]
 
 
 def test_the_base_class_is_not_for_use():

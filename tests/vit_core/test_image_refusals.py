@@ -9,6 +9,7 @@ from PIL import Image
 from vit_core.batch_feature import BatchFeature
 from vit_core.errors import ImageError, InputError
 from vit_core.image_processing import ViTImageProcessor
+from vit_core.limits import LIMITS
 
 GOOD = np.zeros((3, 8, 6), np.uint8)
 UNIT = np.full((3, 8, 6), 0.3)
@@ -171,3 +172,23 @@ def test_unknown_return_tensors():
 def test_to_without_torch_tensors():
     with pytest.raises(InputError, match="return_tensors='pt'"):
         BatchFeature({"pixel_values": GOOD}).to("cpu")
+
+
+@pytest.mark.parametrize(
+    ("extra", "word"),
+    [
+        ({"a", "b"}, "cannot be written as JSON"),
+        ("x" * LIMITS.config_bytes, "above the limit of 16000000"),
+        ({"1": 0, 1: 0}, "cannot be written as JSON"),
+        ([[[[]]]] * 2, ""),
+    ],
+)
+def test_options_that_no_load_would_read_are_not_saved(extra, word, tmp_path):
+    processor = ViTImageProcessor(note=extra)
+    if word:
+        refused(lambda: processor.save_pretrained(tmp_path / "new"), "ViTImageProcessor", word)
+        assert not (tmp_path / "new").exists()
+        assert repr(processor).startswith("ViTImageProcessor {")
+    else:
+        processor.save_pretrained(tmp_path / "new")
+        assert ViTImageProcessor.from_pretrained(tmp_path / "new") == processor

@@ -79,7 +79,7 @@ def test_the_size_limit_to_the_byte(path):
     assert "1000 bytes, above the limit of 999; to raise it: limits=replace(LIMITS, config_bytes=...)" in refusal(
         path, size=999
     )
-    assert LIMITS.config_bytes == 4_000_000
+    assert LIMITS.config_bytes == 16_000_000
 
 
 @pytest.mark.parametrize("opening", ["[", '{"a":'])
