@@ -129,12 +129,12 @@ FIELDS: list[tuple[dict[str, Any], str]] = [
     ({"pruned_heads": [1, 2]}, "pruned_heads.*expected"),
     ({"id2label": {"0": "a", "1": "b"}, "num_labels": 5}, "num_labels"),
     ({"id2label": {"a": "b"}}, "expected.*got"),
-    ({"id2label": ["a", "b"], "label2id": {"a": "0"}}, "expected|label"),
+    ({"id2label": {"0": "a", "2": "c"}}, "0 to 1 for 2 classes, but 1 is missing and 2"),
     ({"num_labels": -1}, "expected an int"),
     ({"num_labels": 10**8}, "expected an int"),
     ({"architectures": "ViTModel"}, "expected.*got 'ViTModel'"),
     ({"output_attentions": "yes"}, "True or False"),
-    ({"hiden_size": 8, "hidden_size": 768, "num_attention_heads": 12}, "hidden_size"),
+    ({"drop_path_rate": 0.5}, "expected 0, or none at all, got 0.5: no model here drops"),
     ({"hidden_size": 65536, "num_hidden_layers": 1024, "intermediate_size": 65536}, "parameters, the limit is"),
 ]
 for number, (fields, why) in enumerate(FIELDS):
@@ -850,6 +850,7 @@ CODE = {"auto_map": {"AutoModel": "evil.Model"}, "_attn_implementation_internal"
 LEGAL: dict[str, tuple[Callable[[Path], Any], Callable[[Path], Any]]] = {
     "unknown keys": (changed(some_future_option=[1, {"a": None}], _private=3), load_config),
     "code and kernels named as data": (changed(**CODE, trust_remote_code=True), load_config),
+    "a field misspelt": (changed(hiden_size=8), load_config),
     "keys named like methods": (changed(to_dict=1, from_pretrained=2, __class__="x", validate=3), load_config),
     "1,000 labels": (labelled(1000), load_config),
     "21,843 labels": (labelled(21_843), load_config),
