@@ -43,6 +43,13 @@ def random_source() -> Any:
     return get_global_attribute("global_seed_generator")
 
 
+def lora(model: keras.Model) -> tuple[dict[str, Any], set[str]]:
+    """Of the layers that LoRA trains: path of a weight -> its value with what was added, and the paths of additions."""
+    layers = [layer for layer in layers_of(model) if getattr(layer, "lora_enabled", False)]
+    added = {part.path for layer in layers for part in (layer.lora_kernel_a, layer.lora_kernel_b)}
+    return {layer._kernel.path: layer.kernel for layer in layers}, added
+
+
 @contextmanager
 def intact(model: keras.Model) -> Iterator[None]:
     """A training or evaluation that fails inside leaves nothing behind of what Keras made for it.

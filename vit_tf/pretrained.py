@@ -255,16 +255,31 @@ class TFViTPreTrainedModel(PushToHub, CompiledCalls, TrainedModel, ExportedModel
         )
 
     def canonical_tensors(self) -> dict[str, Array]:
-        """Canonical name -> values in the canonical layout: what `from_tensors` of every backend takes."""
-        table = self.parameter_table()
-        return {name: weights.canonical(weight, table.get(name)) for name, weight in self.named_weights().items()}
+        """Canonical name -> values in the canonical layout: what `from_tensors` of every backend takes.
+
+        What LoRA has added to a weight is a part of it.
+
+        Raises:
+            InputError: the weights are quantised.
+        """
+        if modes := {layer.quantization_mode for layer in _keras.layers_of(self)} - {None}:
+            raise InputError(
+                f"{type(self).__name__}: its weights are quantised ({', '.join(sorted(modes))}), checkpoints hold them "
+                "in full precision.\nCall save_pretrained before quantize(), or write a .keras file: save(path)."
+            )
+        table, merged, added = self.parameter_table(), *_keras.lora(self)
+        return {
+            name: weights.canonical(merged.get(weight.path, weight.value), table.get(name))
+            for name, weight in self.named_weights().items()
+            if weight.path not in added
+        }
 
     def get_config(self) -> dict[str, Any]:
         """What `from_config` makes the same model from, with fresh weights."""
         policy = keras.dtype_policies.serialize(self.dtype_policy)
         frozen = [path for path, layer in self._layers_by_path().items() if not layer.trainable]  # Keras forgets them
-        settings = {"name": self.name, "dtype": policy, "trainable": self.trainable}
-        return {"config": self.config.to_dict(), **self.options, **settings, "frozen": frozen}
+        settings = {"name": self.name, "dtype": policy, "trainable": self.trainable, "frozen": frozen}
+        return {"config": self.config.to_dict(), **self.options, **settings, **self._quantised()}
 
     @classmethod
     def from_config(cls, config: Any, custom_objects: Any = None, **kwargs: Any) -> Self:
@@ -277,11 +292,26 @@ class TFViTPreTrainedModel(PushToHub, CompiledCalls, TrainedModel, ExportedModel
                 f"{cls.__name__}: from_config: expected a {cls.config_class.__name__} or what get_config() gave, got "
                 f"{str(config)[:80]}."
             )
-        fields, frozen = settings.pop("config"), settings.pop("frozen", ())
+        fields, frozen, quantised = settings.pop("config"), settings.pop("frozen", ()), settings.pop("quantised", {})
         model = cls(cls.config_class.from_dict(fields), **settings)
         for path, layer in model._layers_by_path().items():
+            if path in quantised:
+                how = keras.saving.deserialize_keras_object(quantised[path]["config"])
+                layer.quantize(quantised[path]["mode"], config=how)
             layer.trainable = path not in frozen
         return model
+
+    def _quantised(self) -> dict[str, Any]:
+        """How which layers were quantised, where some were: after that, their weights have other dtypes and names."""
+        how = {
+            path: {
+                "mode": layer.quantization_mode,
+                "config": keras.saving.serialize_keras_object(getattr(layer, "quantization_config", None)),
+            }
+            for path, layer in self._layers_by_path().items()
+            if layer.quantization_mode is not None
+        }
+        return {"quantised": how} if how else {}
 
     def _layers_by_path(self) -> dict[str, keras.layers.Layer]:
         """Every layer with weights, outer ones first, by its path in this model."""

@@ -53,10 +53,10 @@ def _laid_out(value: Any, kind: Kind) -> Any:
     return tf.experimental.dlpack.from_dlpack(from_canonical(value, kind, "keras").__dlpack__())
 
 
-def canonical(weight: keras.Variable, row: Parameter | None) -> Array:
+def canonical(value: Tensor, row: Parameter | None) -> Array:
     """The values of a weight in the canonical layout; those of a weight that is not in the table as they are."""
     axes = row and LAYOUTS["keras"].get(row.kind)
-    return to_numpy(tf.transpose(weight.value, axes) if axes else weight.value)  # five times as fast as NumPy
+    return to_numpy(tf.transpose(value, axes) if axes else value)  # five times as fast as NumPy
 
 
 def prune(attention: Any, heads: Sequence[int]) -> None:
