@@ -32,19 +32,23 @@ help:
 
 $(VENV)/.pip: $(SOURCES)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "vitriad needs Python 3.11 or newer")'
+	@echo "Making the environment .venv, once: one to five minutes, most of them downloads."
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install -q --upgrade "pip>=25.1"
 	touch $@
 
 $(VENV)/.torch: $(VENV)/.pip
+	@echo "1 of 2: PyTorch"
 	$(PIP) install -q -c constraints.txt torch $(if $(TORCH_INDEX_URL),--index-url $(TORCH_INDEX_URL))
 	touch $@
 
 $(VENV)/.run: $(VENV)/.torch
+	@echo "2 of 2: TensorFlow, JAX and Flax, vitriad"
 	$(PIP) install -q -c constraints.txt -e '.[all]'
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.run
+	@echo "and what the tests and checks need"
 	$(PIP) install -q -c constraints.txt --group dev
 	touch $@
 
@@ -58,7 +62,7 @@ test: $(VENV)/.dev
 .venv-only-%/.dev: $(SOURCES)
 	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
 	$(@D)/bin/pip install -q --disable-pip-version-check --upgrade "pip>=25.1"
-	$(@D)/bin/pip install -q --disable-pip-version-check -c constraints.txt -e '.[$*,convert,viz]' --group test
+	$(@D)/bin/pip install -q --disable-pip-version-check -c constraints.txt -e '.[$*,convert]' --group test
 	touch $@
 
 .PRECIOUS: .venv-only-%/.dev
@@ -75,7 +79,7 @@ test-isolated: $(VENV)/.dev
 	  if [ $$extra = torch ]; then .venv-isolated/bin/pip install -q -c constraints.txt torch \
 	    $(if $(TORCH_INDEX_URL),--index-url $(TORCH_INDEX_URL)); fi && \
 	  .venv-isolated/bin/pip install -q --disable-pip-version-check -c constraints.txt \
-	    "$$(ls dist/*.whl)[viz$$([ $$extra = core ] || echo ,$$extra)]" --group test && \
+	    "$$(ls dist/*.whl)$$([ $$extra = core ] || echo "[$$extra]")" --group test && \
 	  .venv-isolated/bin/pytest -n 2 --dist worksteal $(PYTEST_ARGS) || exit 1; \
 	done
 

@@ -22,7 +22,7 @@ from vit_core.config import CONFIG_NAME
 from vit_core.errors import CheckpointError, ConfigError, InputError, MissingFileError, UnsafeFileError, VitError
 from vit_core.hub import Repository, commit_of, local_folder
 from vit_core.jsonfile import read_json
-from vit_core.limits import Limits
+from vit_core.limits import LIMITS, Limits
 from vit_core.links import followed
 from vit_core.weight_files import (
     ADAPTER_NAME,
@@ -74,12 +74,12 @@ class Opening(NamedTuple):
         weights: which of several sets of weights in a file to take.
     """
 
-    variant: str | None
-    weights: str | None
-    mmap: bool
-    verify: bool | str
-    wait: bool
-    limits: Limits
+    variant: str | None = None
+    weights: str | None = None
+    mmap: bool = True
+    verify: bool | str = "auto"
+    wait: bool = True
+    limits: Limits = LIMITS
 
     @property
     def file(self) -> dict[str, Any]:

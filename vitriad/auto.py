@@ -17,7 +17,7 @@ from vit_core.errors import BackendError, CheckpointError, ConfigError, InputErr
 from vit_core.hub import HUB_OPTIONS
 from vit_core.parameters import MODEL_CLASSES
 from vit_core.tensors import missing_backend
-from vitriad.backends import BACKENDS
+from vitriad.backends import BACKENDS, backend_name
 
 logger = logging.getLogger("vitriad")
 
@@ -85,6 +85,7 @@ def model_class(name: str, backend: str = "auto") -> Any:
         InputError: unknown backend.
         BackendError: its framework is not installed or cannot be used, or it does not have the class.
     """
+    backend = backend_name(backend)
     if backend == "auto":
         backend = next(available_backends(name))
         logger.warning("vitriad: backend %s", backend)
@@ -93,10 +94,30 @@ def model_class(name: str, backend: str = "auto") -> Any:
     package, framework, prefix = BACKENDS[backend]
     if find_spec(framework) is None:
         raise missing_backend(backend, f"backend={backend!r}")
-    found = getattr(import_module(package), prefix + name, None)
+    found = getattr(_imported(package), prefix + name, None)
     if found is None:
         raise BackendError(f"backend={backend!r}: {prefix}{name} is not in this release.\nTake another backend.")
     return found
+
+
+def _imported(package: str) -> Any:
+    """A backend's package; TF_CPP_MIN_LOG_LEVEL=3 keeps all of TensorFlow's notes about this machine off the screen.
+
+    TensorFlow 2.21 itself prints some of them all the same, while it is imported.
+    """
+    if package != "vit_tf" or os.environ.get("TF_CPP_MIN_LOG_LEVEL") != "3":
+        return import_module(package)
+    try:
+        screen = os.dup(2)
+    except OSError:  # a process without stderr
+        return import_module(package)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        return import_module(package)
+    finally:
+        os.dup2(screen, 2)
+        os.close(screen)
 
 
 def available_backends(name: str) -> Iterator[str]:

@@ -17,3 +17,10 @@ BACKENDS = {
     "tf": Backend("vit_tf", "tensorflow", "TF"),
     "flax": Backend("vit_flax", "flax", "Flax"),
 }
+# What people also call them.
+ALIASES = {"pytorch": "torch", "tensorflow": "tf", "jax": "flax"}
+
+
+def backend_name(name: str) -> str:
+    """The name that `BACKENDS` has for a backend: "jax" is "flax"."""
+    return ALIASES.get(name, name)

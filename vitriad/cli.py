@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any
 
-from vitriad.backends import BACKENDS
+from vitriad.backends import BACKENDS, backend_name
 from vitriad.models import NAMES
 
 _MODEL = f"folder, hub name 'owner/name', or a model that comes with vitriad: {', '.join(NAMES)}"
@@ -23,6 +23,7 @@ _MODULES = {"convert": "vitriad.convert_command"}  # vitriad.convert is the func
 _CHECKS = ("forward", "hidden", "attentions", "loss", "gradients", "training", "preprocessing", "roundtrip")
 _DTYPES = ("float64", "float32", "bfloat16", "float16")
 _TARGETS = ("hf", "hf_tf", "hf_flax", "timm", "google", "torchvision", "mae")
+_LOSSES = ("numerics", "pre_logits", "distillation")
 _REVISION = "commit, tag or branch on the hub; name a commit where nobody watches"
 
 
@@ -31,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     if isinstance(sys.stdout, io.TextIOWrapper):  # file names and labels hold what a terminal cannot always show
         sys.stdout.reconfigure(errors="backslashreplace")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # its notes about the machine look like failures
     try:
         return _run(arguments)
     except BrokenPipeError:  # whoever read our output has seen enough
@@ -98,7 +100,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     classify.add_argument("--model", metavar="DIR_OR_ID", default=NAMES[0], help=f"{_MODEL} (%(default)s)")
     classify.add_argument("--revision", metavar="COMMIT", help=_REVISION)
-    classify.add_argument("--backend", choices=("auto", *BACKENDS), default="auto", help="auto: the first installed")
+    classify.add_argument(
+        "--backend", type=backend_name, choices=("auto", *BACKENDS), default="auto", help="auto: the first installed"
+    )
     classify.add_argument("--top-k", metavar="N", type=_positive, default=3, help="classes to show (%(default)s)")
     classify.add_argument("--json", action="store_true", help="one JSON object per image, also for those skipped")
 
@@ -121,8 +125,10 @@ def _add_conversion(commands: Any) -> None:
     convert = _command(commands, "convert", "write a checkpoint in another program's names and layout", example)
     convert.add_argument("source", metavar="SRC", help=any_dialect)
     convert.add_argument("target", metavar="DST", help="folder, or a file for google, torchvision and mae")
-    convert.add_argument("--to", required=True, choices=_TARGETS, help="dialect to write")
-    convert.add_argument("--from", dest="from_dialect", metavar="DIALECT", help="dialect that it must be of")
+    convert.add_argument("--to", required=True, choices=_TARGETS, help="whose names and layout to write")
+    convert.add_argument(
+        "--from", dest="from_dialect", metavar="DIALECT", help="stop unless the source is of this dialect"
+    )
     convert.add_argument("--dry-run", action="store_true", help="say what would be done, and write nothing")
     convert.add_argument("--force", action="store_true", help="replace what is there")
     convert.add_argument("--max-shard-size", metavar="SIZE", default="5GB", help="largest weight file (%(default)s)")
@@ -131,8 +137,10 @@ def _add_conversion(commands: Any) -> None:
     example = "vitriad verify digits-vit digits-vit --tolerance 0"
     verify = _command(commands, "verify", "compare what two checkpoints compute for one image", example)
     verify.add_argument("source", metavar="SRC", help=any_dialect)
-    verify.add_argument("target", metavar="DST", help="another one, of the same sizes")
-    verify.add_argument("--backend", choices=["auto", *BACKENDS], default="auto", help="framework (%(default)s)")
+    verify.add_argument("target", metavar="DST", help="another checkpoint, of the same sizes")
+    verify.add_argument(
+        "--backend", type=backend_name, choices=["auto", *BACKENDS], default="auto", help="framework (%(default)s)"
+    )
     verify.add_argument("--image", metavar="FILE", help="image to compare with (random numbers)")
     share = "of an output's largest value (%(default)s)"
     verify.add_argument("--tolerance", type=float, default=1e-5, metavar="X", help=share)
@@ -162,7 +170,7 @@ def _some_of(known: Sequence[str]) -> Callable[[str], list[str]]:
     """Reads names with commas between them."""
 
     def read(text: str) -> list[str]:
-        names = [name.strip() for name in text.split(",")]
+        names = [backend_name(name.strip()) for name in text.split(",")]
         if wrong := [name for name in names if name not in known]:
             raise argparse.ArgumentTypeError(f"expected some of {', '.join(known)}, got {wrong[0]!r}")
         return names
@@ -173,11 +181,19 @@ def _some_of(known: Sequence[str]) -> Callable[[str], list[str]]:
 def _reading(parser: argparse.ArgumentParser, json_output: bool = True) -> None:
     """The options that say how to read a checkpoint."""
     parser.add_argument("--class", dest="cls", metavar="CLASS", help="such as ViTModel; else what the file holds")
-    parser.add_argument("--weights", metavar="NAME", help="which of several sets of weights, such as teacher")
+    parser.add_argument("--weights", metavar="NAME", help="which one, where a file holds several models: teacher, ...")
     parser.add_argument(
-        "--allow", action="append", metavar="LOSS", default=[], help="numerics, pre_logits, distillation"
+        "--allow",
+        action="append",
+        metavar="LOSS",
+        default=[],
+        choices=_LOSSES,
+        help="go on although outputs change: numerics (the target computes with another GELU or epsilon), pre_logits "
+        "(a layer before the classifier is dropped), distillation (DeiT's second token is dropped)",
     )
-    parser.add_argument("--heads", type=_positive, metavar="N", help="attention heads, where the file does not tell")
+    parser.add_argument(
+        "--heads", type=_positive, metavar="N", help="number of attention heads, where the file does not say it"
+    )
     parser.add_argument(
         "--set",
         action="append",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 from argparse import Namespace
-from itertools import combinations
+from itertools import accumulate, combinations
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from vit_core.config import AutoConfig, ViTMAEConfig, pair, patch_grid
+from vit_core.image_files import open_image
 from vit_core.image_processing import AutoImageProcessor
 from vit_core.masking import noise
 from vit_core.tensors import to_numpy
@@ -25,6 +26,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 SEED = 7  # of the masks
 _ZOOM = 6  # pixels drawn for a pixel
+_LARGE, _LINE = 12, 28  # pixels: drawn for one of a bare scan, of 8 x 8; height of a line of text under it
 _GAP, _LEFT, _TOP, _MARGIN = 10, 176, 44, 16  # pixels: between tiles, for the rows' titles, for the labels, around all
 _PAPER, _INK, _REMOVED, _FRAME = (250, 250, 248), (30, 30, 30), (112, 128, 168), (242, 142, 43)
 
@@ -34,20 +36,22 @@ def run(arguments: Namespace) -> int:
     output = Path(arguments.output)
     (output / "digits").mkdir(parents=True, exist_ok=True)
     files = [Path(shutil.copy(file, output / "digits")) for file in digit_files()]
-    _classify(files)
+    sheet = output / "digits.png"
+    _classify(files, sheet)
     picture = output / "mae-digits.png"
     _reconstruct(files[::2], picture)
-    print(f"\ndigits: {output / 'digits'}\nreconstructions: {picture}")
+    print(f"\ndigits: {output / 'digits'}\nenlarged: {sheet}\nreconstructions: {picture}")
     return 0
 
 
-def _classify(files: list[Path]) -> None:
-    """Prints the predictions of every backend, and how far the backends are apart."""
+def _classify(files: list[Path], picture: Path) -> None:
+    """Prints and draws the predictions of every backend, and says how far the backends are apart."""
     folder = find("digits-vit")
     processor = AutoImageProcessor.from_pretrained(folder)
     true = [file.name[0] for file in files]
     columns = [["file", *(file.name for file in files), "right"], ["true", *true, len(files)]]
     logits: dict[str, Array] = {}
+    rows = {"the scan": [_tile(np.asarray(open_image(file)) / 127.5 - 1, zoom=_LARGE) for file in files]}
     for backend in available_backends("ViTForImageClassification"):
         model = load_classifier(folder, backend)
         logits[backend] = predict(model, np.stack([read_pixels(file, processor, model.config) for file in files]))
@@ -55,7 +59,13 @@ def _classify(files: list[Path]) -> None:
         labels = [model.config.id2label[best] for best in scores.argmax(axis=1).tolist()]
         cells = [f"{label} {score:6.1%}" for label, score in zip(labels, scores.max(axis=1), strict=True)]
         columns.append([backend, *cells, sum(map(str.__eq__, labels, true))])
+        rows[backend] = [_word(*each) for each in zip(cells, map(str.__eq__, labels, true), strict=True)]
     print_table([*zip(*columns, strict=True)])
+    halves = [
+        _sheet(true[half], {title: tiles[half] for title, tiles in rows.items()})
+        for half in (slice(0, None, 2), slice(1, None, 2))  # one scan of every digit in each
+    ]
+    _stacked(halves).save(picture)
     for one, other in combinations(logits, 2):
         print(f"{one} and {other}: logits differ by at most {np.abs(logits[one] - logits[other]).max():.1e}")
 
@@ -93,13 +103,23 @@ def _unpatchify(patches: Array, config: ViTMAEConfig) -> Array:
     return blocks.transpose(0, 1, 3, 2, 4).reshape(-1, rows * height, columns * width)
 
 
-def _tile(scan: Array, is_removed: Array | None = None) -> Image.Image:
+def _tile(scan: Array, is_removed: Array | None = None, zoom: int = _ZOOM) -> Image.Image:
     """One scan (height, width) from -1 to 1, enlarged, with another colour where pixels are removed."""
     gray = np.clip((scan + 1) * 127.5, 0, 255).round().astype(np.uint8)
     colours = np.repeat(gray[..., None], 3, axis=2)
     if is_removed is not None:
         colours[is_removed] = _REMOVED
-    return Image.fromarray(colours.repeat(_ZOOM, axis=0).repeat(_ZOOM, axis=1))
+    return Image.fromarray(colours.repeat(zoom, axis=0).repeat(zoom, axis=1))
+
+
+def _word(text: str, is_right: bool) -> Image.Image:
+    """A prediction as a tile under its scan, framed where it is wrong."""
+    tile = Image.new("RGB", (8 * _LARGE, _LINE), _PAPER)
+    pen = ImageDraw.Draw(tile)
+    pen.text((4 * _LARGE, _LINE / 2), text, _INK, ImageFont.load_default(size=16), anchor="mm")
+    if not is_right:
+        pen.rectangle((0, 0, tile.width - 1, tile.height - 1), outline=_FRAME, width=3)
+    return tile
 
 
 def _framed(tile: Image.Image, is_kept: Array, config: ViTMAEConfig) -> Image.Image:
@@ -114,15 +134,23 @@ def _framed(tile: Image.Image, is_kept: Array, config: ViTMAEConfig) -> Image.Im
 
 def _sheet(labels: list[str], rows: dict[str, list[Image.Image]]) -> Image.Image:
     """Rows of tiles under their labels and beside their titles."""
-    step_x, step_y = (side + _GAP for side in next(iter(rows.values()))[0].size)
-    width, height = _LEFT + len(labels) * step_x - _GAP + _MARGIN, _TOP + len(rows) * step_y - _GAP + _MARGIN
-    sheet = Image.new("RGB", (width, height), _PAPER)
+    step = next(iter(rows.values()))[0].width + _GAP
+    heights = [tiles[0].height + _GAP for tiles in rows.values()]
+    size = (_LEFT + len(labels) * step - _GAP + _MARGIN, _TOP + sum(heights) - _GAP + _MARGIN)
+    sheet = Image.new("RGB", size, _PAPER)
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=18)
     for column, label in enumerate(labels):
-        pen.text((_LEFT + column * step_x + (step_x - _GAP) / 2, _TOP / 2), label, _INK, font, anchor="mm")
-    for row, (title, tiles) in enumerate(rows.items()):
-        top = _TOP + row * step_y
-        pen.multiline_text((_MARGIN, top + (step_y - _GAP) / 2), title, _INK, font, anchor="lm")
+        pen.text((_LEFT + column * step + (step - _GAP) / 2, _TOP / 2), label, _INK, font, anchor="mm")
+    for (title, tiles), top, height in zip(rows.items(), accumulate([_TOP, *heights[:-1]]), heights, strict=True):
+        pen.multiline_text((_MARGIN, top + (height - _GAP) / 2), title, _INK, font, anchor="lm")
         for column, tile in enumerate(tiles):
-            sheet.paste(tile, (_LEFT + column * step_x, top))
+            sheet.paste(tile, (_LEFT + column * step, top))
     return sheet
+
+
+def _stacked(sheets: list[Image.Image]) -> Image.Image:
+    """Sheets of one width below one another."""
+    whole = Image.new("RGB", (sheets[0].width, sum(sheet.height for sheet in sheets)), _PAPER)
+    for sheet, top in zip(sheets, accumulate([0, *(sheet.height for sheet in sheets[:-1])]), strict=True):
+        whole.paste(sheet, (0, top))
+    return whole

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from argparse import Namespace
 from typing import Any
 
@@ -46,11 +45,21 @@ def run(arguments: Namespace) -> int:
         print_table(heads + [(row["output"], f"{row['difference']:.2e}", f"{row['scale']:.3g}") for row in rows])
         for note in found["notes"]:
             print(f"note: {note}")
-    if not is_same:
-        print(
-            f"vitriad: not the same: {worst:.2e} of the largest value, above {arguments.tolerance:g}", file=sys.stderr
-        )
+        print(_verdict(rows, arguments.tolerance))
     return 0 if is_same else 1
+
+
+def _verdict(rows: list[dict[str, Any]], tolerance: float) -> str:
+    """The last line: how many outputs differ, and by how much the one that differs most."""
+    shares = {row["output"]: row["difference"] / row["scale"] for row in rows}
+    differing = [name for name, share in shares.items() if not share <= tolerance]  # NaN differs
+    if not differing:
+        return f"the same: 0 of {len(rows)} outputs differ by more than {tolerance:g} of their largest value"
+    most = max(differing, key=lambda name: np.nan_to_num(shares[name], nan=np.inf))
+    return (
+        f"not the same: {len(differing)} of {len(rows)} outputs differ by more than {tolerance:g} of their largest "
+        f"value, {most} by {shares[most]:.2e}"
+    )
 
 
 def compare(src: str, dst: str, backend: str = "auto", image: str | None = None, **options: Any) -> dict[str, Any]:

@@ -15,7 +15,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from importlib.metadata import version
 
+import numpy as np
 import pytest
+from backends import INSTALLED
+from safetensors.numpy import save_file
 
 from vit_core.parameters import parameter_table
 from vitriad import AutoConfig, cli, models
@@ -76,7 +79,7 @@ def test_version(capsys):
         ["paint"],
         ["classify"],
         ["classify", "--top-k", "0", "x.png"],
-        ["classify", "--backend", "jax", "x.png"],
+        ["classify", "--backend", "mxnet", "x.png"],
         ["inspect"],
         ["inspect", "one", "two"],
         ["doctor", "extra"],
@@ -143,10 +146,38 @@ def test_inspect_lists_every_parameter(name, capsys):
 def test_inspect_for_people_has_the_same_facts(capsys):
     assert main(["inspect", "digits-vit"]) == 0
     text = capsys.readouterr().out
-    assert text.startswith("digits-vit: ViTForImageClassification in the dialect hf\n")
+    first, second, *_ = text.splitlines()
+    assert first == "digits-vit: ViTForImageClassification, dialect hf"
+    assert re.fullmatch(r"[\d,]+ parameters in float32, 56 tensors, [\d,]+ bytes", second)
+    assert re.search(r"^parameter +shape +dtype$", text, re.MULTILINE)
+    assert re.search(r"^vit.encoder.layer.\{0-2\}.output.dense.weight +48 x 96 +float32$", text, re.MULTILINE)
     assert re.search(r"^classifier.weight +10 x 48 +float32$", text, re.MULTILINE)
     assert re.search(r"^num_labels +10$", text, re.MULTILINE)
-    assert re.search(r"^[\d,]+ parameters, [\d,]+ bytes$", text, re.MULTILINE)
+
+
+def test_inspect_describes_files_that_no_model_here_takes(tmp_path, capsys):
+    save_file({f"trunk.{i}.mixer": np.zeros((2, 3), np.float16) for i in (0, 1, 3)}, tmp_path / "other.safetensors")
+    assert main(["inspect", str(tmp_path / "other.safetensors")]) == 0
+    text = capsys.readouterr().out
+    assert "other.safetensors: no model here takes it, dialect not known\n18 parameters in float16, 3 tensors" in text
+    assert re.search(r"^problem: .*not a known dialect", text, re.MULTILINE)
+    assert re.search(r"^trunk.\{0,1,3\}.mixer +2 x 3 +float16$", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize(("name", "backend"), [("jax", "flax"), ("tensorflow", "tf"), ("pytorch", "torch")])
+def test_backends_are_known_by_the_names_of_their_frameworks(name, backend):
+    arguments = cli._parser().parse_args(["classify", "x.png", "--backend", name])
+    assert arguments.backend == backend
+    arguments = cli._parser().parse_args(["parity", "--backends", f"{name}, {backend}"])
+    assert arguments.backends == [backend, backend]
+
+
+@pytest.mark.parametrize("backend", INSTALLED)
+def test_a_command_writes_no_log_lines(backend):
+    command = [sys.executable, "-m", "vitriad", "classify", FILES[0], "--backend", backend]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    assert done.stdout.startswith(str(FILES[0]))
 
 
 def test_inspect_loads_no_framework_and_this_test_would_notice():

@@ -23,10 +23,14 @@ def test_demo_classifies_and_draws(capsys, tmp_path):
     rows = [line.split() for line in lines[1:21]]
     assert [true == predicted for _, true, predicted, *_ in rows].count(True) >= 19
     assert {path.name for path in (tmp_path / "out").rglob("*.png")} == {
+        "digits.png",
         "mae-digits.png",
         *(file.name for file in models.digit_files()),
     }
     assert lines[-1] == f"reconstructions: {tmp_path / 'out' / 'mae-digits.png'}"
+    with Image.open(tmp_path / "out" / "digits.png") as sheet:
+        width, height = sheet.size
+    assert width > 10 * 12 * 8 and height > 2 * 12 * 8  # scans of 8 x 8 pixels, each drawn as 12 x 12
     colours = np.asarray(Image.open(tmp_path / "out" / "mae-digits.png")).reshape(-1, 3)
     assert len(np.unique(colours, axis=0)) > 100
 
