@@ -22,6 +22,7 @@ from vit_core.image_processing import AutoImageProcessor, ViTImageProcessor
 from vit_core.tensors import to_numpy
 from vitriad.auto import model_class, read_architecture
 from vitriad.models import find
+from vitriad.printing import shown
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -36,7 +37,7 @@ def run(arguments: Namespace) -> int:
     folder = find(arguments.model)
     model = load_classifier(folder, arguments.backend, revision=arguments.revision)
     processor = AutoImageProcessor.from_pretrained(folder, revision=model.config.hub_commit or arguments.revision)
-    width = max(map(len, paths))
+    width = max(len(shown(path)) for path in paths)
     status = 0
     for path, scores in _scores(paths, model, processor):
         if isinstance(scores, ImageError):
@@ -47,7 +48,7 @@ def run(arguments: Namespace) -> int:
             continue
         best = np.argsort(-scores, kind="stable")[: arguments.top_k]
         top = [{"label": model.config.id2label[i], "score": float(scores[i])} for i in best.tolist()]
-        line = json.dumps({"path": path, **top[0], "top": top}) if arguments.json else _line(path.ljust(width), top)
+        line = json.dumps({"path": path, **top[0], "top": top}) if arguments.json else _line(path, width, top)
         tqdm.write(line, file=sys.stdout)
     return status
 
@@ -160,5 +161,5 @@ def probabilities(logits: Array, problem_type: str | None = None) -> Array:
     return powers / powers.sum(axis=-1, keepdims=True)
 
 
-def _line(path: str, top: list[dict[str, Any]]) -> str:
-    return "  ".join([path, *(f"{entry['label']} {entry['score']:6.1%}" for entry in top)])
+def _line(path: str, width: int, top: list[dict[str, Any]]) -> str:
+    return "  ".join([shown(path).ljust(width), *(f"{shown(entry['label'])} {entry['score']:6.1%}" for entry in top)])

@@ -7,7 +7,6 @@ skipped, 130 stopped by Ctrl-C.
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import os
 import sys
@@ -17,6 +16,7 @@ from typing import Any
 
 from vitriad.backends import BACKENDS, backend_name
 from vitriad.models import NAMES
+from vitriad.printing import escaping, forget_stdout
 
 _MODEL = f"folder, hub name 'owner/name', or a model that comes with vitriad: {', '.join(NAMES)}"
 _MODULES = {"convert": "vitriad.convert_command"}  # vitriad.convert is the function
@@ -29,43 +29,63 @@ _REVISION = "commit, tag or branch on the hub; name a commit where nobody watche
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command line; returns the exit code."""
+    with escaping():
+        if sys.stdout is None:
+            print("vitriad: error: stdout is closed: there is nowhere to print to.", file=sys.stderr)
+            return 1
+        try:
+            try:
+                return _run(argv) or _flushed()
+            except SystemExit:  # of --help and --version, and of wrong usage
+                if _flushed():
+                    return 1
+                raise
+        except BrokenPipeError:  # whoever read our output has seen enough
+            forget_stdout()
+            return 1
+
+
+def _run(argv: Sequence[str] | None) -> int:
     arguments = _parser().parse_args(argv)
-    if isinstance(sys.stdout, io.TextIOWrapper):  # file names and labels hold what a terminal cannot always show
-        sys.stdout.reconfigure(errors="backslashreplace")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # its notes about the machine look like failures
     try:
-        return _run(arguments)
-    except BrokenPipeError:  # whoever read our output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more at exit
-        return 1
+        status: int = import_module(_MODULES.get(arguments.command, f"vitriad.{arguments.command}")).run(arguments)
+        return status
     except KeyboardInterrupt:
         if arguments.debug:
             raise
         print("vitriad: stopped", file=sys.stderr)
         return 130
-
-
-def _run(arguments: argparse.Namespace) -> int:
-    from vit_core.errors import VitError  # only now: --help imports nothing
-
-    try:
-        status: int = import_module(_MODULES.get(arguments.command, f"vitriad.{arguments.command}")).run(arguments)
-        sys.stdout.flush()
-        return status
     except BrokenPipeError:
         raise
-    except (VitError, OSError) as error:
-        if arguments.debug:
+    except Exception as error:
+        if arguments.debug or not _is_expected(error):
             raise
-        print(f"vitriad: error: {error}", file=sys.stderr)
+        print(f"vitriad: error: {_line_of(error)}", file=sys.stderr)
         return 1
 
 
-def print_table(rows: Sequence[Sequence[Any]]) -> None:
-    """Prints rows of cells in columns."""
-    widths = [max(len(str(cell)) for cell in column) for column in zip(*rows, strict=True)]
-    for row in rows:
-        print("  ".join(f"{cell!s:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+def _flushed() -> int:
+    """Writes out what was printed; 1 if that is impossible, which is said."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        print(f"vitriad: error: stdout cannot be written to: {error.strerror}.", file=sys.stderr)
+        forget_stdout()
+        return 1
+    return 0
+
+
+def _is_expected(error: Exception) -> bool:
+    from vit_core.errors import VitError  # only now: --help imports nothing
+
+    return isinstance(error, VitError | OSError | MemoryError)
+
+
+def _line_of(error: Exception) -> str:
+    return f"out of memory. {error}".rstrip() if isinstance(error, MemoryError) else str(error)
 
 
 class _Version(argparse.Action):

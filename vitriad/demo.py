@@ -19,8 +19,8 @@ from vit_core.masking import noise
 from vit_core.tensors import to_numpy
 from vitriad.auto import available_backends, model_class
 from vitriad.classify import load_classifier, predict, probabilities, read_pixels
-from vitriad.cli import print_table
 from vitriad.models import digit_files, find
+from vitriad.printing import print_table
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

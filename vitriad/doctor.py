@@ -17,7 +17,7 @@ from typing import Any
 from vit_core.errors import BackendError
 from vitriad.auto import model_class
 from vitriad.backends import BACKENDS
-from vitriad.cli import print_table
+from vitriad.printing import print_table
 
 _PROBE_SECONDS = 120  # a cold import of TensorFlow on a slow disk takes half a minute
 

@@ -13,8 +13,9 @@ from conversion.places import Opening, open_place
 from conversion.pretrained import plan
 from vit_core.checkpoint import LazyArray
 from vit_core.errors import CheckpointError, MissingFileError, VitError
-from vitriad.cli import print_table, reading_options
+from vitriad.cli import reading_options
 from vitriad.models import find
+from vitriad.printing import print_table, shown
 
 _NUMBER = re.compile(r"([._/]|block_?)([0-9]+)([./])")  # of a layer, first in the name
 _LABELS = ("id2label", "label2id")  # a thousand lines for ImageNet: counted instead
@@ -104,7 +105,7 @@ def _shortened(fields: Mapping[str, Any]) -> dict[str, Any]:
 def _print(found: dict[str, Any]) -> None:
     """The summary, the configuration, and the tensors with equal layers in one line."""
     what = f"{found['class'] or 'no model here takes it'}, dialect {found['dialect'] or 'not known'}"
-    print(f"{found['checkpoint']}: {what}")
+    print(f"{shown(found['checkpoint'])}: {what}")
     dtypes = ", ".join(dict.fromkeys(row["dtype"] for row in found["parameters"]))
     tensors = f"{len(found['parameters']):,} tensors"
     print(f"{found['total_parameters']:,} parameters in {dtypes or 'none'}, {tensors}, {found['bytes']:,} bytes")

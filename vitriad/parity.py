@@ -27,9 +27,10 @@ from vit_core.errors import BackendError
 from vit_core.tensors import missing_backend
 from vitriad import parity_cases
 from vitriad.backends import BACKENDS
-from vitriad.cli import print_table, reading_options
+from vitriad.cli import reading_options
 from vitriad.parity_cases import Case
 from vitriad.parity_causes import HALVES, causes, silenced
+from vitriad.printing import print_table
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Row = dict[str, Any]

@@ -15,8 +15,9 @@ from vit_core.errors import InputError
 from vit_core.masking import noise
 from vit_core.tensors import to_numpy
 from vitriad.auto import model_class
-from vitriad.cli import print_table, reading_options
+from vitriad.cli import reading_options
 from vitriad.models import find
+from vitriad.printing import print_table
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
