@@ -309,29 +309,13 @@ def _keras_hub(where: str, data: Mapping[str, Any]) -> Fields:
 
 # --- what other programs' files say beside weights -------------------------------------------------------------------
 
-_HALVES = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
-_IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
-_FILTERS = {"bilinear": 2, "bicubic": 3}  # as Pillow numbers them
 
+def timm_config(config: Any, model: str, images: Mapping[str, Any]) -> Fields:
+    """The config.json of a timm repository.
 
-def processor_options(dialect: str, data: Mapping[str, Any], config: Any) -> Fields | None:
-    """Options of the image processor that a dialect's models want; None where nothing tells.
-
-    Differs: the programs' own evaluation also crops; these options resize the whole image, as ViTImageProcessor does.
+    Args:
+        images: what pretrained_cfg says of the preparation of images.
     """
-    known = {"google": {**_HALVES, "resample": 2}, "mae": {**_IMAGENET, "resample": 3}}.get(dialect)
-    cfg = data.get("pretrained_cfg")
-    if dialect == "timm" and isinstance(cfg, dict) and len(cfg.get("mean") or ()) == len(cfg.get("std") or ()) == 3:
-        known = {"image_mean": list(cfg["mean"]), "image_std": list(cfg["std"])}
-        known["resample"] = _FILTERS.get(cfg.get("interpolation", ""), 3)
-    if known is None or config.num_channels != 3:
-        return None
-    height, width = pair(config.image_size)
-    return {**known, "size": {"height": height, "width": width}}
-
-
-def timm_config(config: Any, model: str) -> Fields:
-    """The config.json of a timm repository."""
     hidden, mlp = config.hidden_size, config.intermediate_size
     ratio = next(ratio for ratio in (mlp / hidden, (mlp + 0.5) / hidden) if int(hidden * ratio) == mlp)
     classes = config.num_labels if model == "ViTForImageClassification" else 0
@@ -359,6 +343,7 @@ def timm_config(config: Any, model: str) -> Fields:
             "num_classes": classes,
             "first_conv": "patch_embed.proj",
             "classifier": "head",
+            **images,
         },
     }
     if config.hidden_act != "gelu":

@@ -262,8 +262,8 @@ def _config(folder: Path, limits: Limits) -> dict[str, Any] | None:
     found = None
     for name in _SIDECARS:
         path = folder / name
-        if path.exists() and (found is None or "class_name" in found):
-            found = read_json(path, limit="config_bytes", error=ConfigError, limits=limits)
+        if os.path.lexists(path) and (found is None or "class_name" in found):
+            found = read_json(path, limit="config_bytes", error=ConfigError, limits=limits, within=True)
     return found
 
 

@@ -9,17 +9,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from conversion.configs import processor_options, timm_config
+from conversion.configs import timm_config
 from conversion.detect import Source, lone_checkpoint
 from conversion.folds import Tensors
 from conversion.naming import listed
 from conversion.pretrained import Report, plan, report_of
+from conversion.processors import PREPROCESSOR_NAME, Found, find_processor, for_timm
 from conversion.writing import TARGETS, WRITERS, Target, expressed
 from vit_core.atomic_folder import replacing_file
 from vit_core.checkpoint import progress, release, replace_folder, replaced_weights, save_folder
 from vit_core.config import CONFIG_NAME, PretrainedConfig
 from vit_core.errors import CheckpointError, ConfigError, InputError
 from vit_core.jsonfile import check_text, json_text
+from vit_core.limits import LIMITS
 
 
 def convert(
@@ -64,30 +66,39 @@ def convert(
     also = [] if target.file is None else lone_checkpoint(dst)
     old = [] if target.file is None else replaced_weights(dst, also=also)
     notes += [f"{'to be ' * dry_run}replaced in {dst}: {listed(old)}"] if old else []
+    found = find_processor(source, config, options.get("limits") or LIMITS)
+    notes += _said_of_images(found, target, dst)
     done = "nothing written" if dry_run else f"written as {to!r}: {dst}"
     report = report_of(source, config, model, fitted)
     report = replace(report, notes=(*report.notes, *notes, done))
     if dry_run:
         return report
     released = {name: _releasing(tensor, source) for name, tensor in tensors.items()}
-    origin = f"{config.name_or_path}@{config.hub_commit}" if config.hub_commit else None
     if target.file is None:
         size = sum(tensor.nbytes for tensor in tensors.values())
         with replacing_file(dst, error=CheckpointError, size=size) as new, progress(size) as advance:
             WRITERS[target.container](new, released, model, advance)
-    elif to == "hf":
-        save_folder(
-            dst,
-            files=_files(target, source, config, model, tensors),
-            tensors=released,
-            max_shard_size=max_shard_size,
-            also=also,
-            source=origin,
-        )
+        return report
+    origin = f"{config.name_or_path}@{config.hub_commit}" if config.hub_commit else None
+    folder: dict[str, Any] = {"files": _files(target, config, model, tensors, found), "also": also, "source": origin}
+    if to == "hf":
+        save_folder(dst, tensors=released, max_shard_size=max_shard_size, **folder)
     else:
-        files = _files(target, source, config, model, tensors)
-        _write_folder(dst, target, released, model, files=files, also=also, source=origin)
+        _write_folder(dst, target, released, model, **folder)
     return report
+
+
+def _said_of_images(found: Found, target: Target, dst: Path) -> list[str]:
+    """What the report says of the image processor."""
+    if target.file is None:
+        return ["image processor: none, the file has no place for one"] if found.processor else []
+    if found.processor:
+        return [f"image processor: by {found.said}"] if found.said else []
+    stays = f"; {PREPROCESSOR_NAME} of what was there stays" if os.path.lexists(dst / PREPROCESSOR_NAME) else ""
+    return [
+        f"image processor: none, {found.said}{stays}; ViTImageProcessor(image_mean=..., image_std=...)"
+        f".save_pretrained({str(dst)!r}) adds one"
+    ]
 
 
 def _check_destination(dst: Path, target: Target, force: bool) -> None:
@@ -120,30 +131,14 @@ def _write_folder(dst: Path, target: Target, tensors: Tensors, model: str, **opt
     replace_folder(dst, write, size=size, **options)
 
 
-def _files(target: Target, source: Source, config: PretrainedConfig, model: str, tensors: Tensors) -> dict[str, str]:
+def _files(target: Target, config: PretrainedConfig, model: str, tensors: Tensors, found: Found) -> dict[str, str]:
     """The JSON files of a folder."""
-    dtype = next(iter(tensors.values())).dtype.name
+    processor = {PREPROCESSOR_NAME: found.processor.to_json_string()} if found.processor else {}
     if target.dialect.name == "timm":
-        said = json_text(timm_config(config, model))
-        return {CONFIG_NAME: check_text(said, what=CONFIG_NAME, limit="config_bytes", error=ConfigError)}
+        said = json_text(timm_config(config, model, for_timm(found.processor)))
+        return {CONFIG_NAME: check_text(said, what=CONFIG_NAME, limit="config_bytes", error=ConfigError), **processor}
     written = deepcopy(config)
-    written.architectures, written.dtype = [model], dtype
+    written.architectures, written.dtype = [model], next(iter(tensors.values())).dtype.name
     if target.activations is not None:
         written.hidden_act = target.activations[config.hidden_act]
-    files = {CONFIG_NAME: written.file_text()}
-    if (text := _processor(source, config)) is not None:
-        files["preprocessor_config.json"] = text
-    return files
-
-
-def _processor(source: Source, config: PretrainedConfig) -> str | None:
-    """preprocessor_config.json: the source's own, else what its dialect is known to have."""
-    from vit_core.image_processing import (
-        PREPROCESSOR_NAME,
-        ViTImageProcessor,
-    )  # Pillow, which conversion needs here alone
-
-    if beside := source.beside(PREPROCESSOR_NAME):
-        return beside.read_text("utf-8")
-    options = processor_options(source.dialect.name, source.config or {}, config)
-    return None if options is None else ViTImageProcessor(**options).to_json_string()
+    return {CONFIG_NAME: written.file_text(), **processor}

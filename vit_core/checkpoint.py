@@ -452,7 +452,8 @@ def read_index(index: Path, limits: Limits = LIMITS, suffix: str = SUFFIX) -> di
         UnsafeFileError: the name of a shard leads out of the folder.
         CheckpointError: not an index, or too many shards.
     """
-    weight_map = read_json(followed(index), limit="index_bytes", error=CheckpointError, limits=limits).get("weight_map")
+    said = read_json(index, limit="index_bytes", error=CheckpointError, limits=limits, within=True)
+    weight_map = said.get("weight_map")
     if not (
         isinstance(weight_map, dict) and weight_map and all(isinstance(shard, str) for shard in weight_map.values())
     ):
@@ -484,7 +485,7 @@ def _read_manifest(manifest: Path, limits: Limits) -> dict[str, Any] | None:
         os.lstat(manifest)  # not lexists(), which takes every error for a no
     except FileNotFoundError:
         return None
-    found = read_json(followed(manifest), limit="index_bytes", error=CheckpointError, limits=limits)
+    found = read_json(manifest, limit="index_bytes", error=CheckpointError, limits=limits, within=True)
     if "vitriad" not in found:
         return None
     if not isinstance(files := found.get("files"), dict):

@@ -292,11 +292,14 @@ class ViTImageProcessor(PushToHub):
         overrides = {name: value for name, value in kwargs.items() if name not in HUB_OPTIONS}
         limits = overrides.pop("limits", LIMITS)
         path = Path(pretrained_model_name_or_path)
-        if path.suffix != ".json" or is_weights(path.name):
+        is_found = path.suffix != ".json" or is_weights(path.name)
+        if is_found:
             folder = resolve(pretrained_model_name_or_path, [PREPROCESSOR_NAME], **hub_options)
             path = folder / PREPROCESSOR_NAME
         return cls.from_dict(
-            _read_options(path, cls, overrides, limits), return_unused_kwargs=return_unused_kwargs, **overrides
+            _read_options(path, cls, overrides, limits, is_found),
+            return_unused_kwargs=return_unused_kwargs,
+            **overrides,
         )
 
     @classmethod
@@ -400,9 +403,13 @@ class AutoImageProcessor:
 
 
 def _read_options(
-    path: Path, cls: type[ViTImageProcessor], overrides: Mapping[str, Any], limits: Limits = LIMITS
+    path: Path,
+    cls: type[ViTImageProcessor],
+    overrides: Mapping[str, Any],
+    limits: Limits = LIMITS,
+    within: bool = False,
 ) -> dict[str, Any]:
-    options = read_json(path, limit="config_bytes", error=ImageError, limits=limits)
+    options = read_json(path, limit="config_bytes", error=ImageError, limits=limits, within=within)
     options = options.get("image_processor", options)  # the file of a multi-part processor
     if not isinstance(options, dict):
         raise ImageError(f"{path}: image_processor: expected an object, got {seen(options)}.")

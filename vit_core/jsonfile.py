@@ -12,9 +12,12 @@ from typing import Any
 from vit_core.errors import MissingFileError, VitError
 from vit_core.file_kinds import JSON, kind_of
 from vit_core.limits import LIMITS, Limits
+from vit_core.links import followed
 
 
-def read_json(path: Path, *, limit: str, error: type[VitError], limits: Limits = LIMITS) -> dict[str, Any]:
+def read_json(
+    path: Path, *, limit: str, error: type[VitError], limits: Limits = LIMITS, within: bool = False
+) -> dict[str, Any]:
     """The object in a JSON file.
 
     Args:
@@ -22,12 +25,15 @@ def read_json(path: Path, *, limit: str, error: type[VitError], limits: Limits =
         limit: the field of `limits` that bounds its size.
         error: class of the error for a file that is there but unusable.
         limits: bounds on the size and on the nesting of objects and arrays.
+        within: whether it is a file of a checkpoint, found by its name: then a link must not lead out of there, as for
+            weights. A file that the user named may be a link to anywhere.
 
     Raises:
         MissingFileError: no such file.
+        UnsafeFileError: a link that leads out.
         error: not a regular file, too large, not UTF-8, not JSON, duplicate keys, too deep, or not an object.
     """
-    return _parsed(str(path), _read_text(Path(path), limit, error, limits), error, limits)
+    return _parsed(str(path), _read_text(Path(path), limit, error, limits, within), error, limits)
 
 
 def check_text(text: str, *, what: str, limit: str, error: type[VitError]) -> str:
@@ -83,12 +89,13 @@ def json_text(value: object) -> str:
     return json.dumps(value, indent=2, sort_keys=True) + "\n"
 
 
-def _read_text(path: Path, limit: str, error: type[VitError], limits: Limits) -> str:
+def _read_text(path: Path, limit: str, error: type[VitError], limits: Limits, within: bool) -> str:
     largest: int = getattr(limits, limit)
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # opening a device can have effects
+        target = followed(path) if within else path
+        if not stat.S_ISREG(os.stat(target).st_mode):  # opening a device can have effects
             raise error(f"{path}: expected a regular file.")
-        file = open(path, "rb", opener=_open_at_once)  # noqa: SIM115  # closed below
+        file = open(target, "rb", opener=_open_at_once)  # noqa: SIM115  # closed below
     except FileNotFoundError:
         raise MissingFileError(f"{path}: no such file.") from None
     except (OSError, ValueError) as problem:

@@ -29,9 +29,10 @@ def read_config(name_or_path: str | Path, kwargs: Mapping[str, Any]) -> tuple[di
     overrides = {name: value for name, value in kwargs.items() if name not in HUB_OPTIONS}
     limits = overrides.pop("limits", LIMITS)
     path = Path(name_or_path)
-    if is_weights(path.name) or (path.suffix != ".json" and not os.path.isfile(path)):
+    is_found = is_weights(path.name) or (path.suffix != ".json" and not os.path.isfile(path))
+    if is_found:
         path = resolve(name_or_path, [CONFIG_NAME], **options) / CONFIG_NAME
-    data = read_json(path, limit="config_bytes", error=ConfigError, limits=limits)
+    data = read_json(path, limit="config_bytes", error=ConfigError, limits=limits, within=is_found)
     return {**data, "name_or_path": str(name_or_path), "hub_commit": commit_of(path)}, overrides
 
 

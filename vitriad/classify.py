@@ -15,6 +15,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from conversion.detect import open_source
+from conversion.processors import PREPROCESSOR_NAME, find_processor
 from vit_core.config import PretrainedConfig
 from vit_core.errors import ImageError, InputError
 from vit_core.image_files import open_image
@@ -36,7 +38,7 @@ def run(arguments: Namespace) -> int:
     paths = list(image_paths(arguments.images))
     folder = find(arguments.model)
     model = load_classifier(folder, arguments.backend, revision=arguments.revision)
-    processor = AutoImageProcessor.from_pretrained(folder, revision=model.config.hub_commit or arguments.revision)
+    processor = load_processor(arguments.processor, folder, model.config, arguments.revision)
     width = max(len(shown(path)) for path in paths)
     status = 0
     for path, scores in _scores(paths, model, processor):
@@ -85,6 +87,32 @@ def load_classifier(folder: str | Path, backend: str, **hub_options: Any) -> Any
     if model.framework == "pt":
         model.requires_grad_(False)  # torch keeps no graph then
     return model
+
+
+def load_processor(
+    given: str | None, folder: str | Path, config: PretrainedConfig, revision: str | None = None
+) -> ViTImageProcessor:
+    """The image processor of a checkpoint, whoever wrote it.
+
+    Args:
+        given: in place of the checkpoint's: folder, JSON file or "owner/name".
+        config: of the model.
+        revision: of the checkpoint.
+
+    Raises:
+        InputError: nothing tells how images are prepared for it.
+    """
+    if given is not None:
+        processor: ViTImageProcessor = AutoImageProcessor.from_pretrained(given)
+        return processor
+    found = find_processor(open_source(folder, revision=config.hub_commit or revision, verify=False), config)
+    if found.processor is None:
+        raise InputError(
+            f"classify: {folder}: no {PREPROCESSOR_NAME} there, and {found.said}.\n"
+            "Pass --processor with the file or folder of one, made by "
+            "ViTImageProcessor(size=..., image_mean=..., image_std=...).save_pretrained(folder)."
+        )
+    return found.processor
 
 
 def predict(model: Any, pixel_values: Array) -> Array:

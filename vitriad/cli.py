@@ -123,6 +123,8 @@ def _parser() -> argparse.ArgumentParser:
     classify.add_argument(
         "--backend", type=backend_name, choices=("auto", *BACKENDS), default="auto", help="auto: the first installed"
     )
+    own = "folder, JSON file or hub name of an image processor (the model's own, or its program's)"
+    classify.add_argument("--processor", metavar="DIR_OR_ID", help=own)
     classify.add_argument("--top-k", metavar="N", type=_positive, default=3, help="classes to show (%(default)s)")
     classify.add_argument("--json", action="store_true", help="one JSON object per image, also for those skipped")
 

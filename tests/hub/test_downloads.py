@@ -92,6 +92,17 @@ def test_variant_and_subfolder_choose_among_files(hub, options, files):
     assert all(path.startswith("a/b/") for _, path in hub.asked())
 
 
+@pytest.mark.parametrize("subfolder", ["", "a/b"])
+def test_a_conversion_carries_the_processor_of_the_same_commit(hub, options, files, tmp_path, subfolder):
+    made = {**files(), "preprocessor_config.json": ViTImageProcessor(size=8, image_mean=0.25).to_json_string().encode()}
+    hub.commit(NAME, {f"{subfolder}/{name}".lstrip("/"): content for name, content in made.items()})
+    conversion.convert(NAME, tmp_path / "new", to="hf_flax", **{**options, "subfolder": subfolder})
+    assert ViTImageProcessor.from_pretrained(tmp_path / "new").image_mean == 0.25
+    hub.commit(NAME, {f"{subfolder}/{name}".lstrip("/"): made[name] for name in made if name[0] != "p"})
+    report = conversion.convert(NAME, tmp_path / "other", **{**options, "subfolder": subfolder})
+    assert any(line.startswith("image processor: none, nothing tells") for line in report.notes)
+
+
 def test_all_files_are_of_one_commit_even_if_the_branch_moves(hub, options, files):
     first = hub.commit(NAME, files())
     later = files(1, "later")

@@ -157,6 +157,30 @@ def test_rgb_model_takes_grayscale_images_unless_its_processor_says_no(capsys, t
     assert main(["classify", "--model", str(tmp_path), str(FILES[0])]) == status
 
 
+def test_without_a_processor_it_says_what_to_pass(capsys, tmp_path):
+    folder = shutil.copytree(DIGITS, tmp_path / "model")
+    (folder / "preprocessor_config.json").rename(tmp_path / "own.json")
+    assert main(["classify", "--model", str(folder), str(FILES[0])]) == 1
+    text = capsys.readouterr().err
+    assert "no preprocessor_config.json there, and nothing tells" in text and "Pass --processor" in text
+    assert text.count("\n") <= 3
+    expected = classify(capsys, FILES[0])
+    for processor in (tmp_path / "own.json", DIGITS):
+        assert classify(capsys, "--model", folder, "--processor", processor, FILES[0]) == expected
+
+
+def test_what_is_known_of_another_program_s_models_is_used(capsys, tmp_path):
+    """An .npz file of Google's has no processor, and is told by its dialect; the same numbers as with one beside it."""
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 8, "patch_size": 4}
+    config = vitriad.ViTConfig(**sizes, num_labels=3, hidden_act="gelu_pytorch_tanh", layer_norm_eps=1e-6)
+    vitriad.AutoModelForImageClassification.from_config(config).save_pretrained(tmp_path / "m")
+    vitriad.ViTImageProcessor(size=8).save_pretrained(tmp_path / "m")
+    vitriad.convert(tmp_path / "m", tmp_path / "x.npz", to="google")
+    one, two = (classify(capsys, "--model", tmp_path / name, FILES[0])[0]["top"] for name in ("m", "x.npz"))
+    assert [each["label"] for each in one] == [each["label"] for each in two]
+    np.testing.assert_allclose([each["score"] for each in two], [each["score"] for each in one], rtol=1e-5)
+
+
 def test_several_labels_per_image_are_scored_one_by_one(capsys, tmp_path):
     (line,) = classify(capsys, "--model", changed(tmp_path, problem_type="multi_label_classification"), FILES[0])
     model, processor = vitriad.load(DIGITS), vitriad.AutoImageProcessor.from_pretrained(DIGITS)
