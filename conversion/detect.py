@@ -28,8 +28,8 @@ from vit_core.checkpoint import (
     WeightFile,
     Weights,
 )
-from vit_core.errors import CheckpointError, InputError, VitError
-from vit_core.limits import LIMITS, Limits
+from vit_core.errors import CheckpointError, InputError, VitError, reading
+from vit_core.limits import LIMITS, Limits, check_limits
 from vit_core.parameters import BASE_PREFIX, MODEL_CLASSES, Kind, parameter_table
 from vit_core.weight_files import KERAS_HUB, taken
 
@@ -111,9 +111,10 @@ def open_source(
         raise InputError(f"checkpoint: expected a folder or a hub name, got {type(src).__name__}.")
     if isinstance(allow, str) or {*allow} - LOSSY.keys():
         raise InputError(f"allow: expected some of {', '.join(map(repr, LOSSY))}, got {repr(allow)[:80]}.")
+    check_limits(limits)
     where = str(src)
     opening = Opening(variant, weights, mmap, verify, wait, limits)
-    with _uncollected():
+    with _uncollected(), reading(where):
         return _source(where, open_place(src, opening, **hub), allow, limits)
 
 

@@ -25,7 +25,15 @@ from conversion.keywords import LOADING, refusals
 from conversion.naming import listed
 from vit_core.checkpoint import replaced_weights, save_folder
 from vit_core.config import CONFIG_NAME, PretrainedConfig, patch_grid, read_config
-from vit_core.errors import CheckpointError, ConfigError, InputError, MissingFileError, UnsafeFileError, VitError
+from vit_core.errors import (
+    CheckpointError,
+    ConfigError,
+    InputError,
+    MissingFileError,
+    UnsafeFileError,
+    VitError,
+    reading,
+)
 from vit_core.hub import HUB_OPTIONS
 from vit_core.parameters import BASE_PREFIX, MODEL_CLASSES, check_tensors, parameter_table
 from vit_core.parameters import class_name as canonical_class
@@ -139,10 +147,16 @@ def load_pretrained(
     opening = {name: given[name] for name in _OPENING if name in given}
     source = open_source(name_or_path, wait=wait, **opening)  # type: ignore[arg-type]  # which refuses None
     try:
-        return _loaded(source, model, given)
+        with reading(source.where):
+            return _loaded(source, model, given)
     except VitError:
         source.weights.check()  # of a damaged file that is the error, whatever else it led to
         raise
+
+
+def is_option(name: str) -> bool:
+    """Whether a keyword of loading is taken by somebody, or refused, and so is no field of the configuration."""
+    return name in (*_OPENING, *_FITTING, *_OWN, *_ASSERTIONS, *LOADING)
 
 
 def _held(name_or_path: str | Path | None, tensors: Mapping[str, Array], given: Mapping[str, Any]) -> Source:
@@ -197,7 +211,8 @@ def load(
         CheckpointError, ConfigError, InputError: as `load_pretrained`; also for every parameter that is missing.
     """
     source, found, model, fitted = plan(src, cls=cls, config=config, **options)
-    tensors = {name: tensor.read() for name, tensor in fitted.tensors.items()}
+    with reading(source.where):
+        tensors = {name: tensor.read() for name, tensor in fitted.tensors.items()}
     return found, tensors, report_of(source, found, model, fitted)
 
 

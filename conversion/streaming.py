@@ -19,7 +19,7 @@ from conversion.writing import TARGETS, WRITERS, Target, expressed
 from vit_core.atomic_folder import replacing_file
 from vit_core.checkpoint import progress, release, replace_folder, replaced_weights, save_folder
 from vit_core.config import CONFIG_NAME, PretrainedConfig
-from vit_core.errors import CheckpointError, ConfigError, InputError
+from vit_core.errors import CheckpointError, ConfigError, InputError, reading
 from vit_core.jsonfile import check_text, json_text
 from vit_core.limits import LIMITS
 
@@ -104,7 +104,8 @@ def _said_of_images(found: Found, target: Target, dst: Path) -> list[str]:
 def _check_destination(dst: Path, target: Target, force: bool) -> None:
     if target.file is None and dst.suffix != target.suffix:
         raise InputError(f"{dst}: expected the name of a {target.suffix} file, as {target.dialect.name!r} has it.")
-    is_taken = any(dst.iterdir()) if target.file is not None and dst.is_dir() else os.path.lexists(dst)
+    with reading(dst):
+        is_taken = any(dst.iterdir()) if target.file is not None and dst.is_dir() else os.path.lexists(dst)
     if is_taken and not force:
         raise CheckpointError(f"{dst}: something is there already.\nforce=True (--force) replaces it.")
 

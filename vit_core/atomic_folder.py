@@ -53,7 +53,7 @@ def replacing(folder: str | Path, *, size: int, is_replaced: Callable[[str], boo
     if folder == "":
         raise CheckpointError("expected a folder to save into, got an empty name.")
     try:
-        folder = Path(os.path.realpath(folder))
+        folder = _real(folder)
         _check_target(folder, size, is_replaced)
         stays = _has_to_stay(folder)
         with _locked(folder, stays):
@@ -79,6 +79,18 @@ def replacing(folder: str | Path, *, size: int, is_replaced: Callable[[str], boo
             f"{folder}: saving failed: {problem.strerror or problem}.\n"
             "The folder holds what it held before, or the new checkpoint, whole."
         ) from problem
+
+
+def _real(path: str | Path) -> Path:
+    """Where a path leads.
+
+    Raises:
+        OSError: no file can have this name.
+    """
+    try:
+        return Path(os.path.realpath(path))
+    except ValueError as problem:
+        raise OSError(f"no file can have this name ({problem})") from None
 
 
 def write_file(path: str | Path, text: str, *, error: type[VitError]) -> None:

@@ -33,7 +33,7 @@ import ml_dtypes
 import numpy as np
 
 from vit_core.atomic_folder import finds_folder, replacing
-from vit_core.errors import CheckpointError, InputError, MissingFileError, UnsafeFileError
+from vit_core.errors import CheckpointError, InputError, MissingFileError, UnsafeFileError, advice, reading
 from vit_core.file_kinds import kind_of
 from vit_core.jsonfile import json_text, read_json
 from vit_core.limits import LIMITS, Limits
@@ -197,7 +197,7 @@ def content_of(path: Path, mmap: bool = True) -> Any:
 
 
 def _bytes_of(path: Path, mmap: bool) -> Any:
-    with _open(path) as file:
+    with reading(path), _open(path) as file:
         found = os.fstat(file.fileno())
         if not stat.S_ISREG(found.st_mode):
             raise CheckpointError(f"{path}: expected a regular file.")
@@ -225,7 +225,7 @@ def _open(path: Path) -> BinaryIO:
     except FileNotFoundError:
         raise MissingFileError(f"{path}: no such file.") from None
     except OSError as problem:
-        raise CheckpointError(f"{path}: cannot be opened: {problem.strerror}.") from None
+        raise CheckpointError(f"{path}: cannot be opened: {problem.strerror}.{advice(problem)}") from None
 
 
 def _header(path: Path, text: bytes, limits: Limits) -> dict[str, Any]:

@@ -14,6 +14,10 @@ Every error is built from one string of at most three lines: what was being done
 with axis names; the likely fix.
 """
 
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class VitError(Exception):
     """Base of every error raised on purpose.
@@ -60,3 +64,32 @@ class InputError(VitError, ValueError):
 
 class BackendError(VitError, ImportError):
     """A framework is not installed, or is set up in a way that cannot work."""
+
+
+@contextmanager
+def reading(where: object, error: type[VitError] = CheckpointError) -> Iterator[None]:
+    """Turns what the system says no to inside the block, and memory that it lacks, into an error of ours.
+
+    Args:
+        where: what is read, for the message.
+        error: class of the error; a file that is not there is a MissingFileError.
+    """
+    try:
+        yield
+    except VitError:
+        raise
+    except OSError as problem:
+        kind = MissingFileError if isinstance(problem, FileNotFoundError) and error is CheckpointError else error
+        at = f" ({problem.filename})" if problem.filename not in (None, where, str(where)) else ""
+        raise kind(f"{where}: cannot be read: {problem.strerror or problem}{at}.{advice(problem)}") from None
+    except MemoryError as problem:
+        raise error(f"{where}: out of memory{f': {problem}' if str(problem) else ''}.") from None
+
+
+def advice(problem: OSError) -> str:
+    """A line that says what helps, where something does."""
+    if problem.errno in (errno.EMFILE, errno.ENFILE):
+        return "\nMore files can be open at a time after: ulimit -n 4096. Or pass mmap=False, which keeps none open."
+    if problem.errno == errno.ENOMEM:
+        return "\nMapping a file takes no memory, but address space: see ulimit -v."
+    return ""

@@ -83,6 +83,12 @@ def local_folder(name_or_path: str | Path, subfolder: str = "") -> Path | None:
 
 def _check_not_local(name: str) -> None:
     """Raises for names that mean something on this machine: asking the hub for them, again and again, is in vain."""
+    try:
+        os.lstat(name)
+    except PermissionError as problem:
+        raise CheckpointError(f"{name}: cannot be looked at: {problem.strerror}.") from None
+    except (OSError, ValueError):  # not there, or no file can have this name
+        pass
     if os.path.islink(name):
         raise MissingFileError(f"{name}: a link to {os.readlink(name)}, which is not there.")
     if os.path.lexists(name):

@@ -19,7 +19,7 @@ from vit_core import image_steps
 from vit_core.errors import ImageError, InputError
 from vit_core.image_options import CHECKS, Array, ChannelDimension, height_width, layout, seen
 from vit_core.image_steps import Picture
-from vit_core.limits import Limits
+from vit_core.limits import Limits, check_limits
 from vit_core.pictures import each_image, inferred_layout, is_drawn, read
 from vit_core.tensors import framework_of
 
@@ -48,6 +48,7 @@ class Batch:
 
     def process(self, images: Any, num_threads: int, limits: Limits) -> Array | list[Array]:
         """The results in order: rows of one array, or a list."""
+        check_limits(limits)
         flat = _bounded(each_image(images, rank=2 if self.given == "none" else 3), limits)
         if not is_drawn(images):
             known = [*flat]
@@ -84,9 +85,10 @@ class Batch:
             picture = self._resized(found.picture)
             channels = 3 if found.is_spread else _channels(picture)
             return self._finished(index, picture, channels, self.wanted or found.layout)
-        except ImageError as error:
+        except (ImageError, MemoryError) as error:
+            reason = "not enough memory for it." if isinstance(error, MemoryError) else error
             total = "" if self.total is None else f" of {self.total}"
-            raise ImageError(f"image {index}{total}: {error}") from None
+            raise ImageError(f"image {index}{total}: {reason}") from None
 
     def _resized(self, picture: Picture) -> Picture:
         if self.sides:

@@ -9,7 +9,7 @@ from PIL import Image
 
 from vit_core.errors import ImageError, MissingImageError
 from vit_core.image_options import Size, height_width
-from vit_core.limits import LIMITS, Limits
+from vit_core.limits import LIMITS, Limits, check_limits
 
 FILE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 
@@ -32,6 +32,7 @@ def open_image(
         MissingImageError: no such file.
         ImageError: not a regular file, too large, another format, damaged or cut short.
     """
+    check_limits(limits)
     try:
         status = os.stat(path)
     except FileNotFoundError:
@@ -54,6 +55,8 @@ def open_image(
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError(f"{path}: {error}\nThat is PIL.Image.MAX_IMAGE_PIXELS, which holds beside limits=.") from error
+    except MemoryError:
+        raise ImageError(f"{path}: not enough memory to decode it.") from None
     except Exception as error:  # decoders fed with damaged bytes raise nearly anything
         raise ImageError(
             f"{path}: cannot be decoded: {error}.\nExpected an undamaged {', '.join(FILE_FORMATS)} file."

@@ -11,7 +11,7 @@ from typing import Any
 
 from vit_core.errors import MissingFileError, VitError
 from vit_core.file_kinds import JSON, kind_of
-from vit_core.limits import LIMITS, Limits
+from vit_core.limits import LIMITS, Limits, check_limits
 from vit_core.links import followed
 
 
@@ -33,6 +33,7 @@ def read_json(
         UnsafeFileError: a link that leads out.
         error: not a regular file, too large, not UTF-8, not JSON, duplicate keys, too deep, or not an object.
     """
+    check_limits(limits)
     return _parsed(str(path), _read_text(Path(path), limit, error, limits, within), error, limits)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from vit_core.errors import InputError
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -40,3 +42,9 @@ class Limits:
 
 
 LIMITS = Limits()
+
+
+def check_limits(limits: object) -> None:
+    """Raises InputError: not limits."""
+    if not isinstance(limits, Limits):
+        raise InputError(f"limits: expected replace(LIMITS, name=...), got {repr(limits)[:80]}.")

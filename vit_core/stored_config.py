@@ -11,7 +11,7 @@ from typing import Any
 
 from vit_core.errors import ConfigError
 from vit_core.jsonfile import read_json
-from vit_core.limits import LIMITS
+from vit_core.limits import LIMITS, check_limits
 
 CONFIG_NAME = "config.json"
 SEARCHED = 1_000  # unknown keys of a file that are looked at for misspellings: nobody types more
@@ -28,6 +28,7 @@ def read_config(name_or_path: str | Path, kwargs: Mapping[str, Any]) -> tuple[di
     options = {name: value for name, value in kwargs.items() if name in HUB_OPTIONS}
     overrides = {name: value for name, value in kwargs.items() if name not in HUB_OPTIONS}
     limits = overrides.pop("limits", LIMITS)
+    check_limits(limits)
     path = Path(name_or_path)
     is_found = is_weights(path.name) or (path.suffix != ".json" and not os.path.isfile(path))
     if is_found:

@@ -232,17 +232,20 @@ def reading_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """Those options as keywords of `conversion.load`.
 
     Raises:
-        InputError: --set without a field or a value.
+        InputError: --set without a field or a value, or of something that is no field.
     """
+    from conversion.pretrained import is_option
     from vit_core.errors import InputError
 
     options = {"cls": arguments.cls, "weights": arguments.weights, "num_attention_heads": arguments.heads}
     options |= {"revision": arguments.revision, "allow": tuple(arguments.allow) or None}
     for text in arguments.set:
         name, _, value = text.partition("=")
+        if is_option(name):
+            raise InputError(f"--set {name}: an option of loading, not a field of the configuration.")
         try:
             options[name] = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise InputError(f"--set {text[:80]}: expected FIELD=JSON, such as image_size=[224,192].") from None
     return {name: value for name, value in options.items() if value is not None}
 
