@@ -262,7 +262,7 @@ def test_feature_extractor_is_deprecated_and_otherwise_the_same():
         ('{"rescale_factor": 1' + 400 * "0" + "}", "rescale_factor"),
         ('{"resample": 99}', "resample"),
         ('{"do_resize": "yes"}', "do_resize"),
-        ('{"a": "' + 5_000_000 * " " + '"}', "limit"),
+        ('{"a": "' + 17_000_000 * " " + '"}', "limit"),
     ],
 )
 def test_unusable_files(content, words, tmp_path):
