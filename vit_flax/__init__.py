@@ -17,6 +17,12 @@ except ImportError as error:
     raise missing_backend("flax", "vit_flax") from error
 
 from vit_flax import _pytree
+from vit_flax.auto import (
+    FlaxAutoModel,
+    FlaxAutoModelForImageClassification,
+    FlaxAutoModelForMaskedImageModeling,
+    FlaxAutoModelForPreTraining,
+)
 from vit_flax.models import (
     FlaxViTForImageClassification,
     FlaxViTForMaskedImageModeling,
@@ -35,6 +41,10 @@ FlaxImageClassifierOutput = FlaxSequenceClassifierOutput
 __all__ = [
     "AutoConfig",
     "AutoImageProcessor",
+    "FlaxAutoModel",
+    "FlaxAutoModelForImageClassification",
+    "FlaxAutoModelForMaskedImageModeling",
+    "FlaxAutoModelForPreTraining",
     "FlaxBaseModelOutput",
     "FlaxBaseModelOutputWithPooling",
     "FlaxImageClassifierOutput",

@@ -24,6 +24,12 @@ if _framework.config.backend() != "tensorflow":
     )
 
 from vit_tf import _pytree
+from vit_tf.auto import (
+    TFAutoModel,
+    TFAutoModelForImageClassification,
+    TFAutoModelForMaskedImageModeling,
+    TFAutoModelForPreTraining,
+)
 from vit_tf.vit import TFViTForImageClassification, TFViTForMaskedImageModeling, TFViTModel
 from vit_tf.vit_mae import TFViTMAEForPreTraining, TFViTMAEModel
 
@@ -34,6 +40,10 @@ TFImageClassifierOutput = TFSequenceClassifierOutput
 __all__ = [
     "AutoConfig",
     "AutoImageProcessor",
+    "TFAutoModel",
+    "TFAutoModelForImageClassification",
+    "TFAutoModelForMaskedImageModeling",
+    "TFAutoModelForPreTraining",
     "TFBaseModelOutput",
     "TFBaseModelOutputWithPooling",
     "TFImageClassifierOutput",

@@ -18,6 +18,12 @@ except ImportError as error:
     raise missing_backend("torch", "vit_torch") from error
 
 from vit_torch import _pytree
+from vit_torch.auto import (
+    AutoModel,
+    AutoModelForImageClassification,
+    AutoModelForMaskedImageModeling,
+    AutoModelForPreTraining,
+)
 from vit_torch.vit import ViTForImageClassification, ViTForMaskedImageModeling, ViTModel
 from vit_torch.vit_mae import ViTMAEForPreTraining, ViTMAEModel
 
@@ -26,6 +32,10 @@ _pytree.register()
 __all__ = [
     "AutoConfig",
     "AutoImageProcessor",
+    "AutoModel",
+    "AutoModelForImageClassification",
+    "AutoModelForMaskedImageModeling",
+    "AutoModelForPreTraining",
     "BaseModelOutput",
     "BaseModelOutputWithPooling",
     "ImageClassifierOutput",

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from conversion.auto import architecture
 from conversion.detect import open_source
 from conversion.processors import PREPROCESSOR_NAME, find_processor
 from vit_core.config import PretrainedConfig
@@ -22,7 +23,7 @@ from vit_core.errors import ImageError, InputError
 from vit_core.image_files import open_image
 from vit_core.image_processing import AutoImageProcessor, ViTImageProcessor
 from vit_core.tensors import to_numpy
-from vitriad.auto import model_class, read_architecture
+from vitriad.auto import model_class
 from vitriad.models import find
 from vitriad.printing import shown
 
@@ -37,7 +38,7 @@ def run(arguments: Namespace) -> int:
     """Prints one line per image; images that cannot be used are reported and passed over."""
     paths = list(image_paths(arguments.images))
     folder = find(arguments.model)
-    model = load_classifier(folder, arguments.backend, revision=arguments.revision)
+    model = load_classifier(folder, arguments.backend, config=arguments.config, revision=arguments.revision)
     processor = load_processor(arguments.processor, folder, model.config, arguments.revision)
     width = max(len(shown(path)) for path in paths)
     status = 0
@@ -77,7 +78,7 @@ def load_classifier(folder: str | Path, backend: str, **hub_options: Any) -> Any
     Raises:
         InputError: the checkpoint holds no trained classifier.
     """
-    config, name = read_architecture(folder, **hub_options)
+    config, name, _ = architecture(folder, **hub_options)
     if problem := _why_no_classifier(config, name):
         raise InputError(f"classify: {folder}: {problem}.\nGive a checkpoint of a ViTForImageClassification.")
     same = {**hub_options, "revision": config.hub_commit or hub_options.get("revision")}

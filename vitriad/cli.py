@@ -24,6 +24,7 @@ _CHECKS = ("forward", "hidden", "attentions", "loss", "gradients", "training", "
 _DTYPES = ("float64", "float32", "bfloat16", "float16")
 _TARGETS = ("hf", "hf_tf", "hf_flax", "timm", "google", "torchvision", "mae")
 _LOSSES = ("numerics", "pre_logits", "distillation")
+_CONFIG = "config.json to go by, in place of the checkpoint's own"
 _REVISION = "commit, tag or branch on the hub; name a commit where nobody watches"
 
 
@@ -119,6 +120,7 @@ def _parser() -> argparse.ArgumentParser:
         help="image file (JPEG, PNG, WebP, GIF, BMP, TIFF), or a folder of them with its subfolders",
     )
     classify.add_argument("--model", metavar="DIR_OR_ID", default=NAMES[0], help=f"{_MODEL} (%(default)s)")
+    classify.add_argument("--config", metavar="FILE", help=_CONFIG)
     classify.add_argument("--revision", metavar="COMMIT", help=_REVISION)
     classify.add_argument(
         "--backend", type=backend_name, choices=("auto", *BACKENDS), default="auto", help="auto: the first installed"
@@ -223,6 +225,7 @@ def _reading(parser: argparse.ArgumentParser, json_output: bool = True) -> None:
         default=[],
         help="a field of the configuration, such as norm_pix_loss=true",
     )
+    parser.add_argument("--config", metavar="FILE", help=_CONFIG)
     parser.add_argument("--revision", metavar="COMMIT", help=_REVISION)
     if json_output:
         parser.add_argument("--json", action="store_true", help="one JSON object")
@@ -238,7 +241,7 @@ def reading_options(arguments: argparse.Namespace) -> dict[str, Any]:
     from vit_core.errors import InputError
 
     options = {"cls": arguments.cls, "weights": arguments.weights, "num_attention_heads": arguments.heads}
-    options |= {"revision": arguments.revision, "allow": tuple(arguments.allow) or None}
+    options |= {"config": arguments.config, "revision": arguments.revision, "allow": tuple(arguments.allow) or None}
     for text in arguments.set:
         name, _, value = text.partition("=")
         if is_option(name):

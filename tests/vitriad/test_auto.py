@@ -128,8 +128,8 @@ def test_backend_counts_from_the_day_its_package_exports_the_class(only, monkeyp
 
 
 def test_unknown_backend_lists_the_known_ones():
-    with pytest.raises(InputError, match="expected one of auto, torch, tf, flax, got 'jax'"):
-        vitriad.load(DIGITS, "jax")
+    with pytest.raises(InputError, match="expected one of auto, torch, tf, flax, got 'mxnet'"):
+        vitriad.load(DIGITS, "mxnet")
 
 
 def test_package_lists_what_it_offers():
@@ -137,3 +137,9 @@ def test_package_lists_what_it_offers():
     assert [name for name in vitriad.__all__ if getattr(vitriad, name).__name__ != name] == []
     with pytest.raises(AttributeError, match="no attribute 'TFAutoModel'"):
         vitriad.TFAutoModel  # noqa: B018
+
+
+def test_shipped_models_are_known_by_their_names():
+    assert type(vitriad.load("digits-vit", INSTALLED[0])) is model_class("ViTForImageClassification", INSTALLED[0])
+    auto = vitriad.AutoModelForPreTraining.from_pretrained("digits-vit-mae", INSTALLED[0])
+    assert type(auto) is model_class("ViTMAEForPreTraining", INSTALLED[0])

@@ -217,3 +217,15 @@ def test_missing_backend_names_the_command(capsys, monkeypatch):
     monkeypatch.setattr("vitriad.auto.find_spec", lambda name: None)
     assert main(["classify", "--backend", "flax", str(FILES[0])]) == 1
     assert "pip install 'vitriad[flax]'" in capsys.readouterr().err
+
+
+def test_a_configuration_of_the_users_choice(tmp_path, capsys):
+    """Bare weights, and a config.json that lies elsewhere."""
+    folder = models.FOLDER / "digits-vit"
+    (tmp_path / "weights.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
+    (tmp_path / "preprocessor_config.json").write_bytes((folder / "preprocessor_config.json").read_bytes())
+    words = ["classify", str(models.digit_files()[0]), "--model", str(tmp_path / "weights.safetensors"), "--json"]
+    assert main([*words, "--backend", INSTALLED[0], "--config", str(folder / "config.json")]) == 0
+    assert json.loads(capsys.readouterr().out)["label"] == "0"
+    assert main(["inspect", words[3], "--config", str(folder / "config.json"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["config"]["num_attention_heads"] == 4

@@ -8,7 +8,7 @@ FOLDER = Path(__file__).parent
 NAMES = ("digits-vit", "digits-vit-mae")
 
 
-def find(name_or_path: str) -> str | Path:
+def find(name_or_path: str | Path) -> str | Path:
     """The folder of a shipped model, if it is named and no such folder is at hand; other names as they are."""
     return FOLDER / name_or_path if name_or_path in NAMES and not Path(name_or_path).exists() else name_or_path
 

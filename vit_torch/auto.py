@@ -1,0 +1,34 @@
+"""From what a checkpoint says it is to the class of this backend that does a task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from conversion.auto import AutoClass
+from vit_torch.vit import ViTForImageClassification, ViTForMaskedImageModeling, ViTModel
+from vit_torch.vit_mae import ViTMAEForPreTraining, ViTMAEModel
+
+
+class AutoModel(AutoClass):
+    """The encoder without a head."""
+
+    models: ClassVar[Mapping[str, Any]] = {"vit": ViTModel, "vit_mae": ViTMAEModel}
+
+
+class AutoModelForImageClassification(AutoClass):
+    """The classifier."""
+
+    models: ClassVar[Mapping[str, Any]] = {"vit": ViTForImageClassification}
+
+
+class AutoModelForMaskedImageModeling(AutoClass):
+    """The model that paints masked patches."""
+
+    models: ClassVar[Mapping[str, Any]] = {"vit": ViTForMaskedImageModeling}
+
+
+class AutoModelForPreTraining(AutoClass):
+    """The masked autoencoder."""
+
+    models: ClassVar[Mapping[str, Any]] = {"vit_mae": ViTMAEForPreTraining}
