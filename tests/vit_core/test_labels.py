@@ -197,3 +197,9 @@ def test_setting_the_number_of_labels():
     assert refusal(lambda: setattr(config, "num_labels", -1)) == f"ViTConfig.num_labels: {COUNT}, got -1"
     assert refusal(lambda: setattr(config, "num_labels", None)) == "ViTConfig.num_labels: expected an int, got None"
     assert config.num_labels == 3
+
+
+def test_a_stale_label2id_of_a_file_is_refused_or_left_out(config_class):
+    stored = {**config_class(id2label=["a", "b"]).to_dict(), "label2id": {"n01440764": 999}}
+    assert "label2id: expected classes of id2label, 0 to 1, got" in refusal(lambda: config_class.from_dict(stored))
+    assert config_class.from_dict(stored, label2id=None).label2id == {"a": 0, "b": 1}
