@@ -141,8 +141,8 @@ def check_head_mask(model: str, config: PretrainedConfig, shape: Sequence[Side])
 def check_labels(model: str, config: PretrainedConfig, shape: Sequence[Side], batch: Side, *, is_float: bool) -> str:
     """The problem type of a call with labels: the config's, or the one that the labels imply.
 
-    One class means regression; a whole number per image means single-label classification; anything else means
-    multi-label classification.
+    One class means regression; a whole number per image, in shape (batch,) or (batch, 1), means single-label
+    classification; anything else means multi-label classification.
 
     Args:
         model: name of the model class, for the messages.
@@ -162,7 +162,8 @@ def check_labels(model: str, config: PretrainedConfig, shape: Sequence[Side], ba
     classes, dims = config.num_labels, tuple(shape)
     if classes == 0:
         raise InputError(f"{model}: labels: this model has no classifier (num_labels is 0), so there is no loss.")
-    implied = "multi_label_classification" if is_float or len(dims) != 1 else "single_label_classification"
+    is_index = not is_float and (len(dims) == 1 or dims[1:] == (1,))
+    implied = "single_label_classification" if is_index else "multi_label_classification"
     problem: str = config.problem_type or ("regression" if classes == 1 else implied)
     if problem == "single_label_classification":
         expected: tuple[tuple[Side, ...], ...] = ((batch,), (batch, 1))

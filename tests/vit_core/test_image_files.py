@@ -1,6 +1,7 @@
 """Files of images and of processors: open_image, from_pretrained and save_pretrained."""
 
 import copy
+import io
 import json
 import os
 import pickle
@@ -293,3 +294,33 @@ def test_hub_options_reach_the_hub_and_overrides_do_not(tmp_path, monkeypatch):
     loaded = AutoImageProcessor.from_pretrained("owner/name", revision="v1", local_files_only=True, do_resize=False)
     assert loaded == ViTImageProcessor(size=9, do_resize=False)
     assert asked == [("owner/name", [NAME], {"revision": "v1", "local_files_only": True})]
+
+
+# open_image: bytes and file objects
+
+
+@pytest.mark.parametrize("wrap", [bytes, bytearray, memoryview, io.BytesIO])
+def test_bytes_and_file_objects_are_opened_as_the_file_is(wrap, picture, tmp_path):
+    Image.fromarray(picture).save(tmp_path / "x.png")
+    found = open_image(wrap((tmp_path / "x.png").read_bytes()))
+    np.testing.assert_array_equal(np.asarray(found), picture)
+    with open(tmp_path / "x.png", "rb") as file:
+        np.testing.assert_array_equal(np.asarray(open_image(file)), picture)
+        assert not file.closed
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (b"", "the image: cannot be decoded"),
+        (b"<html>", "the image: cannot be decoded"),
+        (b"x" * 1001, "the image: 1001 bytes, above the limit of 1000;"),
+        (io.BytesIO(b"x" * 2000), "the image: 1001 bytes, above the limit of 1000;"),
+        (io.StringIO("text"), "expected a file object that reads bytes"),
+        (np.zeros(3), "expected a path, bytes or a file object, got ndarray"),
+        (None, "expected a path, bytes or a file object, got NoneType"),
+    ],
+)
+def test_what_is_no_image_is_refused(given, message):
+    with pytest.raises(ImageError, match=message):
+        open_image(given, limits=replace(LIMITS, image_file_bytes=1000))

@@ -347,3 +347,12 @@ def test_the_number_of_images_is_bounded():
     for given in (images, iter(images)):
         with pytest.raises(ImageError, match=r"more images .* the limit of 3; to raise it: .*batch_images"):
             process(given, limits=limits)
+
+
+@pytest.mark.parametrize("axes", [(), (0,), (-1,)], ids=["no channels", "channels first", "channels last"])
+def test_arrays_of_sixteen_bits_are_images_of_sixteen_bits(axes):
+    processor = ViTImageProcessor(size={"height": 7, "width": 9})
+    array = np.expand_dims(DEEP, axes) if axes else DEEP
+    found = processor(array, input_data_format="channels_first" if axes == (0,) else None, return_tensors="np")
+    wanted = processor(CASES["I;16"][0], return_tensors="np")
+    np.testing.assert_array_equal(found["pixel_values"], wanted["pixel_values"])
