@@ -272,14 +272,15 @@ def save_pretrained(
     variant: str | None = None,
     source: str | None = None,
     write_file: Callable[[dict[str, Array], Path], object] | None = None,
+    folders: Mapping[str, Callable[[Path], object]] | None = None,
 ) -> None:
     """Writes config.json and weights that every backend and transformers load, in place of what was there.
 
     Weights that a load could take for the new ones go with the old checkpoint, whoever wrote them; a log line says so.
 
     Args:
-        folder: see `vit_core.checkpoint.save_folder`, also for `max_shard_size`, `variant`, `write_file` and `source`
-            (unless given, the hub repository and the commit that the configuration was loaded from).
+        folder: see `vit_core.checkpoint.save_folder`, also for `max_shard_size`, `variant`, `write_file`, `folders` and
+            `source` (unless given, the hub repository and the commit that the configuration was loaded from).
         config: of the model; the file also says the class and the dtype.
         tensors: canonical name -> array, all that the class has.
         class_name: name of the model class, in any backend.
@@ -308,6 +309,7 @@ def save_pretrained(
         also=also,
         source=source or (f"{config.name_or_path}@{config.hub_commit}" if config.hub_commit else None),
         write_file=write_file,
+        folders=folders,
     )
     if others := [name for name in old if not any(fnmatchcase(name, mine) for mine in weight_names(variant))]:
         logger.warning("%s: saved in place of other weights, which are gone: %s", folder, listed(others))

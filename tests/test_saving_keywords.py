@@ -8,7 +8,7 @@ from conversion.keywords import SAVING
 from vit_core import InputError
 from vitriad.auto import model_class
 
-HONOURED = {"torch": ("state_dict", "save_function"), "tf": (), "flax": ()}
+HONOURED = {"torch": ("state_dict", "save_function"), "tf": ("saved_model", "version", "signatures"), "flax": ()}
 
 
 def small(backend: str):

@@ -19,7 +19,7 @@ import shutil
 import stat
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
@@ -39,13 +39,16 @@ _STALE = ".stale"  # in `.vitriad.new`: an empty file for each old file to be re
 
 
 @contextmanager
-def replacing(folder: str | Path, *, size: int, is_replaced: Callable[[str], bool]) -> Iterator[Path]:
+def replacing(
+    folder: str | Path, *, size: int, is_replaced: Callable[[str], bool], folders: Collection[str] = ()
+) -> Iterator[Path]:
     """A new folder to fill inside the block; at its end it takes the place of `folder`, or nothing has changed.
 
     Args:
         folder: made where missing, with its parents; of a link, the folder it leads to.
         size: bytes that will be written.
         is_replaced: whether a file of the old folder, given by name, is not to be kept.
+        folders: names of folders inside that are not to be kept either: new ones take their places.
 
     Raises:
         CheckpointError: the folder cannot be replaced, has too little space, or another process is at it.
@@ -54,8 +57,13 @@ def replacing(folder: str | Path, *, size: int, is_replaced: Callable[[str], boo
         raise CheckpointError("expected a folder to save into, got an empty name.")
     try:
         folder = _real(folder)
-        _check_target(folder, size, is_replaced)
+        _check_target(folder, size, lambda name: name not in folders and is_replaced(name))
         stays = _has_to_stay(folder)
+        if stays and folders:  # only files can be put in their places one by one
+            raise CheckpointError(
+                f"{folder}: cannot be replaced as a whole (a mount point, or where this process runs), as "
+                f"{', '.join(folders)} in it needs.\nSave into a folder inside, or elsewhere."
+            )
         with _locked(folder, stays):
             _tidy(folder)
             new = (_inside if stays else _beside)(folder, f"tmp-{os.getpid()}")
@@ -63,7 +71,7 @@ def replacing(folder: str | Path, *, size: int, is_replaced: Callable[[str], boo
                 if stays:
                     new.mkdir()
                 else:
-                    _keep_others(folder, new, is_replaced)
+                    _keep_others(folder, new, lambda name: name in folders or is_replaced(name))
                 yield new
                 _sync(inner for inner, _, _ in os.walk(new))
                 if stays:
@@ -301,6 +309,11 @@ def _link(file: str, link: str) -> None:
             raise
         shutil.copy2(file, link)
         _sync([link])
+
+
+def sync_files(folder: str | Path) -> None:
+    """Brings the files of a folder, and of those inside, to the disk; `replacing` does so with the folders."""
+    _sync(os.path.join(where, name) for where, _, names in os.walk(folder) for name in names)
 
 
 def _sync(paths: Iterable[str | Path]) -> None:

@@ -32,7 +32,7 @@ from typing import Any, BinaryIO, NamedTuple
 import ml_dtypes
 import numpy as np
 
-from vit_core.atomic_folder import finds_folder, replacing
+from vit_core.atomic_folder import finds_folder, replacing, sync_files
 from vit_core.errors import CheckpointError, InputError, MissingFileError, UnsafeFileError, advice, reading
 from vit_core.file_kinds import kind_of
 from vit_core.jsonfile import json_text, read_json
@@ -523,6 +523,7 @@ def save_folder(
     also: Collection[str] = (),
     source: str | None = None,
     write_file: Callable[[dict[str, Array], Path], object] | None = None,
+    folders: Mapping[str, Callable[[Path], object]] | None = None,
 ) -> None:
     """Writes a checkpoint, in place of the one that was there.
 
@@ -540,6 +541,7 @@ def save_folder(
         also: names of other files that are not to be kept.
         source: what the weights were made from; recorded in the manifest.
         write_file: writes the tensors of one file, which is to be a safetensors file, instead of vitriad.
+        folders: name of a folder inside that takes the place of the old one -> what writes it, given its path.
 
     Raises:
         InputError: a size or variant that means nothing.
@@ -551,7 +553,7 @@ def save_folder(
     def write(new: Path) -> dict[str, Any]:
         return _write_weights(new, tensors, shards, variant, size, write_file)
 
-    replace_folder(folder, write, files=files, size=size, variant=variant, also=also, source=source)
+    replace_folder(folder, write, files=files, size=size, variant=variant, also=also, source=source, folders=folders)
 
 
 def replace_folder(
@@ -563,6 +565,7 @@ def replace_folder(
     variant: str | None = None,
     also: Collection[str] = (),
     source: str | None = None,
+    folders: Mapping[str, Callable[[Path], object]] | None = None,
 ) -> None:
     """Writes a checkpoint of any container, in place of the one that was there; see `save_folder`.
 
@@ -573,18 +576,24 @@ def replace_folder(
         variant: of the names of the weight files.
         also: names of other files that are not to be kept.
         source: what the weights were made from.
+        folders: as for `save_folder`; each is taken to be as large as the weights.
     """
+    folders = folders or {}
     ours, others = [*names_taken(variant), *files, MANIFEST_NAME], {*also}
 
     def is_replaced(name: str) -> bool:
         return name in others or any(fnmatchcase(name, mine) for mine in ours)
 
-    with replacing(folder, size=size + sum(map(len, files.values())), is_replaced=is_replaced) as new:
+    whole = size * (1 + len(folders)) + sum(map(len, files.values()))
+    with replacing(folder, size=whole, is_replaced=is_replaced, folders=[*folders]) as new:
         kept = _kept_records(Path(folder), is_replaced)
         manifest = {"vitriad": _version(), "source": source, "files": {**kept, **write(new)}}
         write_pieces(new / MANIFEST_NAME, [json_text(manifest).encode("utf-8")])
         for name, text in files.items():
             write_pieces(new / name, [text.encode("utf-8")])
+        for name, fill in folders.items():
+            fill(new / name)
+            sync_files(new / name)
 
 
 def replaced_weights(folder: str | Path, variant: str | None = None, also: Collection[str] = ()) -> list[str]:

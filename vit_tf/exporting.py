@@ -1,22 +1,107 @@
-"""Models in forms that run without this package."""
+"""Models in forms that run without this package: SavedModels as TensorFlow Serving takes them, ONNX and others."""
 
 from __future__ import annotations
 
+import inspect
+import shutil
+from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 from keras import ops
+from tensorflow import Tensor
 
+from vit_core.config import patch_grid
+from vit_core.errors import BackendError, InputError
+from vit_core.image_options import height_width
 from vit_core.image_processing import ViTImageProcessor
 from vit_core.outputs import ModelOutput
+
+METHODS = {1: "lanczos3", 2: "bilinear", 3: "bicubic"}  # PIL's numbers of filters -> TensorFlow's names
+SAVED_MODEL = "saved_model"  # the folder, with one inside per version, that TensorFlow Serving is pointed to
+FILES = ("bytes", "base64")  # forms of image files; the third form of an image is its pixels
 
 
 class ExportedModel(keras.Model):
     """A model that can be written as a program."""
 
+    config: Any
     built_for: tuple[int | None, ...]  # the shape of the images
+
+    @property
+    def input_signature(self) -> dict[str, tf.TensorSpec]:
+        """What a served model takes: images of the configuration's size, in any number, by name."""
+        return {"pixel_values": tf.TensorSpec(self.built_for, self.variable_dtype, name="pixel_values")}
+
+    @property
+    def dummy_inputs(self) -> dict[str, Tensor]:
+        """Two images of ones, to try the model on."""
+        specs = self.input_signature.items()
+        return {name: tf.ones([2 if side is None else side for side in spec.shape], spec.dtype) for name, spec in specs}
+
+    def serving(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What a served model returns for inputs by name."""
+        return self.serving_output(self(**inputs, return_dict=True))
+
+    def serving_output(self, output: ModelOutput) -> dict[str, Tensor]:
+        """The tensors of an output by name; those of a tuple are hidden_states_0, hidden_states_1 …"""
+        named: dict[str, Tensor] = {}
+        for name, value in output.items():
+            parts = value if isinstance(value, tuple) else ()
+            named |= {f"{name}_{i}": part for i, part in enumerate(parts)} or {name: value}
+        return named
+
+    def serving_function(self, image_processor: ViTImageProcessor | None = None, images: str = "pixels") -> Any:
+        """A compiled function from images to a dict of tensors, for the `signatures` of a SavedModel.
+
+        Args:
+            image_processor: its rescaling and normalisation become a part of it; without one it takes `pixel_values`.
+            images: what it takes as `images`: "pixels" (batch, height, width, channels), uint8, already resized; or
+                files (batch,): their "bytes", or these as "base64" (also the web's form), JPEG, PNG, GIF or BMP. Files
+                are decoded and resized in TensorFlow, whose pixels are not quite Pillow's: see docs/keras.md.
+
+        Raises:
+            InputError: the processor takes steps that a program of TensorFlow does not have here.
+        """
+        _, channels, height, width = self.built_for
+        if image_processor is None:
+            return tf.function(self.serving, input_signature=[self.input_signature], autograph=False)
+        if images not in ("pixels", *FILES):
+            raise InputError(f"images: expected one of pixels, {', '.join(FILES)}, got {images!r}.")
+        is_file = images in FILES
+        shape, dtype = ((None,), tf.string) if is_file else ((None, height, width, channels), tf.uint8)
+        method = self._resize_method(image_processor) if is_file else None
+
+        def serve(images_: Tensor) -> dict[str, Tensor]:
+            pixels = _opened(images_, images == "base64", (height, width, channels), method) if is_file else images_
+            return self.serving({"pixel_values": _preprocessed(pixels, image_processor)})
+
+        return tf.function(serve, input_signature=[tf.TensorSpec(shape, dtype, name="images")], autograph=False)
+
+    def _resize_method(self, processor: ViTImageProcessor) -> str:
+        """TensorFlow's name of what the processor resizes with.
+
+        Raises:
+            InputError: it does not resize to the model's size alone, with a filter that TensorFlow has.
+        """
+        _, channels, *sides = self.built_for
+        if channels not in (1, 3):
+            raise InputError(f"{type(self).__name__}: files are decoded to 1 or 3 channels, the model has {channels}.")
+        wrong = [name for name in ("do_center_crop", "do_exif_transpose") if getattr(processor, name, False)]
+        if processor.do_resize and processor.resample not in METHODS:
+            wrong.append(f"resample={processor.resample}")
+        if not processor.do_resize or list(height_width("size", processor.size)) != sides:
+            wrong.append(f"a size other than the model's {tuple(sides)}")
+        if wrong:
+            raise InputError(
+                f"{type(self).__name__}: image_processor: {', '.join(wrong)}: not for files that TensorFlow opens.\n"
+                'Export with images="pixels", and open and resize them with the processor.'
+            )
+        return METHODS[processor.resample]
 
     def export(
         self,
@@ -25,6 +110,7 @@ class ExportedModel(keras.Model):
         verbose: bool | None = None,
         input_signature: Any = None,
         image_processor: ViTImageProcessor | None = None,
+        images: str = "pixels",
         **kwargs: Any,
     ) -> None:
         """Writes the model in a form that runs without this package.
@@ -35,34 +121,96 @@ class ExportedModel(keras.Model):
             verbose: whether Keras reports what it writes.
             input_signature: of the arguments of `call`, for other inputs than the images of the config's size, in any
                 number, that are taken without it.
-            image_processor: its rescaling and normalisation become a part of what is written, which then takes raw
-                `images`: (batch, height, width, channels), uint8. Resizing is left to the caller.
+            image_processor, images: see `serving_function`. With "pixels", resizing is left to the caller; image files
+                are for SavedModels only.
             **kwargs: as for keras.Model.export.
 
-        The written model returns a dict of tensors; those of a tuple are hidden_states_0, hidden_states_1 …
+        The written model returns a dict of tensors; those of a tuple are hidden_states_0, hidden_states_1 … A masked
+        autoencoder takes `noise` as well in ONNX, which has no random numbers that TensorFlow's converter knows.
+
+        Raises:
+            InputError: an argument that means nothing here.
+            BackendError: a format that needs a package which is not installed.
         """
         options = {"format": format, "verbose": verbose, **kwargs}
+        _check_format(type(self).__name__, format, images, image_processor)
         if input_signature is not None:
             return super().export(filepath, input_signature=input_signature, **options)
-        _, channels, height, width = self.built_for
-        if image_processor is None:
-            inputs = pixel_values = keras.Input(
-                (channels, height, width), dtype=self.variable_dtype, name="pixel_values"
-            )
-        else:
-            inputs = keras.Input((height, width, channels), dtype="uint8", name="images")
-            pixel_values = _preprocessed(inputs, image_processor)
-        outputs = _named_tensors(self(pixel_values, return_dict=True))
+        if images != "pixels":
+            return self._write(filepath, self.serving_function(image_processor, images), bool(verbose))
+        inputs, outputs = self._as_functional(image_processor, format == "onnx" and self._draws_noise())
+        if format == "onnx":  # Keras asks a model for its signature only once it was called
+            options["input_signature"] = [keras.tree.map_structure(_spec, inputs)]
         return keras.Model(inputs, outputs).export(filepath, **options)
 
+    def _as_functional(self, image_processor: ViTImageProcessor | None, with_noise: bool) -> tuple[Any, dict[str, Any]]:
+        """Inputs of Keras and the outputs for them."""
+        _, channels, height, width = self.built_for
+        if image_processor is None:
+            pixel_values = keras.Input((channels, height, width), dtype=self.variable_dtype, name="pixel_values")
+            first = pixel_values
+        else:
+            first = keras.Input((height, width, channels), dtype="uint8", name="images")
+            pixel_values = _preprocessed(first, image_processor)
+        if not with_noise:
+            return first, self.serving_output(self(pixel_values, return_dict=True))
+        rows, columns = patch_grid(self.config)
+        noise = keras.Input((rows * columns,), dtype="float32", name="noise")
+        outputs = self(pixel_values, noise=noise, return_dict=True)
+        return {first.name: first, "noise": noise}, self.serving_output(outputs)
 
-def _named_tensors(output: ModelOutput) -> dict[str, Any]:
-    """The tensors of an output by name, those of a tuple with their places behind its name."""
-    named: dict[str, Any] = {}
-    for name, value in output.items():
-        parts = value if isinstance(value, tuple) else ()
-        named |= {f"{name}_{i}": part for i, part in enumerate(parts)} or {name: value}
-    return named
+    def _draws_noise(self) -> bool:
+        return "noise" in inspect.signature(self.call).parameters
+
+    def write_version(self, folder: Path, old: Path, version: int, signatures: Any) -> None:
+        """Fills the folder of a served model: a new version, and the other ones of the old folder."""
+        if old.is_dir():
+            shutil.copytree(old, folder, ignore=lambda where, _: [str(version)] if Path(where) == old else [])
+        self._write(folder / str(version), signatures or self.serving_function())
+
+    def _write(self, path: str | Path, signatures: Any, verbose: bool = False) -> None:
+        """Writes a SavedModel with these functions, by name; one function is the one that is served."""
+        named = signatures if isinstance(signatures, Mapping) else {"serving_default": signatures}
+        holder = tf.Module()
+        holder.variables_of_model = [variable.value for variable in self.variables]
+        if len(named) == 1:
+            (holder.serve,) = named.values()
+        tf.saved_model.save(holder, str(path), signatures=dict(named))
+        if verbose:
+            keras.utils.io_utils.print_msg(f"Saved artifact at '{path}'.")
+
+
+def _check_format(model: str, format: str, images: str, image_processor: ViTImageProcessor | None) -> None:
+    if format == "onnx" and find_spec("tf2onnx") is None:
+        raise BackendError(f'{model}: export(format="onnx") needs tf2onnx.\nInstall it with: pip install tf2onnx onnx')
+    if images != "pixels" and (format != "tf_saved_model" or image_processor is None):
+        raise InputError(
+            f'{model}: export: images={images!r} needs an image_processor, and the format "tf_saved_model", got '
+            f"{format!r}."
+        )
+
+
+def _spec(tensor: Any) -> tf.TensorSpec:
+    return tf.TensorSpec(tensor.shape, tensor.dtype, name=tensor.name)
+
+
+def _opened(files: Tensor, is_base64: bool, shape: tuple[Any, ...], method: str | None) -> Tensor:
+    """Image files (batch,) as pixels (batch, height, width, channels), uint8."""
+    height, width, channels = shape
+
+    def one(file: Tensor) -> Tensor:
+        if is_base64:
+            file = tf.strings.regex_replace(tf.strings.regex_replace(file, r"\+", "-"), "/", "_")  # the web's form
+            file = tf.io.decode_base64(tf.strings.regex_replace(file, "[=\\s]", ""))
+        image = tf.cond(
+            tf.io.is_jpeg(file),
+            lambda: tf.io.decode_jpeg(file, channels=channels, dct_method="INTEGER_ACCURATE"),  # as Pillow does
+            lambda: tf.io.decode_image(file, channels=channels, expand_animations=False),
+        )
+        image = tf.image.resize(tf.ensure_shape(image, (None, None, channels)), (height, width), method, antialias=True)
+        return tf.cast(tf.floor(tf.clip_by_value(image, 0.0, 255.0) + 0.5), tf.uint8)  # as PIL rounds
+
+    return tf.map_fn(one, files, fn_output_signature=tf.TensorSpec(shape, tf.uint8))
 
 
 def _preprocessed(images: Any, image_processor: ViTImageProcessor) -> Any:

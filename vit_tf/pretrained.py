@@ -38,7 +38,7 @@ from vit_core.positions import cubic_matrix, resize_matrix
 from vit_core.tensors import to_numpy
 from vit_core.upload import PushToHub
 from vit_tf import _keras, weights
-from vit_tf.exporting import ExportedModel
+from vit_tf.exporting import SAVED_MODEL, ExportedModel
 from vit_tf.graphs import TENSORS, CompiledCalls, static
 from vit_tf.layers import build_parts, setting, source
 from vit_tf.training import TrainedModel
@@ -226,6 +226,9 @@ class TFViTPreTrainedModel(PushToHub, CompiledCalls, TrainedModel, ExportedModel
         max_shard_size: int | str = "5GB",
         variant: str | None = None,
         is_main_process: bool = True,
+        saved_model: bool = False,
+        version: int | None = None,
+        signatures: Any = None,
         **kwargs: Any,
     ) -> None:
         """Writes config.json and model.safetensors, which every backend and transformers load.
@@ -235,6 +238,9 @@ class TFViTPreTrainedModel(PushToHub, CompiledCalls, TrainedModel, ExportedModel
             max_shard_size: largest weight file, as bytes or as text like "5GB".
             variant: infix of the file names, as in model.fp16.safetensors.
             is_main_process: False writes nothing: another process does.
+            saved_model: also write saved_model/`version`, as TensorFlow Serving takes it; other versions stay.
+            version: its number, 1 unless given.
+            signatures: functions that are served, by name, or the one; see `serving_function`, which gives the default.
             **kwargs: familiar ones pass where what they ask for is so anyway (`conversion.keywords.SAVING`).
 
         Raises:
@@ -242,9 +248,14 @@ class TFViTPreTrainedModel(PushToHub, CompiledCalls, TrainedModel, ExportedModel
             CheckpointError: the folder cannot be written.
             InputError: a keyword that means nothing here.
         """
-        check_saving(f"{type(self).__name__}.save_pretrained", kwargs)
+        call = f"{type(self).__name__}.save_pretrained"
+        check_saving(call, kwargs)
+        if not saved_model and (signatures, version) != (None, None):
+            raise InputError(f"{call}: version and signatures are those of a saved model; write saved_model=True.")
         if not is_main_process:
             return
+        old = Path(save_directory) / SAVED_MODEL
+        write_version = partial(self.write_version, old=old, version=version or 1, signatures=signatures)
         conversion.save_pretrained(
             save_directory,
             self.config,
@@ -252,6 +263,7 @@ class TFViTPreTrainedModel(PushToHub, CompiledCalls, TrainedModel, ExportedModel
             class_name=class_name(type(self)),
             max_shard_size=max_shard_size,
             variant=variant,
+            folders={SAVED_MODEL: write_version} if saved_model else None,
         )
 
     def canonical_tensors(self) -> dict[str, Array]:
