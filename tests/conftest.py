@@ -6,8 +6,6 @@ _NEED_TORCH = [
     "vit_torch",
     "torch_models.py",
     "benchmarks/test_torch.py",
-    "hub",
-    "reliability",
     "vit_core/test_config.py",
     "vit_core/test_positions.py",
     "vit_core/test_tensors.py",
@@ -16,6 +14,8 @@ _NEED_TORCH = [
     "test_wheel.py",
 ]
 _NEED_ONE = [
+    "hub",
+    "reliability",
     "test_bad_calls.py",
     "test_foreign.py",
     "test_readme.py",

@@ -7,15 +7,29 @@ os.environ |= {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_XET": "1", "HF_H
 os.environ |= {"HF_HUB_ETAG_TIMEOUT": "1", "HF_HUB_DOWNLOAD_TIMEOUT": "1"}
 
 import pytest
+from backends import INSTALLED
 from hub.loopback import Hub
 
 import conversion
 from vit_core import ViTConfig, ViTImageProcessor
 from vit_core.parameters import draw
+from vitriad.auto import model_class
 
 SIZES = {"hidden_size": 12, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 14}
 SAVED_AS = {"architectures": ["ViTForImageClassification"], "dtype": "float32"}
 CONFIG = ViTConfig(**SIZES, **SAVED_AS, image_size=8, patch_size=4)
+
+
+@pytest.fixture(params=INSTALLED)
+def backend(request):
+    """Of every test that needs a model; those of configurations, files and arrays need none."""
+    return request.param
+
+
+@pytest.fixture
+def classifier(backend):
+    """The backend's class."""
+    return model_class("ViTForImageClassification", backend)
 
 
 @pytest.fixture

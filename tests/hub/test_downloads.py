@@ -7,11 +7,11 @@ import sys
 
 import numpy as np
 import pytest
+from backends import canonical
 from hub.conftest import CONFIG
 from hub.loopback import Hub, failing, sending
 
 import conversion
-import vit_torch
 import vitriad
 from vit_core import AutoImageProcessor, ViTConfig, ViTImageProcessor
 from vit_core.hub import Repository
@@ -32,18 +32,18 @@ def assert_same(found, expected):
         np.testing.assert_array_equal(array, expected[name])
 
 
-def test_configuration_processor_and_model_come_from_the_hub(hub, options, files):
+def test_configuration_processor_and_model_come_from_the_hub(hub, options, files, backend, classifier):
     commit = hub.commit(NAME, {**NOISE, **files()})
     config = ViTConfig.from_pretrained(NAME, **options)
     assert config == CONFIG and config.hub_commit == commit
     assert ViTImageProcessor.from_pretrained(NAME, **options) == ViTImageProcessor(size=8)
     assert AutoImageProcessor.from_pretrained(NAME, **options) == ViTImageProcessor(size=8)
     for model in (
-        vit_torch.ViTForImageClassification.from_pretrained(NAME, **options),
-        vitriad.load(NAME, "torch", **options),
-        vitriad.AutoModelForImageClassification.from_pretrained(NAME, "torch", **options),
+        classifier.from_pretrained(NAME, **options),
+        vitriad.load(NAME, backend, **options),
+        vitriad.AutoModelForImageClassification.from_pretrained(NAME, backend, **options),
     ):
-        assert_same({name: tensor.numpy() for name, tensor in model.state_dict().items()}, tensors())
+        assert_same(canonical(backend, model), tensors())
         assert model.config.name_or_path == NAME and model.config.hub_commit == commit
 
 
@@ -103,7 +103,7 @@ def test_a_conversion_carries_the_processor_of_the_same_commit(hub, options, fil
     assert any(line.startswith("image processor: none, nothing tells") for line in report.notes)
 
 
-def test_all_files_are_of_one_commit_even_if_the_branch_moves(hub, options, files):
+def test_all_files_are_of_one_commit_even_if_the_branch_moves(hub, options, files, backend):
     first = hub.commit(NAME, files())
     later = files(1, "later")
 
@@ -118,8 +118,7 @@ def test_all_files_are_of_one_commit_even_if_the_branch_moves(hub, options, file
     assert config.hub_commit == hub.branches[NAME, "main"] != first
     hub.commit(NAME, files(2, "latest"))
     hub.faults["HEAD", "config.json"] = [lambda answer: answer, moving]  # after the last question for this file
-    model = vitriad.load(NAME, "torch", **options)
-    assert_same({name: tensor.numpy() for name, tensor in model.state_dict().items()}, tensors(2))
+    assert_same(canonical(backend, vitriad.load(NAME, backend, **options)), tensors(2))
 
 
 def test_a_revision_is_a_branch_a_tag_or_a_commit(hub, options, files):
@@ -132,13 +131,13 @@ def test_a_revision_is_a_branch_a_tag_or_a_commit(hub, options, files):
             assert_same(found, tensors(seed))
 
 
-def test_a_saved_model_names_the_commit_that_it_is_from(hub, options, files, tmp_path):
+def test_a_saved_model_names_the_commit_that_it_is_from(hub, options, files, tmp_path, classifier):
     commit = hub.commit(NAME, {**files(), "config.json": json.dumps({**CONFIG.to_dict(), "hub_commit": "x"}).encode()})
-    model = vit_torch.ViTForImageClassification.from_pretrained(NAME, **options)
+    model = classifier.from_pretrained(NAME, **options)
     model.save_pretrained(tmp_path / "saved")
     assert json.loads((tmp_path / "saved" / "manifest.json").read_text())["source"] == f"{NAME}@{commit}"
     assert "hub_commit" not in (tmp_path / "saved" / "config.json").read_text()
-    again = vit_torch.ViTForImageClassification.from_pretrained(tmp_path / "saved")
+    again = classifier.from_pretrained(tmp_path / "saved")
     assert again.config.hub_commit is None
 
 
@@ -177,12 +176,12 @@ def test_a_hub_that_fails_is_replaced_by_the_cache(hub, options, files, status, 
     assert "owner/name: the hub cannot be reached; taken from the cache." in caplog.text
 
 
-def test_the_token_is_written_nowhere(hub, options, files, caplog, tmp_path):
+def test_the_token_is_written_nowhere(hub, options, files, caplog, tmp_path, classifier):
     caplog.set_level("DEBUG")
     hub.is_private = True
     hub.commit(NAME, files())
     config, _, report = conversion.load(NAME, **options)
-    model = vit_torch.ViTForImageClassification.from_pretrained(NAME, **options)
+    model = classifier.from_pretrained(NAME, **options)
     model.save_pretrained(tmp_path / "saved")
     texts = [caplog.text, str(report), repr(report), repr(config), str(config.to_dict()), *(r.path for r in hub.log)]
     stored = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]

@@ -7,15 +7,16 @@ import sys
 from pathlib import Path
 
 import pytest
+from backends import INSTALLED
 from hub.loopback import Hub
 
 import conversion
 from vit_core import ViTConfig, ViTImageProcessor
 from vit_core.errors import InputError, MissingFileError
+from vitriad.backends import BACKENDS
 
 NAME = "owner/name"
 PROGRAM = Path(__file__).with_name("offline_loads.py")
-LOADED = ["ViTConfig", "ViTImageProcessor", "ViTForImageClassification", "ViTForImageClassification"]
 
 
 def loads(name, **options):
@@ -23,11 +24,16 @@ def loads(name, **options):
     return [[what, str(name), options] for what in ("config", "processor", "model", "any")]
 
 
-def ending(orders, tmp_path, **environment):
+def loaded(backend):
+    """What all of that is."""
+    return ["ViTConfig", "ViTImageProcessor", *[f"{BACKENDS[backend].prefix}ViTForImageClassification"] * 2]
+
+
+def ending(orders, tmp_path, backend=INSTALLED[0], **environment):
     """What it said. The client is set as for a user: nothing but what the test says is switched off."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
     environment = {**clean, "HF_HOME": str(tmp_path / "home"), "OMP_NUM_THREADS": "1", **environment}
-    command = [sys.executable, str(PROGRAM), json.dumps(orders)]
+    command = [sys.executable, str(PROGRAM), backend, json.dumps(orders)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
@@ -42,25 +48,20 @@ def cache(hub, options, files, tmp_path):
     return str(tmp_path / "cache")
 
 
-def test_a_local_folder_opens_no_connection_and_imports_no_client(files, tmp_path):
-    files()
-    said = ending(loads(tmp_path / "made"), tmp_path)
-    assert said == {"endings": LOADED, "tried": [], "has_client": False}
-
-
-def test_the_cache_alone_opens_no_connection(cache, tmp_path):
+def test_neither_a_local_folder_nor_the_cache_opens_a_connection(cache, tmp_path, backend):
+    """And for the folder, nothing of ours imports the client; Keras itself does."""
     missing = [["config", "owner/other", {"cache_dir": cache, "local_files_only": True}]]
-    said = ending([*loads(NAME, cache_dir=cache, local_files_only=True), *missing], tmp_path)
-    assert said["endings"][:4] == LOADED and said["endings"][4].startswith(
-        "MissingFileError: owner/other: no folder owner/other here; not in the"
-    )
-    assert said["tried"] == [] and said["has_client"]
+    orders = [*loads(tmp_path / "made"), *loads(NAME, cache_dir=cache, local_files_only=True), *missing]
+    said = ending(orders, tmp_path, backend)
+    assert said["endings"][:8] == 2 * loaded(backend)
+    assert said["endings"][8].startswith("MissingFileError: owner/other: no folder owner/other here; not in the")
+    assert said["tried"] == [] and said["has_client"] == [backend == "tf"] * 4 + [True] * 5
 
 
 def test_the_environment_can_forbid_connections(cache, tmp_path):
     missing = [["model", "owner/other", {"cache_dir": cache}]]
     said = ending([*loads(NAME, cache_dir=cache), *missing], tmp_path, HF_HUB_OFFLINE="1")
-    assert said["endings"][:4] == LOADED and said["endings"][4].startswith(
+    assert said["endings"][:4] == loaded(INSTALLED[0]) and said["endings"][4].startswith(
         "MissingFileError: owner/other: no folder owner/other here; not in the"
     )
     assert said["tried"] == []

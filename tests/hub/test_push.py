@@ -4,22 +4,23 @@ import json
 
 import numpy as np
 import pytest
+from backends import INSTALLED, canonical
 from hub.conftest import CONFIG
 from hub.loopback import Hub, failing
 
 import conversion
-import vit_torch
 from vit_core import ViTConfig, ViTImageProcessor
 from vit_core.errors import CheckpointError, ConfigError, InputError, MissingFileError
 from vit_core.model_card import model_card
 from vit_core.parameters import draw
+from vitriad.auto import model_class
 
 NAME = "owner/name"
 MODEL_FILES = {"README.md", "config.json", "manifest.json", "model.safetensors"}
 
 
-def make_model(seed=0, name="ViTForImageClassification"):
-    return getattr(vit_torch, name).from_tensors(CONFIG, draw(CONFIG, name, seed=seed))
+def make_model(seed=0, backend=INSTALLED[0], name="ViTForImageClassification"):
+    return model_class(name, backend).from_tensors(CONFIG, draw(CONFIG, name, seed=seed))
 
 
 @pytest.fixture
@@ -28,17 +29,17 @@ def access(hub):
     return {"endpoint": hub.url, "token": Hub.TOKEN}
 
 
-def assert_comes_back(model, options, **more):
-    found = type(model).from_pretrained(NAME, **options, **more).state_dict()
-    for name, tensor in model.state_dict().items():
-        np.testing.assert_array_equal(found[name].numpy(), tensor.numpy(), strict=True)
+def assert_comes_back(model, options, backend=INSTALLED[0], **more):
+    found = canonical(backend, type(model).from_pretrained(NAME, **options, **more))
+    for name, array in canonical(backend, model).items():
+        np.testing.assert_array_equal(found[name], array, strict=True)
 
 
-def test_a_model_that_is_pushed_comes_back_bit_by_bit(hub, access, options):
-    model = make_model()
+def test_a_model_that_is_pushed_comes_back_bit_by_bit(hub, access, options, backend):
+    model = make_model(backend=backend)
     assert model.push_to_hub(NAME, **access) == f"{hub.url}/{NAME}/commit/{hub.branches[NAME, 'main']}"
     assert {*hub.files(NAME)} == {".gitattributes", *MODEL_FILES}
-    assert_comes_back(model, options)
+    assert_comes_back(model, options, backend)
     assert not any(Hub.TOKEN in request.path or Hub.TOKEN.encode() in request.body for request in hub.log)
 
 

@@ -6,6 +6,7 @@ import os
 import pickle
 import socket
 import struct
+import tempfile
 import time
 import zlib
 from collections.abc import Callable
@@ -16,7 +17,7 @@ import h5py  # noqa: F401  # which asks the system for its processor when import
 import ml_dtypes
 import numpy as np
 import safetensors.numpy
-from bad_calls import CALLS, CLASSIFIER, DECODER, IMAGES, SIZES, VALUES, VIT, small_config
+from bad_calls import CALLS, CLASSIFIER, DECODER, IMAGES, MAE, MIM, SIZES, VALUES, VIT, small_config
 from PIL import Image
 from reliability.watched import CANARY
 
@@ -472,7 +473,7 @@ WEIGHTS: dict[str, tuple[Callable[[Path], Any], str, str, str]] = {
         tensors(lambda found: [renamed(found, name, f"bert.{i}") for i, name in enumerate([*found])]),
         CHECKPOINT,
         "bert",
-        "not a ViT",
+        "not a known dialect",
     ),
     "more layers than the configuration": (
         lambda folder: (saved(folder), changed(num_hidden_layers=1, num_labels=3)(folder)),
@@ -807,14 +808,32 @@ for options in OPTIONS:
 # --- calls -----------------------------------------------------------------------------------------------------------
 
 
+MODELS: dict[str, Any] = {}  # class -> a model of the backend whose turn it is
+
+
 def call(cls: str, **inputs: Any) -> Callable[[Path], Any]:
-    """Calls a fresh small model."""
+    """Calls a small model."""
+    return lambda folder: MODELS[cls](**{"pixel_values": IMAGES, **inputs})
 
-    def act(folder: Path) -> Any:
-        model = model_class(cls, "torch")(small_config(cls)).eval()
-        return model(**{"pixel_values": IMAGES, **inputs})
 
-    return act
+def warm(backend: str) -> None:
+    """Makes the models of a backend, and calls and loads as much as a first call and a first load bring along."""
+    for cls in (VIT, MIM, CLASSIFIER, MAE):
+        MODELS[cls] = model_class(cls, backend)(small_config(cls))
+        call(cls)(Path())
+    with tempfile.TemporaryDirectory() as folder:
+        saved(Path(folder), manifest=True)
+        through(Path(folder))
+
+
+def through(folder: Path) -> Any:
+    """Loads a checkpoint into a model of the backend."""
+    return type(MODELS[CLASSIFIER]).from_pretrained(folder)
+
+
+def through_a_backend(case: Case) -> Callable[[Path], Any]:
+    """What a backend does in a case: its model loads what is otherwise loaded without one."""
+    return through if case.act is load else case.act
 
 
 for number, (cls, what, inputs, why) in enumerate(CALLS + VALUES):
@@ -907,12 +926,16 @@ LEGAL: dict[str, tuple[Callable[[Path], Any], Callable[[Path], Any]]] = {
     ),
     "a 1 x 1 picture": (nothing, lambda folder: ViTImageProcessor()(Image.new("RGB", (1, 1)))),
     "a 50,000 x 1 picture": (nothing, lambda folder: ViTImageProcessor()(Image.new("RGB", (50_000, 1)))),
-    "channels last": (nothing, call(VIT, pixel_values=IMAGES.transpose(0, 2, 3, 1))),
-    "some labels ignored": (nothing, call(CLASSIFIER, labels=np.array([-100, 2]))),
-    "no images in a batch": (nothing, call(VIT, pixel_values=IMAGES[:0])),
+}
+LEGAL_CALLS = {
+    "channels last": call(VIT, pixel_values=IMAGES.transpose(0, 2, 3, 1)),
+    "some labels ignored": call(CLASSIFIER, labels=np.array([-100, 2])),
+    "no images in a batch": call(VIT, pixel_values=IMAGES[:0]),
 }
 for name, (prepare, act) in LEGAL.items():
     add("legal", name, prepare, act, None)
+for name, act in LEGAL_CALLS.items():
+    add("legal calls", name, nothing, act, None)
 
 
 # --- what the watch must notice --------------------------------------------------------------------------------------

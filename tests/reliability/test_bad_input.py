@@ -3,6 +3,8 @@
 import re
 
 import pytest
+from backends import INSTALLED
+from reliability import bad_inputs
 from reliability.bad_inputs import CASES, META
 from reliability.watched import Server
 
@@ -55,12 +57,39 @@ def record(figure, group: str, found: list[dict]) -> None:
     figure(f"bad input: {group}", f"{len(found)} cases, median {middle}, at most {last} and {worst:.0f} MB")
 
 
-@pytest.mark.parametrize("group", ["config", "weights", "shards", "images", "calls"])
+@pytest.fixture(scope="module", params=INSTALLED)
+def backend_server(request):
+    server = Server(request.param)
+    server.backend = request.param
+    yield server
+    server.close()
+
+
+@pytest.mark.parametrize("group", ["config", "weights", "shards", "images"])
 def test_refused(group, server, figure):
     found = {name: refusal(server, name) for name in names(group)}
     wrong = {name: problems(CASES[name], each) for name, each in found.items()}
     assert {name: each for name, each in wrong.items() if each} == {}
     record(figure, group, [*found.values()])
+
+
+def test_refused_by_a_backend(backend_server, figure):
+    """Calls of its models; through its own from_pretrained a few bad checkpoints, and those whose digests tell."""
+    bad = [name for name in names("weights", "shards") if CASES[name].act is bad_inputs.load]
+    damaged = [name for name in bad if CASES[name].why == "damaged"]
+    assert len(damaged) > 1
+    chosen = [*names("calls"), *{**dict.fromkeys(damaged), **dict.fromkeys(bad[::5])}]
+    found = {name: backend_server.run(name) for name in chosen}
+    wrong = {name: problems(CASES[name], each) for name, each in found.items()}
+    assert {name: each for name, each in wrong.items() if each} == {}
+    record(figure, f"calls and checkpoints, {backend_server.backend}", [*found.values()])
+
+
+def test_accepted_by_a_backend(backend_server):
+    chosen = [*names("legal calls"), *(name for name in names("legal") if CASES[name].act is bad_inputs.load)]
+    found = {name: backend_server.run(name) for name in chosen}
+    assert len(found) > 12
+    assert {name: each for name, each in found.items() if each["ended"] != "returned" or each["noted"]} == {}
 
 
 def test_accepted(server, figure):
@@ -79,4 +108,4 @@ def test_the_watch_notices(name, server):
 
 def test_there_are_enough():
     assert len(names("config", "weights", "shards", "images", "calls")) >= 150
-    assert len(names("legal")) >= 25
+    assert len(names("legal", "legal calls")) >= 25

@@ -2,6 +2,9 @@
 
 `python -m reliability.watched` imports everything once, then forks for every name on stdin and answers with a line of
 JSON. A case is prepared (its files are written) before the watch begins.
+
+`python -m reliability.watched tf` runs the cases through the models of a backend, one after another in one process:
+what its framework has started cannot be forked.
 """
 
 import contextlib
@@ -15,7 +18,9 @@ import subprocess
 import sys
 import tempfile
 import traceback
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 SECONDS = 20  # then a child is taken for hanging
 MEMORY = 2**31  # bytes of address space beyond what the parent has
@@ -25,16 +30,16 @@ _REACHES = ("socket.connect", "socket.getaddrinfo", "socket.bind", "pickle.find_
 
 
 class Server:
-    """The parent of all children, started once."""
+    """The process that runs the cases, started once: each in a child, or all of them with the models of a backend."""
 
-    def __init__(self) -> None:
+    def __init__(self, backend: str | None = None) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-m", "reliability.watched"],
+            [sys.executable, "-W", "ignore", "-m", "reliability.watched", *([backend] if backend else [])],
             cwd=Path(__file__).parents[1],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            env={**os.environ, "OMP_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"},
         )
 
     def run(self, name: str) -> dict:
@@ -56,21 +61,41 @@ def status(field: str) -> int:
     return 1024 * int(line.split()[1])
 
 
-def watch(folder: Path, allowed: list[str]) -> list[str]:
-    """From now on, notes what this process must not do."""
+def watch(folder: Path) -> list[str]:
+    """From now on, notes what this process must not do; it may open files of `folder`, and of Python."""
     noted: list[str] = []
-    home = os.path.realpath(folder)
+    home, here = os.path.realpath(folder), str(Path(__file__).parents[2])
+    allowed = [home, sys.prefix, sys.base_prefix, *sys.path[1:], here, "/proc", "/sys", "/dev/null", "/usr/lib"]
 
     def hook(event: str, args: tuple) -> None:
         if event in _STARTS or event in _REACHES:
             noted.append(f"{event} {args!r}"[:200])
         elif event == "open" and isinstance(args[0], str | bytes):
             path = os.path.realpath(os.fsdecode(args[0]))
-            if not any(path == place or path.startswith(place.rstrip("/") + "/") for place in (home, *allowed)):
+            if not any(path == place or path.startswith(place.rstrip("/") + "/") for place in allowed):
                 noted.append(f"opened {path}")
 
     sys.addaudithook(hook)
     return noted
+
+
+def measured(act: Callable[[Path], Any], folder: Path, noted: list[str]) -> dict:
+    """What one case does, and what that costs."""
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts here
+    before, mapped, start = status("VmRSS"), status("RssFile"), resource.getrusage(resource.RUSAGE_SELF)
+    found = {"ended": "returned", "classes": [], "text": "", "value": ""}
+    try:
+        found["value"] = repr(act(folder))[:200]
+    except BaseException as error:
+        classes = [cls.__name__ for cls in type(error).__mro__]
+        found.update(ended="raised", classes=classes, text=str(error), trace=traceback.format_exc()[-2000:])
+    end = resource.getrusage(resource.RUSAGE_SELF)
+    found["seconds"] = end.ru_utime + end.ru_stime - start.ru_utime - start.ru_stime
+    # less the code of libraries that ran for the first time: how much of it is mapped is the kernel's choice
+    found["bytes"] = max(0, status("VmHWM") - before - max(0, status("RssFile") - mapped))
+    found["noted"] = [*noted, *(f"{CANARY}: {path}" for path in folder.parent.rglob(CANARY))]
+    return found
 
 
 def child(case, answer: int) -> None:
@@ -80,35 +105,22 @@ def child(case, answer: int) -> None:
         folder.mkdir()
         case.prepare(folder)
         os.chdir(scratch)
-        gc.collect()
-        Path("/proc/self/clear_refs").write_text("5")  # the peak starts here
         resource.setrlimit(resource.RLIMIT_AS, (status("VmSize") + MEMORY,) * 2)
-        noted = watch(
-            folder,
-            [
-                sys.prefix,
-                sys.base_prefix,
-                *sys.path[1:],
-                str(Path(__file__).parents[2]),
-                "/proc",
-                "/sys",
-                "/dev/null",
-                "/usr/lib",
-            ],
-        )
-        before, mapped, start = status("VmRSS"), status("RssFile"), resource.getrusage(resource.RUSAGE_SELF)
-        found = {"ended": "returned", "classes": [], "text": "", "value": ""}
-        try:
-            found["value"] = repr(case.act(folder))[:200]
-        except BaseException as error:
-            classes = [cls.__name__ for cls in type(error).__mro__]
-            found.update(ended="raised", classes=classes, text=str(error), trace=traceback.format_exc()[-2000:])
-        end = resource.getrusage(resource.RUSAGE_SELF)
-        found["seconds"] = end.ru_utime + end.ru_stime - start.ru_utime - start.ru_stime
-        # less the code of libraries that ran for the first time: how much of it is mapped is the kernel's choice
-        found["bytes"] = max(0, status("VmHWM") - before - max(0, status("RssFile") - mapped))
-        found["noted"] = [*noted, *(f"{CANARY}: {path}" for path in Path(scratch).rglob(CANARY))]
+        found = measured(case.act, folder, watch(folder))
         os.write(answer, json.dumps(found).encode())
+
+
+def in_turn(cases: Iterable[Any], act: Callable[[Any], Callable[[Path], Any]]) -> Iterator[dict]:
+    """Prepares and runs cases one after another in this process; `act` says what to run of a case."""
+    with tempfile.TemporaryDirectory() as base:
+        resource.setrlimit(resource.RLIMIT_AS, (status("VmSize") + MEMORY,) * 2)
+        noted = watch(Path(base))
+        for number, case in enumerate(cases):
+            folder = Path(base) / str(number) / "checkpoint"
+            folder.mkdir(parents=True)
+            case.prepare(folder)
+            noted.clear()
+            yield measured(act(case), folder, noted)
 
 
 def fork(case) -> dict:
@@ -140,14 +152,23 @@ def fork(case) -> dict:
 
 def serve() -> None:
     """Answers names of cases until stdin ends."""
-    from bad_calls import CLASSIFIER, MAE, MIM, VIT
     from reliability import bad_inputs
 
-    for cls in (VIT, MIM, CLASSIFIER, MAE):  # what the first call loads
-        bad_inputs.call(cls)(Path())
     for line in sys.stdin:
         print(json.dumps(fork(bad_inputs.CASES[line.strip()])), flush=True)
 
 
-if __name__ == "__main__":
+def serve_with(backend: str) -> None:
+    """The same with the models of a backend, all of which have been made and called before."""
+    from reliability import bad_inputs
+
+    bad_inputs.warm(backend)
+    cases = (bad_inputs.CASES[line.strip()] for line in sys.stdin)
+    for found in in_turn(cases, bad_inputs.through_a_backend):
+        print(json.dumps(found), flush=True)
+
+
+if __name__ == "__main__" and len(sys.argv) > 1:
+    serve_with(sys.argv[1])
+elif __name__ == "__main__":
     serve()
