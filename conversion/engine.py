@@ -13,7 +13,7 @@ import numpy as np
 
 from conversion.naming import EXCHANGEABLE, HEADS, listed, template
 from vit_core.checkpoint import LazyArray, check_finite
-from vit_core.errors import CheckpointError
+from vit_core.errors import CheckpointError, SizeMismatchError
 from vit_core.parameters import BASE_PREFIX, Parameter
 from vit_core.positions import resize_table
 from vit_core.tensors import FLOAT_DTYPES
@@ -82,8 +82,8 @@ def fit(stored: Stored, wanted: Wanted) -> Fitted:
     """Exactly the tensors that a class needs, out of those that a file holds. Nothing is ever reshaped.
 
     Raises:
-        CheckpointError: tensors are missing, mismatched, unexplained or of no floating dtype; when one is read, that it
-            is not finite or does not fit into the dtype.
+        CheckpointError: tensors are missing, mismatched (SizeMismatchError), unexplained or of no floating dtype; when
+            one is read, that it is not finite or does not fit into the dtype.
     """
     table = wanted.table
     sources, dropped, strange = _match(stored.arrays, table)
@@ -149,9 +149,8 @@ def _check(stored: Stored, wanted: Wanted, found: Mapping[str, LazyArray], fitte
         if not wanted.ignore_mismatched_sizes:
             problems["of another shape"] = [_mismatch(table[n], found[n], stored.grid) for n in fitted.mismatched]
     if lines := [f"{len(names)} {what}: {listed(names)}" for what, names in problems.items() if names]:
-        raise CheckpointError(
-            f"{stored.where} does not fit {wanted.model}:\n{'; '.join(lines)}.\n{_advice(table, fitted)}"
-        )
+        error = SizeMismatchError if problems.get("of another shape") else CheckpointError
+        raise error(f"{stored.where} does not fit {wanted.model}:\n{'; '.join(lines)}.\n{_advice(table, fitted)}")
 
 
 def _advice(table: Mapping[str, Parameter], fitted: Fitted) -> str:

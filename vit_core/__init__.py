@@ -13,6 +13,7 @@ from vit_core.errors import (
     InputError,
     MissingFileError,
     MissingImageError,
+    SizeMismatchError,
     UnsafeFileError,
     VitError,
 )
@@ -37,6 +38,7 @@ __all__ = [
     "MissingFileError",
     "MissingImageError",
     "PILImageResampling",
+    "SizeMismatchError",
     "UnsafeFileError",
     "ViTConfig",
     "ViTFeatureExtractor",

@@ -129,6 +129,11 @@ class PretrainedConfig(PushToHub):
         """Whether calls return outputs with named fields rather than tuples (as the key torchscript wants them)."""
         return bool(self.return_dict) and not self.extra.get("torchscript")
 
+    @property
+    def _commit_hash(self) -> Any:
+        """`hub_commit`, as pipelines of transformers ask for it."""
+        return self.hub_commit
+
     def validate(self) -> None:
         """Checks every field, as it is by now, and how the fields fit together.
 
@@ -279,7 +284,7 @@ class PretrainedConfig(PushToHub):
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, PretrainedConfig):
             return NotImplemented
-        unlike = {"transformers_version": None, "name_or_path": None, "hub_commit": None}
+        unlike = dict.fromkeys(("transformers_version", *_UNWRITTEN))
         return {**self._content(), **unlike} == {**other._content(), **unlike}
 
     __hash__ = None  # type: ignore[assignment]  # mutable

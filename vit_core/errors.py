@@ -4,6 +4,7 @@
     ├── ConfigError       (ValueError)          a configuration that no model can be built from
     ├── CheckpointError   (ValueError)          a weight file or folder that cannot be used
     │   ├── MissingFileError (FileNotFoundError)  a file or folder that is not there
+    │   ├── SizeMismatchError (RuntimeError)      weights of other shapes than the model's
     │   └── UnsafeFileError                     a file that would run code, read elsewhere or exhaust the machine
     ├── ImageError        (ValueError)          an image, or a processor option, that cannot be used
     │   └── MissingImageError (FileNotFoundError)  an image file that is not there
@@ -44,6 +45,10 @@ class CheckpointError(VitError, ValueError):
 
 class MissingFileError(CheckpointError, FileNotFoundError):
     """A named file or folder does not exist."""
+
+
+class SizeMismatchError(CheckpointError, RuntimeError):
+    """Weights have other shapes than the parameters of the model."""
 
 
 class UnsafeFileError(CheckpointError):

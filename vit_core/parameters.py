@@ -7,7 +7,8 @@ loading, saving, conversion, and the errors about missing, unexpected and mismat
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 from zlib import crc32
@@ -15,7 +16,7 @@ from zlib import crc32
 import numpy as np
 
 from vit_core.config import PretrainedConfig, ViTConfig, ViTMAEConfig, pair, patch_grid
-from vit_core.errors import CheckpointError, ConfigError
+from vit_core.errors import CheckpointError, ConfigError, SizeMismatchError
 from vit_core.masking import check_seed
 from vit_core.positions import sincos_table
 
@@ -174,7 +175,8 @@ def check_tensors(model: str, table: Mapping[str, Parameter], shapes: Mapping[st
     """Checks that tensors are exactly those of a table.
 
     Raises:
-        CheckpointError: naming up to ten missing, unknown and wrongly shaped tensors each.
+        CheckpointError: naming up to ten missing, unknown and wrongly shaped tensors each; a SizeMismatchError where
+            some are wrongly shaped.
     """
     problems = {
         "missing": [name for name in table if name not in shapes],
@@ -187,7 +189,30 @@ def check_tensors(model: str, table: Mapping[str, Parameter], shapes: Mapping[st
     }
     found = [f"{len(names)} {what}: {', '.join(names[:10])}" for what, names in problems.items() if names]
     if found:
-        raise CheckpointError(f"{model}: the tensors do not fit the model: {'; '.join(found)}.")
+        error = SizeMismatchError if problems["of another shape"] else CheckpointError
+        raise error(f"{model}: the tensors do not fit the model: {'; '.join(found)}.")
+
+
+def pruned_heads(
+    config: PretrainedConfig, heads_to_prune: Mapping[int, Iterable[int]]
+) -> tuple[dict[int, list[int]], dict[int, list[int]]]:
+    """The heads that are gone once some more are pruned: of the layers named, and of all layers.
+
+    Args:
+        config: of the model as it is; left as it is.
+        heads_to_prune: layer, counted from the end where negative -> heads, numbered as in the unpruned model.
+
+    Raises:
+        ConfigError: no such layer or head, or none would be left in a layer.
+    """
+    old, layers = config.pruned_heads, config.num_hidden_layers
+    new: dict[int, list[int]] = {}
+    for index, heads in heads_to_prune.items():
+        layer = index + layers if -layers <= index < 0 else index
+        new[layer] = sorted({*old.get(layer, ()), *new.get(layer, ()), *heads})
+    changed = deepcopy(config)
+    changed.update({"pruned_heads": {**old, **new}})
+    return new, changed.pruned_heads
 
 
 def sincos_of(row: Parameter, config: PretrainedConfig) -> Array:

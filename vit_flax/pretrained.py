@@ -34,7 +34,7 @@ from vit_core.inputs import (
     warn_unseen,
 )
 from vit_core.masking import check_seed
-from vit_core.parameters import Parameter, check_tensors, class_name, parameter_table
+from vit_core.parameters import Parameter, check_tensors, class_name, parameter_table, pruned_heads
 from vit_core.positions import resize_matrix
 from vit_core.tensors import dtype_name, to_numpy
 from vit_core.upload import PushToHub
@@ -576,22 +576,23 @@ class FlaxViTPreTrainedModel(PushToHub):
         """Removes attention heads from the encoder, and their parameters from the model.
 
         Args:
-            heads_to_prune: layer -> heads, numbered as in the unpruned model. Heads that are gone are passed over.
+            heads_to_prune: layer, from the end where negative -> heads, numbered as in the unpruned model. Heads that
+                are gone are passed over.
 
         Raises:
             ConfigError: no such layer or head, or none would be left in a layer. Nothing is pruned then.
         """
-        config = deepcopy(self.config)
-        old = config.pruned_heads
-        new = {layer: sorted({*old.get(layer, ()), *heads}) for layer, heads in heads_to_prune.items()}
-        config.update({"pruned_heads": {**old, **new}})
+        config = self.config
+        new, every = pruned_heads(config, heads_to_prune)
         params = jax.tree.map(lambda leaf: leaf, self.params)  # new dicts around the same arrays
         encoder = params.get(self.base_model_prefix, params)["encoder"]
         for layer, heads in new.items():
-            left = [head for head in range(config.num_attention_heads) if head not in old.get(layer, ())]
+            left = [
+                head for head in range(config.num_attention_heads) if head not in config.pruned_heads.get(layer, ())
+            ]
             kept = [place for place, head in enumerate(left) if head not in heads]
             _prune(encoder["layer"][str(layer)]["attention"], kept, config.hidden_size // config.num_attention_heads)
-        self.config.pruned_heads = config.pruned_heads
+        self.config.pruned_heads = every
         self._params = params
 
     def gradient_checkpointing_enable(self) -> None:

@@ -33,7 +33,7 @@ from vit_core.inputs import (
     is_checked,
     warn_unseen,
 )
-from vit_core.parameters import BASE_CLASSES, Parameter, check_tensors, class_name, parameter_table
+from vit_core.parameters import BASE_CLASSES, Parameter, check_tensors, class_name, parameter_table, pruned_heads
 from vit_core.positions import cubic_matrix, resize_matrix
 from vit_core.tensors import to_numpy
 from vit_core.upload import PushToHub
@@ -506,18 +506,16 @@ class TFViTPreTrainedModel(PushToHub, CompiledCalls, TrainedModel, ExportedModel
         """Removes attention heads from the encoder.
 
         Args:
-            heads_to_prune: layer -> heads, numbered as in the unpruned model. Heads that are gone are passed over.
+            heads_to_prune: layer, from the end where negative -> heads, numbered as in the unpruned model. Heads that
+                are gone are passed over.
 
         Raises:
             ConfigError: no such layer or head, or none would be left in a layer. Nothing is pruned then.
         """
-        config = deepcopy(self.config)
-        old = config.pruned_heads
-        new = {layer: sorted({*old.get(layer, ()), *heads}) for layer, heads in heads_to_prune.items()}
-        config.update({"pruned_heads": {**old, **new}})
+        new, every = pruned_heads(self.config, heads_to_prune)
         for layer, heads in new.items():
             weights.prune(self.base_model.encoder.layer[layer].attention, heads)
-        self.config.pruned_heads = config.pruned_heads
+        self.config.pruned_heads = every
 
     def gradient_checkpointing_enable(self) -> None:
         """Recomputes each layer in the backward pass instead of keeping its activations (in training mode)."""

@@ -24,6 +24,7 @@ from vit_torch.auto import (
     AutoModelForMaskedImageModeling,
     AutoModelForPreTraining,
 )
+from vit_torch.pretrained import ViTMAEPreTrainedModel, ViTPreTrainedModel
 from vit_torch.vit import ViTForImageClassification, ViTForMaskedImageModeling, ViTModel
 from vit_torch.vit_mae import ViTMAEForPreTraining, ViTMAEModel
 
@@ -50,5 +51,7 @@ __all__ = [
     "ViTMAEForPreTrainingOutput",
     "ViTMAEModel",
     "ViTMAEModelOutput",
+    "ViTMAEPreTrainedModel",
     "ViTModel",
+    "ViTPreTrainedModel",
 ]

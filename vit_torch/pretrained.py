@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import conversion
 from conversion.keywords import check_saving
-from vit_core.config import PretrainedConfig, pair
+from vit_core.config import PretrainedConfig, ViTConfig, ViTMAEConfig, pair
 from vit_core.errors import CheckpointError, InputError
 from vit_core.inputs import (
     check_head_mask,
@@ -24,15 +24,24 @@ from vit_core.inputs import (
     is_checked,
     warn_unseen,
 )
-from vit_core.parameters import BASE_CLASSES, Parameter, check_tensors, class_name, parameter_table
+from vit_core.parameters import (
+    BASE_CLASSES,
+    MODEL_CLASSES,
+    Parameter,
+    check_tensors,
+    class_name,
+    parameter_table,
+    pruned_heads,
+)
 from vit_core.positions import cubic_matrix, resize_matrix
 from vit_core.tensors import to_numpy
 from vit_core.upload import PushToHub
+from vit_torch.familiar import Familiar
 from vit_torch.training import Recomputed
 from vit_torch.weights import as_tensor, fill, placed, prune, writer
 
 Array = np.ndarray[Any, np.dtype[Any]]
-Model = TypeVar("Model", bound="ViTPreTrainedModel")
+Model = TypeVar("Model", bound="PreTrainedModel")
 
 
 class Flags(NamedTuple):
@@ -58,7 +67,7 @@ def resize_matrices(old: tuple[int, int], new: tuple[int, int], like: Tensor) ->
     return rows.to(**where), columns.to(**where)
 
 
-class ViTPreTrainedModel(PushToHub, Recomputed, nn.Module):
+class PreTrainedModel(PushToHub, Recomputed, Familiar, nn.Module):
     """Base of the five models. Subclasses build their modules inside `building()`, then call `initialise()`."""
 
     config_class: ClassVar[type[PretrainedConfig]]
@@ -68,6 +77,11 @@ class ViTPreTrainedModel(PushToHub, Recomputed, nn.Module):
 
     def __init__(self, config: PretrainedConfig, **options: bool) -> None:
         super().__init__()
+        if not any(base.__name__ in MODEL_CLASSES for base in type(self).__mro__):
+            raise InputError(
+                f"{type(self).__name__}: expected one of {', '.join(MODEL_CLASSES)}, or a subclass of one.\n"
+                "To build another head on an encoder, keep a ViTModel inside an nn.Module of your own."
+            )
         if not isinstance(config, self.config_class):
             raise InputError(
                 f"{type(self).__name__}: expected a {self.config_class.__name__}, got {type(config).__name__}.\n"
@@ -76,6 +90,7 @@ class ViTPreTrainedModel(PushToHub, Recomputed, nn.Module):
         config.validate()
         warn_unseen(pair(config.image_size), pair(config.patch_size))
         self.config: Any = deepcopy(config)
+        self.config.attn_implementation = config.attn_implementation or "sdpa"
         self.options = options  # add_pooling_layer and use_mask_token, where the class has them
 
     # --- construction ------------------------------------------------------------------------------------------------
@@ -329,16 +344,12 @@ class ViTPreTrainedModel(PushToHub, Recomputed, nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """Dtype of the weights."""
-        return self.get_input_embeddings().projection.weight.dtype
+        return self.base_model.embeddings.cls_token.dtype
 
     @property
     def device(self) -> torch.device:
         """Device of the weights."""
-        return self.get_input_embeddings().projection.weight.device
-
-    def get_input_embeddings(self) -> Any:
-        """The module that turns pixels into patch embeddings."""
-        return self.base_model.embeddings.patch_embeddings
+        return self.base_model.embeddings.cls_token.device
 
     def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
         """How many numbers the parameters hold.
@@ -366,15 +377,25 @@ class ViTPreTrainedModel(PushToHub, Recomputed, nn.Module):
         """Removes attention heads from the encoder.
 
         Args:
-            heads_to_prune: layer -> heads, numbered as in the unpruned model. Heads that are gone are passed over.
+            heads_to_prune: layer, from the end where negative -> heads, numbered as in the unpruned model. Heads that
+                are gone are passed over.
 
         Raises:
             ConfigError: no such layer or head, or none would be left in a layer. Nothing is pruned then.
         """
-        config = deepcopy(self.config)
-        old = config.pruned_heads
-        new = {layer: sorted({*old.get(layer, ()), *heads}) for layer, heads in heads_to_prune.items()}
-        config.update({"pruned_heads": {**old, **new}})
+        new, every = pruned_heads(self.config, heads_to_prune)
         for layer, heads in new.items():
             prune(self.base_model.encoder.layer[layer].attention, heads)
-        self.config.pruned_heads = config.pruned_heads
+        self.config.pruned_heads = every
+
+
+class ViTPreTrainedModel(PreTrainedModel):
+    """Base of the ViT models."""
+
+    config_class = ViTConfig
+
+
+class ViTMAEPreTrainedModel(PreTrainedModel):
+    """Base of the ViTMAE models."""
+
+    config_class = ViTMAEConfig

@@ -8,6 +8,7 @@ Source: Dosovitskiy et al., An Image is Worth 16x16 Words (2020); numerics of tr
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,6 +31,8 @@ class ViTPatchEmbeddings(nn.Module):
     def __init__(self, config: PretrainedConfig) -> None:
         super().__init__()
         patch = pair(config.patch_size)
+        self.image_size, self.patch_size, self.num_channels = pair(config.image_size), patch, config.num_channels
+        self.num_patches = math.prod(patch_grid(config))
         self.projection = nn.Conv2d(config.num_channels, config.hidden_size, kernel_size=patch, stride=patch)
 
     def forward(self, pixel_values: Tensor) -> Tensor:
@@ -89,7 +92,7 @@ class ViTAttention(nn.Module):
         )
         self.output = nn.ModuleDict({"dense": nn.Linear(width, hidden_size)})
         self.dropout_prob = config.attention_probs_dropout_prob
-        self.implementation = config.attn_implementation or "sdpa"
+        self.implementation = config.attn_implementation
 
     def forward(
         self, hidden_states: Tensor, head_mask: Tensor | None = None, output_attentions: bool = False
@@ -207,8 +210,6 @@ class ViTModel(ViTPreTrainedModel):
         use_mask_token: whether to add the mask token that `bool_masked_pos` needs.
     """
 
-    config_class = ViTConfig
-
     def __init__(self, config: ViTConfig, add_pooling_layer: bool = True, use_mask_token: bool = False) -> None:
         super().__init__(config, add_pooling_layer=add_pooling_layer, use_mask_token=use_mask_token)
         with self.building():
@@ -267,8 +268,6 @@ class ViTForMaskedImageModeling(ViTPreTrainedModel):
 
     Source: Xie et al., SimMIM: a Simple Framework for Masked Image Modeling (2021), section 3.
     """
-
-    config_class = ViTConfig
 
     def __init__(self, config: ViTConfig) -> None:
         super().__init__(config)
@@ -340,8 +339,6 @@ class ViTForMaskedImageModeling(ViTPreTrainedModel):
 
 class ViTForImageClassification(ViTPreTrainedModel):
     """The encoder with a linear classifier on the class token."""
-
-    config_class = ViTConfig
 
     def __init__(self, config: ViTConfig) -> None:
         super().__init__(config)

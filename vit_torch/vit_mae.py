@@ -19,7 +19,7 @@ from vit_core.errors import InputError
 from vit_core.inputs import check_per_patch, check_values
 from vit_core.masking import num_kept
 from vit_core.outputs import ViTMAEForPreTrainingOutput, ViTMAEModelOutput
-from vit_torch.pretrained import ViTPreTrainedModel, wide
+from vit_torch.pretrained import ViTMAEPreTrainedModel, wide
 from vit_torch.training import Recomputing
 from vit_torch.vit import ViTEncoder, ViTLayer, ViTPatchEmbeddings, resized_positions
 
@@ -71,14 +71,12 @@ class ViTMAEEmbeddings(nn.Module):
         return torch.cat((cls_token, embeddings), dim=1), mask, ids_restore
 
 
-class ViTMAEModel(ViTPreTrainedModel):
+class ViTMAEModel(ViTMAEPreTrainedModel):
     """The encoder of the Masked Autoencoder, which sees the kept patches only.
 
     Args:
         config: a ViTMAEConfig; the model keeps a copy.
     """
-
-    config_class = ViTMAEConfig
 
     def __init__(self, config: ViTMAEConfig) -> None:
         super().__init__(config)
@@ -193,10 +191,8 @@ class ViTMAEDecoder(nn.Module):
         return resized_positions(table, (1, stored), (1, patches))
 
 
-class ViTMAEForPreTraining(ViTPreTrainedModel):
+class ViTMAEForPreTraining(ViTMAEPreTrainedModel):
     """The Masked Autoencoder: encoder, decoder, and the loss over the removed patches."""
-
-    config_class = ViTMAEConfig
 
     def __init__(self, config: ViTMAEConfig) -> None:
         super().__init__(config)
