@@ -16,6 +16,7 @@ import numpy as np
 from conversion.zip_files import RawBytes
 from vit_core.checkpoint import DTYPES, LazyArray, placed
 from vit_core.errors import BackendError, CheckpointError, UnsafeFileError, VitError
+from vit_core.installing import install_command
 from vit_core.limits import Limits
 
 
@@ -30,7 +31,7 @@ def read(path: Path, content: Any, limits: Limits) -> dict[str, LazyArray]:
     try:
         import h5py  # type: ignore[import-untyped]
     except ImportError:
-        raise BackendError(f"{path}: HDF5 files need h5py: pip install 'vitriad[convert]'") from None
+        raise BackendError(f"{path}: HDF5 files need h5py: {install_command('convert')}") from None
     found: dict[str, LazyArray] = {}
     try:
         file = h5py.File(io.BufferedReader(RawBytes(content)), "r")

@@ -21,6 +21,7 @@ from conversion.folds import Tensors
 from conversion.layouts import contiguous
 from vit_core.checkpoint import content_of, record_of, release
 from vit_core.errors import BackendError, CheckpointError
+from vit_core.installing import install_command
 from vit_core.limits import LIMITS
 
 _ATTRIBUTE = 64_512  # bytes; what tf_keras splits at
@@ -51,7 +52,7 @@ def write_h5(path: Path, tensors: Tensors, model: str, advance: Callable[[int], 
     try:
         import h5py  # type: ignore[import-untyped]
     except ImportError:
-        raise BackendError("HDF5 files need h5py: pip install 'vitriad[convert]'") from None
+        raise BackendError(f"HDF5 files need h5py: {install_command('convert')}") from None
     with open(path, "xb+", buffering=0) as file:
         careful = _CarefulFile(file.fileno())
         try:

@@ -14,6 +14,7 @@ import ml_dtypes
 import numpy as np
 
 from vit_core.errors import BackendError, InputError
+from vit_core.installing import install_command
 
 # return_tensors value -> (extra to install, module, function that takes a NumPy array)
 _FRAMEWORKS: dict[str, tuple[str, str, str]] = {
@@ -83,7 +84,7 @@ def from_numpy(array: np.ndarray[Any, np.dtype[Any]], return_tensors: object) ->
 def missing_backend(extra: str, wanted_by: str) -> BackendError:
     """The error for a framework that is not installed, with the command that installs it."""
     return BackendError(
-        f"{wanted_by} needs a framework that is not installed.\nInstall it with: pip install 'vitriad[{extra}]'"
+        f"{wanted_by} needs a framework that is not installed.\nInstall it with: {install_command(extra)}"
     )
 
 

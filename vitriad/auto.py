@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from conversion.auto import AutoClass, architecture, configuration, same_commit
 from vit_core.config import PretrainedConfig
 from vit_core.errors import BackendError, InputError
+from vit_core.installing import install_command
 from vit_core.tensors import missing_backend
 from vitriad.backends import BACKENDS, backend_name
 from vitriad.models import find
@@ -95,7 +96,7 @@ def available_backends(name: str) -> Iterator[str]:
         found = True
         yield backend
     if not found:
-        commands = " or ".join(f"pip install 'vitriad[{backend}]'" for backend in BACKENDS)
+        commands = " or ".join(map(install_command, BACKENDS))
         raise BackendError(f"{name}: none of {', '.join(BACKENDS)} can be used here.\nInstall one with: {commands}")
 
 

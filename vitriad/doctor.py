@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import re
+import shutil
 import subprocess
 import sys
 from argparse import Namespace
@@ -15,10 +16,22 @@ from importlib.util import find_spec
 from typing import Any
 
 from vit_core.errors import BackendError
+from vit_core.installing import install_command
 from vitriad.auto import model_class
 from vitriad.backends import BACKENDS
 from vitriad.printing import print_table
 
+# What brings a framework the GPUs of NVIDIA (CUDA) and of Apple (MPS, Metal).
+_CUDA = {
+    "torch": "pip install torch, from PyPI and not from the index of CPU builds",
+    "tf": "pip install 'tensorflow[and-cuda]'",
+    "flax": "pip install 'jax[cuda12]'",
+}
+_METAL = {
+    "torch": "MPS is part of torch, and needs macOS 14 or newer",
+    "tf": "pip install tensorflow-metal",
+    "flax": "pip install jax-metal",
+}
 _PROBE_SECONDS = 120  # a cold import of TensorFlow on a slow disk takes half a minute
 
 
@@ -68,15 +81,27 @@ def _version(distribution: str) -> str | None:
 def _backend(backend: str) -> dict[str, Any]:
     """The devices of a backend, or the problem with it."""
     if find_spec(BACKENDS[backend].framework) is None:
-        return {"problem": f"not installed: pip install 'vitriad[{backend}]'"}
+        return {"problem": f"not installed: {install_command(backend)}"}
     command = [sys.executable, "-P", "-c", f"from vitriad.doctor import probe; probe({backend!r})"]
     try:
         child = subprocess.run(command, capture_output=True, text=True, timeout=_PROBE_SECONDS, check=True)
-        return {"devices": json.loads(child.stdout.splitlines()[-1])}
+        devices = json.loads(child.stdout.splitlines()[-1])
+        return {"devices": devices, **_idle(backend, devices)}
     except subprocess.TimeoutExpired:
         return {"problem": f"does not import within {_PROBE_SECONDS} seconds"}
     except subprocess.CalledProcessError as error:
         return {"problem": _reason(error)}
+
+
+def _idle(backend: str, devices: list[str]) -> dict[str, str]:
+    """What to install where this machine has a GPU and the framework sees none."""
+    if any("cpu" not in device.lower() for device in devices):
+        return {}
+    if shutil.which("nvidia-smi"):
+        return {"idle": f"an NVIDIA GPU is here, and this build does not see it: {_CUDA[backend]}"}
+    if platform.system() == "Darwin" and platform.machine() == "arm64":
+        return {"idle": f"an Apple GPU is here, and this build does not see it: {_METAL[backend]}"}
+    return {}
 
 
 def _reason(error: subprocess.CalledProcessError) -> str:
@@ -99,4 +124,7 @@ def _print(found: dict[str, Any]) -> None:
             for name, state in found["backends"].items()
         ]
     )
+    for name, state in found["backends"].items():
+        if "idle" in state:
+            print(f"  {name}: {state['idle']}")
     print(f"\nKERAS_BACKEND  {found['environment']['KERAS_BACKEND'] or 'not set'}")

@@ -11,6 +11,7 @@ import torch
 
 from vit_core import tensors
 from vit_core.errors import BackendError, InputError
+from vit_core.installing import install_command
 from vit_core.tensors import FLOAT_DTYPES, dtype_name, framework_of, from_numpy, missing_backend, to_numpy
 
 
@@ -95,7 +96,7 @@ def test_a_framework_that_is_missing_says_how_to_get_it(name, extra, monkeypatch
         from_numpy(np.ones(1), name)
     assert isinstance(caught.value, ImportError)
     assert str(caught.value) == str(missing_backend(extra, f"return_tensors={name!r}"))
-    assert str(caught.value).endswith(f"Install it with: pip install 'vitriad[{extra}]'")
+    assert str(caught.value).endswith(f"Install it with: {install_command(extra)}")
 
 
 DTYPES = {

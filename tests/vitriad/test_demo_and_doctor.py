@@ -10,6 +10,7 @@ import pytest
 from backends import INSTALLED
 from PIL import Image
 
+from vit_core.installing import install_command
 from vitriad import doctor, models
 from vitriad.auto import model_class
 from vitriad.backends import BACKENDS
@@ -64,7 +65,7 @@ def test_doctor_says_how_to_install_what_is_missing(capsys, monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", "jax")
     assert main(["doctor"]) == 0
     text = capsys.readouterr().out
-    assert [f"not installed: pip install 'vitriad[{name}]'" in text for name in ("torch", "tf", "flax")] == [True] * 3
+    assert [f"not installed: {install_command(name)}" in text for name in ("torch", "tf", "flax")] == [True] * 3
     assert "KERAS_BACKEND  jax" in text
 
 
@@ -92,3 +93,25 @@ def test_doctor_survives_frameworks_that_do_not_import(capsys, monkeypatch, erro
     assert main(["doctor", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert {state["problem"] for state in found["backends"].values()} == {expected}
+
+
+@pytest.mark.parametrize(
+    ("system", "program", "words"),
+    [
+        (
+            ("Linux", "x86_64"),
+            "nvidia-smi",
+            {"torch": "not from the index of CPU", "tf": "[and-cuda]", "flax": "[cuda12]"},
+        ),
+        (("Darwin", "arm64"), None, {"torch": "MPS", "tf": "tensorflow-metal", "flax": "jax-metal"}),
+        (("Linux", "x86_64"), None, {}),
+    ],
+)
+def test_doctor_says_what_brings_the_gpu_that_a_framework_does_not_see(system, program, words, monkeypatch):
+    monkeypatch.setattr(doctor.shutil, "which", lambda name: name if name == program else None)
+    monkeypatch.setattr(doctor.platform, "system", lambda: system[0])
+    monkeypatch.setattr(doctor.platform, "machine", lambda: system[1])
+    for backend in BACKENDS:
+        said = doctor._idle(backend, ["/physical_device:CPU:0"]).get("idle", "")
+        assert words.get(backend, "") in said and bool(said) == bool(words)
+        assert doctor._idle(backend, ["cpu", "cuda:0"]) == {}

@@ -1,0 +1,49 @@
+"""The command that adds an extra to this very copy of vitriad, by the record that pip left of where it came from."""
+
+from __future__ import annotations
+
+import json
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+from shlex import quote
+from urllib.parse import unquote, urlsplit
+
+
+def install_command(*extras: str) -> str:
+    """What to type so that this copy of vitriad gets extras, such as "torch".
+
+    Source: direct_url.json of PEP 610, which is there unless the copy came from a package index.
+    """
+    wanted = f"[{','.join(extras)}]"
+    found = _record()
+    url, path = str(found.get("url", "")), _path(str(found.get("url", "")))
+    if path is not None:
+        is_editable = isinstance(found.get("dir_info"), dict) and found["dir_info"].get("editable")
+        return f"pip install {'-e ' if is_editable else ''}{quote(f'{path}{wanted}')}"
+    if isinstance(vcs := found.get("vcs_info"), dict):
+        commit = f"@{vcs['commit_id']}" if vcs.get("commit_id") else ""
+        url = f"{vcs.get('vcs', 'git')}+{url}{commit}"
+    if urlsplit(url).scheme not in ("", "file"):
+        return f"pip install {quote(f'vitriad{wanted} @ {url}')}"
+    return f"pip install 'vitriad{wanted}'"
+
+
+def _record() -> dict[str, object]:
+    """What pip recorded; of a source tree that was never installed, that it is one; nothing for an index."""
+    try:
+        text = distribution("vitriad").read_text("direct_url.json")
+    except PackageNotFoundError:
+        root = Path(__file__).parent.parent
+        return {"url": root.as_uri(), "dir_info": {"editable": True}} if (root / "pyproject.toml").exists() else {}
+    try:
+        found = json.loads(text or "{}")
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _path(url: str) -> Path | None:
+    """The local folder or wheel of a record, where it is still there."""
+    parts = urlsplit(url)
+    path = Path(unquote(parts.path))
+    return path if parts.scheme == "file" and path.exists() else None
