@@ -18,7 +18,8 @@ def install_command(*extras: str) -> str:
     found = _record()
     url, path = str(found.get("url", "")), _path(str(found.get("url", "")))
     if path is not None:
-        is_editable = isinstance(found.get("dir_info"), dict) and found["dir_info"].get("editable")
+        folder = found.get("dir_info")
+        is_editable = isinstance(folder, dict) and bool(folder.get("editable"))
         return f"pip install {'-e ' if is_editable else ''}{quote(f'{path}{wanted}')}"
     if isinstance(vcs := found.get("vcs_info"), dict):
         commit = f"@{vcs['commit_id']}" if vcs.get("commit_id") else ""
