@@ -22,6 +22,7 @@ from vit_core.config import CONFIG_NAME, PretrainedConfig
 from vit_core.errors import CheckpointError, ConfigError, InputError, reading
 from vit_core.jsonfile import check_text, json_text
 from vit_core.limits import LIMITS
+from vit_core.targets import check_target
 
 
 def convert(
@@ -104,6 +105,7 @@ def _said_of_images(found: Found, target: Target, dst: Path) -> list[str]:
 def _check_destination(dst: Path, target: Target, force: bool) -> None:
     if target.file is None and dst.suffix != target.suffix:
         raise InputError(f"{dst}: expected the name of a {target.suffix} file, as {target.dialect.name!r} has it.")
+    check_target(dst, is_folder=target.file is not None, error=CheckpointError)
     with reading(dst):
         is_taken = any(dst.iterdir()) if target.file is not None and dst.is_dir() else os.path.lexists(dst)
     if is_taken and not force:

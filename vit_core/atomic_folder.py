@@ -14,6 +14,7 @@ then, other programs than vitriad may see old files beside new ones.
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import shutil
 import stat
@@ -25,11 +26,14 @@ from pathlib import Path
 from typing import TextIO
 
 from vit_core.errors import CheckpointError, VitError
+from vit_core.targets import is_writable
 
 try:
     import fcntl
 except ImportError:  # Windows: nothing keeps two writers apart there
     fcntl = None  # type: ignore[assignment]
+
+logger = logging.getLogger("vitriad")
 
 _SPACE_FACTOR = 1.1  # free bytes wanted per byte to write
 _PATIENCE = 1.0  # seconds that a reader waits for a save that is putting its files in place
@@ -73,13 +77,14 @@ def replacing(
                 else:
                     _keep_others(folder, new, lambda name: name in folders or is_replaced(name))
                 yield new
+                _keep_modes(folder, new)
                 _sync(inner for inner, _, _ in os.walk(new))
                 if stays:
                     _decide(new, folder, is_replaced)
                 else:
                     _swap(new, folder)
             finally:
-                shutil.rmtree(new, ignore_errors=True)  # after the swap, this is the old one
+                _remove(new)  # after the swap, this is the old one
     except OSError as problem:
         if isinstance(problem, VitError):
             raise
@@ -130,7 +135,7 @@ def replacing_file(path: str | Path, *, error: type[VitError], size: int = 0) ->
         mode = os.stat(path).st_mode if _is_there(path) else None
         if mode is not None and not stat.S_ISREG(mode):
             raise error(f"{path}: expected a file to write, got a folder or a device.")
-        if mode is not None and not os.access(path, os.W_OK):
+        if mode is not None and not is_writable(path):
             raise error(f"{path}: cannot be written: it is read-only.")
         if (free := shutil.disk_usage(path.parent).free) < _SPACE_FACTOR * size:
             raise error(f"{path}: {size:,} bytes to write, {free:,} are free.")
@@ -246,11 +251,11 @@ def _check_target(folder: Path, size: int, is_replaced: Callable[[str], bool]) -
             raise CheckpointError(f"{folder}: expected a folder to save into, got a file.")
         if inner := [entry.name for entry in os.scandir(folder) if is_replaced(entry.name) and _is_folder(entry)]:
             raise CheckpointError(f"{folder}: {inner[0]} is a folder, where a file is to be saved.")
-        if not os.access(folder, os.W_OK):
+        if not is_writable(folder):
             raise CheckpointError(f"{folder}: cannot be saved to: {folder} is read-only.")
     else:
         _make(folder.parent)
-        if not os.access(folder.parent, os.W_OK):
+        if not is_writable(folder.parent):
             raise CheckpointError(f"{folder}: cannot be saved to: {folder.parent} is read-only.")
     place = folder if _is_there(folder) else folder.parent
     if (free := shutil.disk_usage(place).free) < _SPACE_FACTOR * size:
@@ -272,7 +277,7 @@ def _has_to_stay(folder: Path) -> bool:
     """Whether another folder cannot take the place of this one."""
     return _is_there(folder) and (
         _runs_in(folder)
-        or not os.access(folder.parent, os.W_OK)
+        or not is_writable(folder.parent)
         or any(os.path.ismount(inner) for inner, _, _ in os.walk(folder))
     )
 
@@ -299,6 +304,22 @@ def _keep_others(old: Path, new: Path, is_replaced: Callable[[str], bool]) -> No
     except shutil.Error as problems:  # a list of all of them
         file, _, reason = problems.args[0][0]
         raise OSError(f"{file}: {reason}") from None
+
+
+def _keep_modes(old: Path, new: Path) -> None:
+    """Gives every new file the permissions of the one that it replaces."""
+    for entry in os.scandir(new):
+        with suppress(FileNotFoundError, NotADirectoryError):
+            mode, made = os.lstat(old / entry.name).st_mode, entry.stat(follow_symlinks=False).st_mode
+            if mode != made and stat.S_ISREG(mode) and stat.S_ISREG(made):  # what is kept has its own
+                os.chmod(entry.path, stat.S_IMODE(mode))
+
+
+def _remove(folder: Path) -> None:
+    """Removes a folder; says so where that is not possible, as of files in folders of another user."""
+    shutil.rmtree(folder, ignore_errors=True)
+    if os.path.lexists(folder):
+        logger.warning("%s: could not be removed, and is of no more use: it holds what was replaced.", folder)
 
 
 def _link(file: str, link: str) -> None:
@@ -370,7 +391,7 @@ def _move_in(folder: Path) -> None:
     done = _inside(folder, f"tmp-{os.getpid()}")
     os.rename(new, done)
     _sync([folder])  # else a loss of power could bring it back, without what is removed now
-    shutil.rmtree(done, ignore_errors=True)
+    _remove(done)
 
 
 def _exchange(one: Path, other: Path) -> bool:
@@ -452,7 +473,7 @@ def _locked(folder: Path, stays: bool) -> Iterator[None]:
     where those look who would replace it.
     """
     with ExitStack() as locks:
-        if not stays or os.access(folder.parent, os.W_OK):
+        if not stays or is_writable(folder.parent):
             locks.enter_context(_lock(_beside(folder, "lock"), folder))
         if stays:
             locks.enter_context(_lock(_inside(folder, "lock"), folder))

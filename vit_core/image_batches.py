@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -21,6 +22,7 @@ from vit_core.image_options import CHECKS, Array, ChannelDimension, height_width
 from vit_core.image_steps import Picture
 from vit_core.limits import Limits, check_limits
 from vit_core.pictures import each_image, inferred_layout, is_drawn, read
+from vit_core.pixel_budget import PixelBudget
 from vit_core.tensors import framework_of
 
 _logger = logging.getLogger("vitriad")
@@ -45,6 +47,7 @@ class Batch:
         self.rows: Array | None = None
         self.tables: dict[int, Array] = {}  # channels -> what becomes of each level
         self.lock = Lock()
+        self.budget = PixelBudget()
 
     def process(self, images: Any, num_threads: int, limits: Limits) -> Array | list[Array]:
         """The results in order: rows of one array, or a list."""
@@ -74,6 +77,10 @@ class Batch:
             yield _Job(index, image, layout_of_this, locks[id(image)])
 
     def _one(self, job: _Job) -> Array:
+        with self.budget.holding(_pixels_of(job.image)):
+            return self._result(job)
+
+    def _result(self, job: _Job) -> Array:
         index, image = job.index, job.image
         try:
             with job.lock:
@@ -154,6 +161,13 @@ def _bounded(images: Iterator[Any], limits: Limits) -> Iterator[Any]:
                 "Several calls give the same."
             )
         yield image
+
+
+def _pixels_of(image: Any) -> int:
+    """Pixels of a picture, decoded or not; of what is none, none."""
+    if isinstance(image, Image.Image):
+        return image.width * image.height
+    return math.prod(shape) if isinstance(shape := getattr(image, "shape", None), tuple) else 0
 
 
 def _channels(picture: Picture) -> int:

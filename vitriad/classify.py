@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import warnings
 from argparse import Namespace
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,10 +19,11 @@ from tqdm import tqdm
 from conversion.auto import architecture
 from conversion.detect import open_source
 from conversion.processors import PREPROCESSOR_NAME, find_processor
-from vit_core.config import PretrainedConfig
+from vit_core.config import PretrainedConfig, pair
 from vit_core.errors import ImageError, InputError
-from vit_core.image_files import open_image
+from vit_core.image_files import image_pixels, open_image
 from vit_core.image_processing import AutoImageProcessor, ViTImageProcessor
+from vit_core.pixel_budget import PixelBudget
 from vit_core.tensors import to_numpy
 from vitriad.auto import model_class
 from vitriad.models import find
@@ -36,6 +38,13 @@ _SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 def run(arguments: Namespace) -> int:
     """Prints one line per image; images that cannot be used are reported and passed over."""
+    with warnings.catch_warnings():
+        # Pillow warns from its own limit on; ours is checked before anything is decoded, and is the one that counts.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        return _run(arguments)
+
+
+def _run(arguments: Namespace) -> int:
     paths = list(image_paths(arguments.images))
     folder = find(arguments.model)
     model = load_classifier(folder, arguments.backend, config=arguments.config, revision=arguments.revision)
@@ -135,6 +144,8 @@ def read_pixels(path: str | Path, processor: ViTImageProcessor, config: Pretrain
         return _pixels(image, processor, config)
     except ImageError as error:
         raise ImageError(f"{path}: {error}") from None
+    except MemoryError:
+        raise ImageError(f"{path}: not enough memory for it.") from None
 
 
 def _pixels(image: Image.Image, processor: ViTImageProcessor, config: PretrainedConfig) -> Array:
@@ -144,6 +155,10 @@ def _pixels(image: Image.Image, processor: ViTImageProcessor, config: Pretrained
     pixels: Array = processor(image, do_convert_rgb=convert)["pixel_values"][0]
     if len(pixels) != config.num_channels:
         raise ImageError(f"expected {config.num_channels} channels, got {len(pixels)}")
+    if pixels.shape[1:] != pair(config.image_size):
+        height, width = pair(config.image_size)
+        got = "x".join(map(str, pixels.shape[1:]))
+        raise ImageError(f"expected {height}x{width} pixels, got {got} from an image processor that does not resize")
     return pixels
 
 
@@ -159,20 +174,23 @@ def _why_no_classifier(config: PretrainedConfig, name: str) -> str:
 
 def _scores(paths: list[str], model: Any, processor: ViTImageProcessor) -> Iterator[tuple[str, Array | ImageError]]:
     """Path and class probabilities (classes,) of every image, or why it cannot be used, in order."""
-    hidden = len(paths) <= BATCH or not sys.stderr.isatty()
+    hidden, budget = len(paths) <= BATCH or not sys.stderr.isatty(), PixelBudget()
     with tqdm(total=len(paths), unit="image", disable=hidden) as progress, ThreadPoolExecutor() as threads:
         for start in range(0, len(paths), BATCH):
             chunk = paths[start : start + BATCH]
-            pixels = [*threads.map(lambda path: _pixels_or_error(path, processor, model.config), chunk)]
+            pixels = [*threads.map(lambda path: _pixels_or_error(path, processor, model.config, budget), chunk)]
             scores = iter(_probabilities_of([each for each in pixels if not isinstance(each, ImageError)], model))
             for path, each in zip(chunk, pixels, strict=True):
                 yield path, each if isinstance(each, ImageError) else next(scores)
             progress.update(len(chunk))
 
 
-def _pixels_or_error(path: str, processor: ViTImageProcessor, config: PretrainedConfig) -> Array | ImageError:
+def _pixels_or_error(
+    path: str, processor: ViTImageProcessor, config: PretrainedConfig, budget: PixelBudget
+) -> Array | ImageError:
     try:
-        return read_pixels(path, processor, config)
+        with budget.holding(image_pixels(path)):
+            return read_pixels(path, processor, config)
     except ImageError as error:
         return error
 

@@ -49,6 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: Sequence[str] | None) -> int:
     arguments = _parser().parse_args(argv)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # its notes about the machine look like failures
+    os.environ.setdefault("PILLOW_BLOCK_SIZE", "64m")  # smaller pieces of pictures stay in the heap of their thread
     try:
         status: int = import_module(_MODULES.get(arguments.command, f"vitriad.{arguments.command}")).run(arguments)
         return status

@@ -13,9 +13,11 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from vit_core.config import AutoConfig, ViTMAEConfig, pair, patch_grid
+from vit_core.errors import InputError
 from vit_core.image_files import open_image
 from vit_core.image_processing import AutoImageProcessor
 from vit_core.masking import noise
+from vit_core.targets import check_target
 from vit_core.tensors import to_numpy
 from vitriad.auto import available_backends, model_class
 from vitriad.classify import load_classifier, predict, probabilities, read_pixels
@@ -34,6 +36,7 @@ _PAPER, _INK, _REMOVED, _FRAME = (250, 250, 248), (30, 30, 30), (112, 128, 168),
 def run(arguments: Namespace) -> int:
     """Classifies the digits, reconstructs them from a quarter of their patches, and says where the pictures are."""
     output = Path(arguments.output)
+    check_target(output, is_folder=True, error=InputError)
     (output / "digits").mkdir(parents=True, exist_ok=True)
     files = [Path(shutil.copy(file, output / "digits")) for file in digit_files()]
     sheet = output / "digits.png"

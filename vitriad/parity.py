@@ -22,8 +22,10 @@ from typing import Any
 
 import numpy as np
 
+from vit_core.atomic_folder import write_file
 from vit_core.checkpoint import save_folder
-from vit_core.errors import BackendError
+from vit_core.errors import BackendError, InputError
+from vit_core.targets import check_target
 from vit_core.tensors import missing_backend
 from vitriad import parity_cases
 from vitriad.backends import BACKENDS
@@ -49,6 +51,9 @@ def run(arguments: Namespace) -> int:
     backends = arguments.backends or installed
     if missing := [backend for backend in backends or BACKENDS if backend not in installed]:
         raise missing_backend(missing[0], f"--backends {missing[0]}")
+    for file in (arguments.json_file, arguments.html_file):
+        if file:
+            check_target(file, is_folder=False, error=InputError)
     options = reading_options(arguments)
     if arguments.preset is not None:
         cases = parity_cases.preset(arguments.preset)
@@ -59,11 +64,11 @@ def run(arguments: Namespace) -> int:
     what = arguments.model or arguments.preset or f"{len(cases)} small random models"
     found = {"what": what, **compare(cases, backends, arguments.dtype, arguments.checks)}
     if arguments.json_file:
-        Path(arguments.json_file).write_text(json.dumps(found, indent=1) + "\n", "utf-8")
+        write_file(arguments.json_file, json.dumps(found, indent=1) + "\n", error=InputError)
     if arguments.html_file:
         from vitriad.parity_report import page
 
-        Path(arguments.html_file).write_text(page(found), "utf-8")
+        write_file(arguments.html_file, page(found), error=InputError)
     _print(found)
     return 0 if found["passed"] else 1
 

@@ -1,0 +1,34 @@
+"""How many pixels are in work at once: a few large pictures take the memory of many small ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Condition, Lock
+
+PIXELS_IN_WORK = 64_000_000  # decoded, they take 200 MB as RGB, and again as much while they are converted
+
+
+class PixelBudget:
+    """Lets threads work on pictures as long as these have so many pixels together; a larger one is worked on alone.
+
+    Args:
+        pixels: at most, of all pictures in work.
+    """
+
+    def __init__(self, pixels: int = PIXELS_IN_WORK) -> None:
+        self._pixels, self._in_work = pixels, 0
+        self._turn, self._room = Lock(), Condition()
+
+    @contextmanager
+    def holding(self, pixels: int) -> Iterator[None]:
+        """Waits for room, and keeps it inside the block; whoever asks first is served first."""
+        with self._turn, self._room:
+            self._room.wait_for(lambda: self._in_work == 0 or self._in_work + pixels <= self._pixels)
+            self._in_work += pixels
+        try:
+            yield
+        finally:
+            with self._room:
+                self._in_work -= pixels
+                self._room.notify_all()
