@@ -7,7 +7,7 @@ known while tracing is None and passes. Checks of values look at host arrays.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
@@ -45,6 +45,35 @@ def checked() -> Iterator[None]:
 def is_checked() -> bool:
     """Whether the caller is inside `checked()`."""
     return _checked.get()
+
+
+def images_given(model: str, value: Any) -> Any:
+    """pixel_values as an array or tensor: out of the batch of an image processor, where two stars were forgotten.
+
+    Raises:
+        InputError: no numbers: another mapping, pictures, text, or a list of tensors.
+    """
+    if isinstance(value, Mapping):
+        if type(value).__name__ == "BatchFeature" and [*value] == ["pixel_values"]:
+            return images_given(model, value["pixel_values"])
+        raise InputError(
+            f"{model}: pixel_values: expected an array, got a {type(value).__name__} of {', '.join(map(str, value))}.\n"
+            "Write model(**inputs), with two stars."
+        )
+    leaf, is_list = value, False
+    while isinstance(leaf, list | tuple) and leaf:
+        leaf, is_list = leaf[0], True
+    dtype = str(getattr(leaf, "dtype", ""))
+    if is_list and not isinstance(leaf, int | float):
+        advice = "Stack them to one array (batch, channels, height, width), or let the image processor do it."
+    elif any(word in dtype for word in ("complex", "<U", "|S", "object")) or (not dtype and not is_list):
+        advice = "Run the image processor: model(**processor(images, return_tensors=...))."
+    else:
+        return value
+    what = f"a list of {type(leaf).__name__}" if is_list else f"{type(leaf).__name__}{f' of {dtype}' if dtype else ''}"
+    raise InputError(
+        f"{model}: pixel_values: expected an array or tensor of floating point numbers, got {what}.\n{advice}"
+    )
 
 
 def check_pixel_values(

@@ -30,6 +30,7 @@ from vit_core.inputs import (
     check_per_patch,
     check_pixel_values,
     check_values,
+    images_given,
     is_checked,
     warn_unseen,
 )
@@ -472,7 +473,10 @@ class FlaxViTPreTrainedModel(PushToHub):
         Raises:
             InputError: an argument does not fit the model, or a key is missing.
         """
-        arrays = {name: _array(value) for name, value in inputs.items() if value is not None}
+        given = {name: value for name, value in inputs.items() if value is not None}
+        if "pixel_values" in given:
+            given["pixel_values"] = images_given(type(self).__name__, given["pixel_values"])
+        arrays = {name: _array(value) for name, value in given.items()}
         self.check_values(arrays)
         model, keys = type(self).__name__, {}
         if dropout_rng is not None:

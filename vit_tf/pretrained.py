@@ -30,6 +30,7 @@ from vit_core.inputs import (
     check_per_patch,
     check_pixel_values,
     check_values,
+    images_given,
     is_checked,
     warn_unseen,
 )
@@ -354,6 +355,8 @@ class TFViTPreTrainedModel(PushToHub, CompiledCalls, TrainedModel, ExportedModel
         inputs = self.bind(args, kwargs)
         if any(map(keras.utils.is_keras_tensor, inputs.values())):
             return super().__call__(**inputs)
+        if "pixel_values" in inputs:
+            inputs["pixel_values"] = images_given(type(self).__name__, inputs["pixel_values"])
         inputs = {name: _tensor(value) if name in TENSORS else _plain(value) for name, value in inputs.items()}
         self.check_values(inputs)
         if self.compiles_calls and self.is_plain_call() and not any(map(tf.is_tensor, static(inputs).values())):

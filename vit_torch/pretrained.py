@@ -21,6 +21,7 @@ from vit_core.inputs import (
     check_per_patch,
     check_pixel_values,
     check_values,
+    images_given,
     is_checked,
     warn_unseen,
 )
@@ -91,6 +92,7 @@ class PreTrainedModel(PushToHub, Recomputed, Familiar, nn.Module):
         warn_unseen(pair(config.image_size), pair(config.patch_size))
         self.config: Any = deepcopy(config)
         self.config.attn_implementation = config.attn_implementation or "sdpa"
+        self._called = type(self).__name__  # what messages name: for the encoder in a model, the model
         self.options = options  # add_pooling_layer and use_mask_token, where the class has them
 
     # --- construction ------------------------------------------------------------------------------------------------
@@ -104,7 +106,7 @@ class PreTrainedModel(PushToHub, Recomputed, Familiar, nn.Module):
     def inner(self, cls: type[Model], **options: bool) -> Model:
         """The base model of a class with a head; the two share one configuration."""
         model = cls(self.config, **options)
-        model.config = self.config
+        model.config, model._called = self.config, self._called
         return model
 
     def initialise(self) -> None:
@@ -272,10 +274,10 @@ class PreTrainedModel(PushToHub, Recomputed, Familiar, nn.Module):
         Raises:
             InputError: no images, or they do not fit the model.
         """
-        model = type(self).__name__
+        model = self._called
         if pixel_values is None:
             raise InputError(f"{model}: pixel_values: expected images, got None.")
-        pixel_values = torch.as_tensor(pixel_values)
+        pixel_values = torch.as_tensor(images_given(model, pixel_values))
         channels_last = check_pixel_values(
             model,
             self.config,
@@ -300,7 +302,7 @@ class PreTrainedModel(PushToHub, Recomputed, Familiar, nn.Module):
         """
         if bool_masked_pos is None:
             return None
-        model = type(self).__name__
+        model = self._called
         bool_masked_pos = torch.as_tensor(bool_masked_pos, device=self.device)
         if self.base_model.embeddings.mask_token is None:
             raise InputError(
@@ -319,8 +321,8 @@ class PreTrainedModel(PushToHub, Recomputed, Familiar, nn.Module):
         if head_mask is None:
             return None
         head_mask = torch.as_tensor(head_mask, device=self.device)
-        check_head_mask(type(self).__name__, self.config, head_mask.shape)
-        check_values(type(self).__name__, head_mask=self.host(head_mask))
+        check_head_mask(self._called, self.config, head_mask.shape)
+        check_values(self._called, head_mask=self.host(head_mask))
         heads, layers = self.config.num_attention_heads, self.config.num_hidden_layers
         if head_mask.ndim < 5:
             head_mask = head_mask.expand(layers, heads)[:, None, :, None, None]

@@ -143,8 +143,8 @@ class ViTMAEModel(ViTMAEPreTrainedModel):
         if noise is None:
             return torch.rand(batch, patches, device=self.device)
         noise = torch.as_tensor(noise, device=self.device)
-        check_per_patch(type(self).__name__, "noise", noise.shape, batch, patches)
-        check_values(type(self).__name__, noise=self.host(noise))
+        check_per_patch(self._called, "noise", noise.shape, batch, patches)
+        check_values(self._called, noise=self.host(noise))
         return noise
 
 
