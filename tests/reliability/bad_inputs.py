@@ -194,8 +194,8 @@ PLACES: dict[str, tuple[Callable[[Path], Any], str, str]] = {
     "a folder": (lambda folder: (folder / "config.json").mkdir(), "ConfigError", "expected a regular file|directory"),
     "a device": (
         lambda folder: (folder / "config.json").symlink_to("/dev/zero"),
-        "ConfigError",
-        "expected a regular file|link",
+        "UnsafeFileError",
+        "link out of its folder",
     ),
     "missing": (nothing, "MissingFileError", "no such file"),
     "a link to nothing": (
