@@ -30,6 +30,7 @@ from vit_tf.auto import (
     TFAutoModelForMaskedImageModeling,
     TFAutoModelForPreTraining,
 )
+from vit_tf.pretrained import TFViTMAEPreTrainedModel, TFViTPreTrainedModel
 from vit_tf.vit import TFViTForImageClassification, TFViTForMaskedImageModeling, TFViTModel
 from vit_tf.vit_mae import TFViTMAEForPreTraining, TFViTMAEModel
 
@@ -55,7 +56,9 @@ __all__ = [
     "TFViTMAEForPreTrainingOutput",
     "TFViTMAEModel",
     "TFViTMAEModelOutput",
+    "TFViTMAEPreTrainedModel",
     "TFViTModel",
+    "TFViTPreTrainedModel",
     "ViTConfig",
     "ViTFeatureExtractor",
     "ViTImageProcessor",

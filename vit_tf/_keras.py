@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import wraps
 from typing import Any
 
 import keras
+import tensorflow as tf
 from keras.src.backend.common.global_state import get_global_attribute
 
 
@@ -48,6 +50,42 @@ def lora(model: keras.Model) -> tuple[dict[str, Any], set[str]]:
     layers = [layer for layer in layers_of(model) if getattr(layer, "lora_enabled", False)]
     added = {part.path for layer in layers for part in (layer.lora_kernel_a, layer.lora_kernel_b)}
     return {layer._kernel.path: layer.kernel for layer in layers}, added
+
+
+@contextmanager
+def known_shapes(model: keras.Model, images: tf.TensorSpec) -> Iterator[None]:
+    """Inside, `summary` finds the shape of each layer's first output in a call on images; it can look no deeper.
+
+    Nothing is computed. Of a subclass that takes more than images, shapes stay unknown.
+    """
+    layers = [layer for layer in layers_of(model, itself=False) if "output_shape" not in vars(layer)]
+    for layer in layers:
+        vars(layer)["call"] = _noting(layer)
+    try:
+        with suppress(TypeError, ValueError):
+            tf.function(model, autograph=False).get_concrete_function(images)
+    finally:
+        for layer in layers:
+            del vars(layer)["call"]
+    try:
+        yield
+    finally:
+        for layer in layers:
+            vars(layer).pop("output_shape", None)
+
+
+def _noting(layer: keras.layers.Layer) -> Callable[..., Any]:
+    """The call of a layer, which leaves the shape of its first output there."""
+    call = layer.call
+
+    @wraps(call)
+    def noting(*args: Any, **kwargs: Any) -> Any:
+        output = call(*args, **kwargs)
+        main = next(part for part in keras.tree.flatten(output) if part is not None)
+        vars(layer)["output_shape"] = tuple(main.shape)
+        return output
+
+    return noting
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from tensorflow import Tensor
 
 import conversion
 from conversion.keywords import check_saving
-from vit_core.config import PretrainedConfig, pair
+from vit_core.config import PretrainedConfig, ViTMAEConfig, pair
 from vit_core.errors import InputError
 from vit_core.inputs import (
     check_class_indices,
@@ -104,7 +104,7 @@ class TFViTPreTrainedModel(PushToHub, CompiledCalls, TrainedModel, ExportedModel
     main_input_name: ClassVar[str] = "pixel_values"
     framework: ClassVar[str] = "tf"
 
-    def __init__(self, config: PretrainedConfig, options: Mapping[str, bool] | None = None, **kwargs: Any) -> None:
+    def __init__(self, config: PretrainedConfig, *, options: Mapping[str, bool] | None = None, **kwargs: Any) -> None:
         super().__init__(autocast=False, **kwargs)  # the door casts what has to be cast
         if not isinstance(config, self.config_class):
             raise InputError(
@@ -479,6 +479,11 @@ class TFViTPreTrainedModel(PushToHub, CompiledCalls, TrainedModel, ExportedModel
         """Keras saves all layers that are listed here: those in `base_model` and `layers` have better names."""
         return [name for name in super().__dir__() if name not in ("base_model", "layers")]
 
+    def summary(self, *args: Any, **kwargs: Any) -> None:
+        """Prints the layers, as keras.Model.summary does, with their shapes for images of the configuration's size."""
+        with _keras.known_shapes(self, tf.TensorSpec(self.built_for, self.variable_dtype)):
+            super().summary(*args, **kwargs)
+
     def get_input_embeddings(self) -> Any:
         """The layer that turns pixels into patch embeddings."""
         return self.base_model.embeddings.patch_embeddings
@@ -537,6 +542,12 @@ class TFViTPreTrainedModel(PushToHub, CompiledCalls, TrainedModel, ExportedModel
         for layer in _keras.layers_of(self):
             if hasattr(layer, "checkpointing"):
                 layer.checkpointing = is_on
+
+
+class TFViTMAEPreTrainedModel(TFViTPreTrainedModel):
+    """Base of the two masked autoencoders."""
+
+    config_class: ClassVar[type[PretrainedConfig]] = ViTMAEConfig
 
 
 def known_patches(grid: tuple[Any, Any]) -> int | None:

@@ -14,6 +14,7 @@ from tensorflow import Tensor
 
 from vit_core.errors import InputError
 from vit_tf import _keras
+from vit_tf.datasets import batched, collated, column_reader
 
 OWN_LOSS = (None, "passthrough", "auto_with_warning")  # transformers' words for it
 
@@ -123,6 +124,42 @@ class TrainedModel(keras.Model):
                 f"{type(self).__name__}: class_weight: expected batches (x, y) with an array of labels as y, got "
                 "others.\nGive labels so, or the weight of each image as the third: (x, y, sample_weight)."
             )
+
+    def prepare_tf_dataset(
+        self,
+        dataset: Any,
+        batch_size: int = 8,
+        shuffle: bool = True,
+        tokenizer: None = None,
+        collate_fn: Callable[..., Any] | None = None,
+        collate_fn_args: Mapping[str, Any] | None = None,
+        drop_remainder: bool | None = None,
+        prefetch: bool = True,
+    ) -> tf.data.Dataset:
+        """Rows as batches for `fit`: columns that the model takes, and the one called labels, label or label_ids.
+
+        Args:
+            dataset: of the hub's `datasets` (also with a transform), or anything with a length whose rows, taken by
+                number, are dicts with `pixel_values`.
+            batch_size: images in a batch.
+            shuffle: whether rows come in another order in each epoch.
+            tokenizer: None; images have none.
+            collate_fn: makes a dict of arrays from a list of rows, in place of stacking each column.
+            collate_fn_args: its keywords.
+            drop_remainder: whether a last batch of fewer rows is left out; None means as `shuffle` says.
+            prefetch: whether a batch is read while another one is trained on.
+
+        Raises:
+            InputError: a tokenizer, or rows without images.
+        """
+        where = f"{type(self).__name__}.prepare_tf_dataset"
+        if tokenizer is not None:
+            raise InputError(f"{where}: tokenizer: expected None: images have none.")
+        collate = partial(collate_fn or collated, **(collate_fn_args or {}))
+        inputs = inspect.signature(self.call).parameters
+        read = column_reader(dataset, collate, inputs, self.variable_dtype, where)
+        dropped = shuffle if drop_remainder is None else drop_remainder
+        return batched(read, len(dataset), batch_size, shuffle, dropped, prefetch)
 
     # --- steps -------------------------------------------------------------------------------------------------------
 

@@ -229,9 +229,10 @@ class TFViTModel(TFViTPreTrainedModel):
     config_class = ViTConfig
 
     def __init__(
-        self, config: ViTConfig, add_pooling_layer: bool = True, use_mask_token: bool = False, **kwargs: Any
+        self, config: ViTConfig, *, add_pooling_layer: bool = True, use_mask_token: bool = False, **kwargs: Any
     ) -> None:
-        super().__init__(config, {"add_pooling_layer": add_pooling_layer, "use_mask_token": use_mask_token}, **kwargs)
+        options = {"add_pooling_layer": add_pooling_layer, "use_mask_token": use_mask_token}
+        super().__init__(config, options=options, **kwargs)
         with self.building():
             self.embeddings = ViTEmbeddings(self.config, "embeddings", use_mask_token)
             self.encoder = ViTEncoder(self.config, "encoder")

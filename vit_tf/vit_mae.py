@@ -22,7 +22,7 @@ from vit_core.inputs import check_per_patch
 from vit_core.masking import num_kept
 from vit_core.outputs import ViTMAEForPreTrainingOutput, ViTMAEModelOutput
 from vit_tf import layers as nn
-from vit_tf.pretrained import SERIALISABLE, TFViTPreTrainedModel, dims, known_patches, wide
+from vit_tf.pretrained import SERIALISABLE, TFViTMAEPreTrainedModel, dims, known_patches, wide
 from vit_tf.vit import ViTEncoder, ViTLayer, ViTPatchEmbeddings, resized_positions
 
 
@@ -78,7 +78,7 @@ class ViTMAEEmbeddings(nn.Module):
 
 
 @SERIALISABLE
-class TFViTMAEModel(TFViTPreTrainedModel):
+class TFViTMAEModel(TFViTMAEPreTrainedModel):
     """The encoder of the Masked Autoencoder, which sees the kept patches only.
 
     Args:
@@ -218,7 +218,7 @@ class ViTMAEDecoder(nn.Module):
 
 
 @SERIALISABLE
-class TFViTMAEForPreTraining(TFViTPreTrainedModel):
+class TFViTMAEForPreTraining(TFViTMAEPreTrainedModel):
     """The Masked Autoencoder: encoder, decoder, and the loss over the removed patches."""
 
     config_class = ViTMAEConfig

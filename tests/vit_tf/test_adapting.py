@@ -96,3 +96,24 @@ def test_lora_trains_what_it_added_and_nothing_else(tmp_path):
 
 def model_weight(model, path):
     return next(weight.numpy() for weight in model.weights if weight.path == path)
+
+
+SHAPES = {
+    CLASSIFIER: {"vit": (16, 24), "classifier": (5,)},
+    "TFViTMAEForPreTraining": {"vit": (4, 24), "decoder": (15, 48)},
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_summaries_show_real_shapes(name, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "150")
+    model, inputs, lines = make_model(name), make_inputs(name), []
+    model.summary(print_fn=lines.append, expand_nested=True)
+    text = "\n".join(lines)
+    for layer, sides in SHAPES[name].items():
+        (line,) = [line for line in text.splitlines() if f" {layer} (" in line]
+        assert f"(None, {', '.join(map(str, sides))})" in line
+    assert f"Total params: {model.num_parameters():,}" in text
+    assert "?" not in text
+    assert not any({"call", "output_shape"} & {*vars(layer)} for layer in model._flatten_layers())
+    assert model(**inputs)["logits"].shape[0] == 2
