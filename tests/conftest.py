@@ -11,6 +11,7 @@ _NEED_TORCH = [
     "vit_core/test_tensors.py",
     "vitriad/test_train_digits.py",
     "peers",
+    "real/test_programs.py",
     "test_wheel.py",
 ]
 _NEED_ONE = [
@@ -25,7 +26,7 @@ _NEED_ONE = [
     ),
 ]
 _NEED_FLAX = ["vit_flax", "flax_models.py", "benchmarks/test_flax.py"]
-_NEED_TENSORFLOW = ["vit_tf", "tf_models.py", "benchmarks/test_tf.py"]
+_NEED_TENSORFLOW = ["vit_tf", "tf_models.py", "benchmarks/test_tf.py", "real/test_programs.py"]
 
 collect_ignore = [
     *(_NEED_TORCH if find_spec("torch") is None else ()),
