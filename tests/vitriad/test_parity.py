@@ -89,6 +89,14 @@ PATCHES = {
 @pytest.mark.parametrize("what", PATCHES if len(INSTALLED) > 1 else [*PATCHES][:1])
 def test_a_backend_that_is_broken_is_found(what, monkeypatch, capsys):
     patch, message = PATCHES[what]
+    monkeypatch.setattr(parity.subprocess, "run", broken_by(patch))
+    words = ["--backends", ",".join(INSTALLED[-2:]), "--dtype", "float64", "--checks", "forward,hidden"]
+    assert main(["parity", *words]) == 1
+    assert message in capsys.readouterr().out
+
+
+def broken_by(patch):
+    """`subprocess.run` with the last backend's worker patched."""
     run = subprocess.run
 
     def broken(command, **options):
@@ -96,8 +104,25 @@ def test_a_backend_that_is_broken_is_found(what, monkeypatch, capsys):
             command = [sys.executable, "-c", BROKEN.format(patch=patch), *command[3:]]
         return run(command, **options)
 
-    monkeypatch.setattr(parity.subprocess, "run", broken)
-    words = ["--backends", ",".join(INSTALLED[-2:]), "--dtype", "float64", "--checks", "forward,hidden"]
+    return broken
+
+
+def test_half_precision_is_held_to_what_it_measures():
+    checks = ["forward", "hidden", "attentions", "loss"]
+    cases = parity_cases.sweep()[1::2]  # the wider ones, which round worst
+    found = parity.compare(cases, INSTALLED, ["bfloat16", "float16"], checks)
+    assert found["passed"]
+    for dtype in ("bfloat16", "float16"):
+        for check in checks:
+            mine = [r for r in found["rows"] if (r["dtype"], r["check"], r["against"]) == (dtype, check, "oracle")]
+            worst = max(row["error"] for row in mine)  # a rung far above it would find blunders only
+            assert worst < parity.TOLERANCES[dtype][check] < 5 * worst, (dtype, check, worst)
+
+
+def test_a_small_fault_is_found_in_half_precision_too(monkeypatch, capsys):
+    patch, message = PATCHES["another bias in the second layer"]
+    monkeypatch.setattr(parity.subprocess, "run", broken_by(patch.replace("1e-3", "1e-1")))
+    words = ["--backends", INSTALLED[-1], "--dtype", "float16", "--checks", "forward,hidden"]
     assert main(["parity", *words]) == 1
     assert message in capsys.readouterr().out
 
