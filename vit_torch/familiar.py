@@ -28,13 +28,15 @@ LEFT_OUT: dict[str, str] = {
     **dict.fromkeys(("is_parallelizable", "should_save_on_this_rank"), _DISTRIBUTED),
     **dict.fromkeys(("create_extended_attention_mask_for_decoder", "get_extended_attention_mask"), _TEXT),
     **dict.fromkeys(("invert_attention_mask", "warn_if_padding_and_no_attention_mask"), _TEXT),
-    **dict.fromkeys(("resize_token_embeddings", "generation_config_class"), _TEXT),
+    **dict.fromkeys(("resize_token_embeddings", "generation_config", "generation_config_class"), _TEXT),
     **dict.fromkeys(("get_correct_attn_implementation", "get_init_context", "is_backend_compatible"), _INTERNAL),
     **dict.fromkeys(("get_expanded_tied_weights_keys", "mark_tied_weights_as_initialized"), _INTERNAL),
     **dict.fromkeys(("can_record_outputs", "retrieve_modules_from_names"), _INTERNAL),
     **dict.fromkeys(("get_correct_experts_implementation", "get_experts_implementation"), "there are no experts"),
     "set_experts_implementation": "there are no experts",
-    "tie_embeddings_and_encoder_decoder": "no weights are tied",
+    **dict.fromkeys(("all_tied_weights_keys", "tie_embeddings_and_encoder_decoder"), "no weights are tied"),
+    "layers": "it is model.encoder.layer, as in transformers 4",
+    "warnings_issued": "warnings go through Python's warnings and the logger vitriad",
     **dict.fromkeys(
         ("get_position_embeddings", "resize_position_embeddings"), "from_pretrained(…, image_size=) resizes"
     ),
@@ -42,11 +44,13 @@ LEFT_OUT: dict[str, str] = {
     **dict.fromkeys(("get_encoder", "set_encoder"), "it is model.base_model"),
     **dict.fromkeys(("get_decoder", "set_decoder"), "it is model.decoder"),
     "get_head_mask": "hand head_mask to the call: (heads,) or (layers, heads)",
+    "loss_type": "model.config.problem_type says it",
     "loss_function": "model.loss(logits, labels) is computed in the call with labels",
     "dummy_inputs": "torch.zeros(1, channels, height, width)",
     **dict.fromkeys(("to_bettertransformer", "reverse_bettertransformer"), 'attn_implementation="sdpa" is that'),
     **dict.fromkeys(
-        ("kernelize", "set_use_kernels", "use_kernels"), "no code is loaded from elsewhere; torch.compile(model)"
+        ("kernel_config", "kernelize", "set_use_kernels", "use_kernels"),
+        "no code is loaded from elsewhere; torch.compile(model)",
     ),
     "get_compiled_call": "torch.compile(model)",
     "dequantize": "keep the checkpoint that was quantised",

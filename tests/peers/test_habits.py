@@ -1,0 +1,57 @@
+"""Trainer, accelerate, peft, Lightning and the pipelines of transformers over models of vit_torch, by both versions.
+
+Each script of habits/ runs in the environments of the peers, one function in a process of its own, which asserts.
+"""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+PEERS = {version: ROOT / f".venv-{version}" / "bin" / "python" for version in ("hf4", "hf5")}
+pytestmark = pytest.mark.peers
+
+SCRIPTS = {
+    "with_trainer": (
+        *("same_losses", "label_smoothing", "masked_image_modeling", "masked_autoencoder", "gradient_checkpointing"),
+        *("whole_folders", "the_callback_alone", "the_best_model", "resuming", "prediction"),
+    ),
+    "with_accelerate": ("the_end_of_an_example", "two_processes"),
+    "with_peft": ("lora", "recomputed_layers"),
+    "with_lightning": ("checkpoints_and_hyperparameters",),
+    "with_pipelines": ("image_classification", "batches", "image_feature_extraction"),
+}
+CASES = [(script, case) for script, cases in SCRIPTS.items() for case in cases]
+
+
+def run(version: str, script: str, case: str, folder: Path) -> object:
+    environment = {"PYTHONPATH": str(ROOT), "HOME": str(folder), "PATH": "/usr/bin:/bin", "CUDA_VISIBLE_DEVICES": ""}
+    command = [PEERS[version], "-W", "ignore", Path(__file__).parent / "habits" / f"{script}.py", case, folder]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("version", PEERS)
+@pytest.mark.parametrize(("script", "case"), CASES)
+def test_a_habit(version, script, case, tmp_path):
+    run(version, script, case, tmp_path)
+
+
+def test_layers_are_recomputed_as_the_newer_trainer_asks(tmp_path):
+    run("hf5", "with_trainer", "fewer_layers_checkpointed", tmp_path)
+
+
+@pytest.mark.parametrize("version", PEERS)
+def test_what_is_no_model_says_so(version, tmp_path):
+    said = run(version, "with_trainer", "a_bare_folder_explains_itself", tmp_path / "trainer")
+    assert "no config.json" in said and "ModelFolders" in said
+    said = run(version, "with_peft", "an_adapter_is_no_model", tmp_path / "peft")
+    assert "an adapter of PEFT" in said and "merge_and_unload()" in said
+
+
+@pytest.mark.parametrize("version", PEERS)
+def test_every_public_name_of_theirs_is_decided(version, tmp_path):
+    assert run(version, "with_attributes", "undecided", tmp_path) == {}
