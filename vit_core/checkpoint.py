@@ -256,27 +256,27 @@ def _header(path: Path, text: bytes, limits: Limits) -> dict[str, Any]:
 
 def _entry(path: Path, name: str, value: Any, data_start: int, limits: Limits) -> _Place:
     """One tensor of a header, checked on its own."""
-
-    def bad(what: str) -> CheckpointError:
-        return CheckpointError(f"{path}: {_short(name)}: {what}.")
-
     if not (isinstance(value, dict) and value.keys() == _KEYS):
-        raise bad(f"expected dtype, shape and data_offsets, got {_short(value)}")
+        raise _bad(path, name, f"expected dtype, shape and data_offsets, got {_short(value)}")
     dtype, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
     if not (isinstance(dtype, str) and dtype in DTYPES):
-        raise bad(f"dtype: expected one of {', '.join(DTYPES)}, got {_short(dtype)}")
+        raise _bad(path, name, f"dtype: expected one of {', '.join(DTYPES)}, got {_short(dtype)}")
     if not _are_counts(shape):
-        raise bad(f"shape: expected counts, got {_short(shape)}")
+        raise _bad(path, name, f"shape: expected counts, got {_short(shape)}")
     if len(shape) > limits.rank:
-        raise bad(f"{len(shape)} axes, above {limits.bound('rank')}")
-    if math.prod(side or 1 for side in shape) > limits.parameters:
-        raise bad(f"shape {shape}, above {limits.bound('parameters')}")
+        raise _bad(path, name, f"{len(shape)} axes, above {limits.bound('rank')}")
+    if math.prod([side or 1 for side in shape]) > limits.parameters:
+        raise _bad(path, name, f"shape {shape}, above {limits.bound('parameters')}")
     if not (_are_counts(offsets) and len(offsets) == 2):
-        raise bad(f"data_offsets: expected two counts, got {_short(offsets)}")
+        raise _bad(path, name, f"data_offsets: expected two counts, got {_short(offsets)}")
     nbytes = math.prod(shape) * DTYPES[dtype].itemsize
     if offsets[1] - offsets[0] != nbytes:
-        raise bad(f"{dtype} {shape} takes {nbytes} bytes, data_offsets are {offsets}")
+        raise _bad(path, name, f"{dtype} {shape} takes {nbytes} bytes, data_offsets are {offsets}")
     return _Place(DTYPES[dtype], tuple(shape), data_start + offsets[0], nbytes)
+
+
+def _bad(path: Path, name: str, what: str) -> CheckpointError:
+    return CheckpointError(f"{path}: {_short(name)}: {what}.")
 
 
 def _are_counts(value: object) -> bool:
