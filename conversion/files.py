@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from conversion import h5_files, msgpack_files, npz_files, torch_files
+from conversion.naming import listed
 from conversion.zip_files import members
 from vit_core.checkpoint import LazyArray, WeightFile, content_of, open_file
 from vit_core.errors import CheckpointError
@@ -14,7 +15,10 @@ from vit_core.limits import LIMITS, Limits
 CONTAINERS = ("torch", "npz", "h5", "msgpack")  # what is no safetensors file, as `metadata["format"]` has it
 
 # Where training programs put the weights beside the rest, and weights beside weights.
-WRAPPERS = ("state_dict", "model", "model_state", "net", "backbone", "encoder")
+WRAPPERS = (
+    *("state_dict", "model", "model_state", "model_state_dict", "net_state_dict", "model_weights", "weights", "params"),
+    *("module", "network", "net", "backbone", "encoder"),
+)
 SETS = ("state_dict_ema", "model_ema", "ema", "teacher", "student", "target_encoder")
 
 
@@ -68,10 +72,12 @@ def _archive(path: Path, content: Any, weights: str | None, limits: Limits) -> W
 
 
 def _taken(path: Path, tree: Any, weights: str | None, content: Any) -> WeightFile:
-    """The one set of weights in what `torch.save` wrote."""
+    """The one set of weights in what a training program wrote."""
     sets = dict(_sets(tree, ""))
+    if weights is not None and weights not in sets and (named := _at(tree, weights)) is not None:
+        sets[weights] = named
     if not sets:
-        raise CheckpointError(f"{path}: no weights in it, only {_keys(tree)}.")
+        raise CheckpointError(f"{path}: no weights in it, only {_keys(tree)}.{_elsewhere(tree)}")
     if weights is None and len(sets) > 1:
         raise CheckpointError(
             f"{path}: several sets of weights: {', '.join(map(repr, sets))}.\n"
@@ -80,9 +86,21 @@ def _taken(path: Path, tree: Any, weights: str | None, content: Any) -> WeightFi
     name = next(iter(sets)) if weights is None else weights
     if name not in sets:
         raise CheckpointError(f"{path}: no set of weights {name!r}; there are {', '.join(map(repr, sets))}.")
+    return _file(path, name, sets[name], content)
+
+
+def _file(path: Path, name: str, found: dict[Any, Any], content: Any) -> WeightFile:
+    """One set of weights, in which nothing may stand that is only known by name."""
+    if inside := _opaque_in(found):
+        key = next(key for key, value in found.items() if _opaque_in(value))
+        raise CheckpointError(
+            f"{path}: {listed([str(key)])}: expected a tensor, got {inside.name}, among the weights"
+            f"{f' {name!r}' if name else ''}.\nSave the weights alone, or under a key of their own: "
+            "torch.save({'state_dict': model.state_dict(), …}, path)."
+        )
     metadata = {"format": "torch", **({"weights": name} if name else {})}
-    tensors = {key: value for key, value in sets[name].items() if isinstance(value, LazyArray)}
-    others = {key: _kind(value) for key, value in sets[name].items() if key not in tensors and isinstance(key, str)}
+    tensors = {key: value for key, value in found.items() if isinstance(value, LazyArray)}
+    others = {key: _kind(value) for key, value in found.items() if key not in tensors and isinstance(key, str)}
     return WeightFile(path, metadata, tensors, content, others)
 
 
@@ -90,14 +108,49 @@ def _sets(tree: Any, path: str) -> list[tuple[str, dict[Any, Any]]]:
     """Every dictionary of tensors under keys that stand for weights, with the keys that lead to it."""
     if not isinstance(tree, dict):
         return []
-    has_tensors = any(isinstance(key, str) and isinstance(value, LazyArray) for key, value in tree.items())
-    if has_tensors and not any(isinstance(tree.get(key), dict) for key in (*WRAPPERS, *SETS)):
-        return [(path, tree)]
     found = []
     for key in (*WRAPPERS, *SETS):
         if isinstance(tree.get(key), dict) and path.count(".") < 3:
             found += _sets(tree[key], f"{path}.{key}" if path else key)
-    return found
+    return found or ([(path, tree)] if _has_tensors(tree) else [])
+
+
+def _has_tensors(tree: Any) -> bool:
+    """Whether something is a dictionary with tensors under names."""
+    if not isinstance(tree, dict):
+        return False
+    return any(isinstance(key, str) and isinstance(value, LazyArray) for key, value in tree.items())
+
+
+def _at(tree: Any, path: str) -> dict[Any, Any] | None:
+    """The dictionary of tensors that a path of keys leads to; keys may have dots in them."""
+    if not path:
+        return tree if _has_tensors(tree) else None
+    for key in [key for key in tree if isinstance(key, str)] if isinstance(tree, dict) else ():
+        is_on_the_way = key and f"{path}.".startswith(f"{key}.")
+        if is_on_the_way and (found := _at(tree[key], path[len(key) + 1 :])) is not None:
+            return found
+    return None
+
+
+def _elsewhere(tree: Any) -> str:
+    """What `weights=` could name, where weights stand under keys of somebody's own."""
+    items = tree.items() if isinstance(tree, dict) else ()
+    found = [key for key, value in items if isinstance(key, str) and _has_tensors(value)]
+    return f"\nSay where they are: weights={found[0][:80]!r} (--weights on the command line)." if found else ""
+
+
+def _opaque_in(value: Any) -> torch_files.Opaque | None:
+    """Something that is only known by name, in a value or anywhere inside it."""
+    waiting, seen = [value], set[int]()
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, torch_files.Opaque):
+            return item
+        if isinstance(item, dict | tuple) and id(item) not in seen:
+            seen.add(id(item))
+            waiting += item.values() if isinstance(item, dict) else item
+    return None
 
 
 def _kind(value: Any) -> str:

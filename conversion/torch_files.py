@@ -2,7 +2,8 @@
 
 The format is a program for a small stack machine. The machine here knows the instructions that build numbers, text,
 lists, tuples, dictionaries and tensors; "call this function" means something for the names in `_REBUILD`, all of them
-implemented below, and is an error for every other one. Tensors are places in the file: nothing is copied.
+implemented below, makes an inert placeholder for the names in `conversion.inert`, and is an error for every other one.
+Tensors are places in the file: nothing is copied.
 
 Source: Python's own documentation of the instructions (protocols 2 to 5); torch 2.13, layout of its two containers, a
 zip archive and, before 1.6, five such programs in a row with the numbers behind them.
@@ -19,6 +20,7 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 
+from conversion import inert
 from conversion.zip_files import Member, members
 from vit_core.checkpoint import LazyArray, placed
 from vit_core.errors import CheckpointError, UnsafeFileError
@@ -41,7 +43,7 @@ _STORAGES = {
 
 
 class Opaque(NamedTuple):
-    """An object that means nothing here, such as the command line of a training run."""
+    """An object that means nothing here, such as the command line of a training run: its name, and no more."""
 
     name: str
 
@@ -137,6 +139,8 @@ def _resolved(path: Path, tree: Any, place: Callable[[_Storage], Any], limits: L
             raise CheckpointError(f"{path}: nested deeper than {limits.bound('json_depth')}.")
         if isinstance(value, _View):
             return _placed(f"{path}: {name[:80]!r}", value, *place(value.storage))
+        if isinstance(value, _Function):
+            return Opaque(value.name)
         if not isinstance(value, dict | list):
             return value  # no state dict keeps its tensors in tuples
         if id(value) not in done:
@@ -247,9 +251,20 @@ class _Machine:
             raise TypeError
         self.stack[-1].extend(values)
 
+    def _add(self, values: list[Any]) -> None:
+        if self.stack[-1] != _SET:
+            raise TypeError
+
+    def _frozen(self) -> None:
+        self._since_mark()
+        self.stack.append(Opaque("builtins.frozenset"))
+
     def _find(self, module: str, name: str) -> None:
         full = f"{module}.{name}"
-        if full not in _REBUILD and not (module == "torch" and name in _STORAGES) and full not in _OPAQUE:
+        if full in inert.VALUES:
+            self.stack.append(Opaque(full))
+            return
+        if full not in _KNOWN:
             raise UnsafeFileError(
                 f"{self.path}: it wants {full[:80]!r} called, which makes no tensor or plain value; nothing was run.\n"
                 "Save the tensors alone, with the program that wrote it: safetensors.torch.save_file(state_dict, path)."
@@ -266,7 +281,7 @@ class _Machine:
         arguments, function = self.stack.pop(), self.stack.pop()
         if not (isinstance(function, _Function) and isinstance(arguments, tuple)):
             raise TypeError
-        if function.name in _OPAQUE:
+        if function.name in inert.CALLED or function.name in inert.FACTORIES:
             self.stack.append(Opaque(function.name))
         else:
             self.stack.append(_REBUILD[function.name](*arguments))
@@ -316,14 +331,32 @@ def _mapping(*pairs: Any) -> dict[Any, Any]:
     return {}
 
 
+def _counts(*values: Any) -> dict[Any, Any]:
+    """A Counter, as the dictionary of its counts."""
+    found = values[0] if values else {}
+    if len(values) > 1 or not isinstance(found, dict):
+        raise TypeError
+    return found
+
+
+def _with_factory(*values: Any) -> dict[Any, Any]:
+    """A defaultdict, whose items follow; what would make its missing values is not called."""
+    if len(values) > 1 or not isinstance((*values, None)[0], _Function | None):
+        raise TypeError
+    return {}
+
+
 _REBUILD: dict[str, Callable[..., Any]] = {
     "torch._utils._rebuild_tensor_v2": _tensor,
     "torch._utils._rebuild_parameter": _parameter,
     "torch._utils._rebuild_parameter_with_state": _parameter,
     "collections.OrderedDict": _mapping,
+    "collections.Counter": _counts,
+    "collections.defaultdict": _with_factory,
     "torch.Size": lambda sides: tuple(sides),
 }
-_OPAQUE = ("argparse.Namespace",)
+_KNOWN = {*_REBUILD, *(f"torch.{name}" for name in _STORAGES), *inert.CALLED, *inert.FACTORIES}
+_SET = Opaque("builtins.set")
 
 _INSTRUCTIONS: dict[bytes, Callable[[_Machine], Any]] = {
     b"\x80": lambda m: m._take(1),  # protocol
@@ -345,6 +378,7 @@ _INSTRUCTIONS: dict[bytes, Callable[[_Machine], Any]] = {
     b"\x8d": lambda m: m._text("<Q"),
     b"T": lambda m: m._text("<i", "latin-1"),  # of Python 2
     b"U": lambda m: m._text("<B", "latin-1"),
+    b"\x8e": lambda m: m._bytes("<Q"),
     b"B": lambda m: m._bytes("<I"),
     b"C": lambda m: m._bytes("<B"),
     b"]": lambda m: m.stack.append([]),
@@ -355,6 +389,9 @@ _INSTRUCTIONS: dict[bytes, Callable[[_Machine], Any]] = {
     b"\x85": lambda m: m._tuple(1),
     b"\x86": lambda m: m._tuple(2),
     b"\x87": lambda m: m._tuple(3),
+    b"\x8f": lambda m: m.stack.append(_SET),
+    b"\x90": lambda m: m._add(m._since_mark()),
+    b"\x91": lambda m: m._frozen(),
     b"a": lambda m: m._extend([m.stack.pop()]),
     b"e": lambda m: m._extend(m._since_mark()),
     b"s": lambda m: m._set_items([m.stack.pop(-2), m.stack.pop()]),

@@ -26,14 +26,34 @@ def tensor(kind="FloatStorage", count=4, start=0, shape=(2, 2), strides=(2, 1), 
     return b"\x80\x02}" + _text("a") + rebuilt + b"s."
 
 
+class Program(bytes):
+    """Instructions that leave one value."""
+
+
+def called(name, arguments=b")", how=b"R"):
+    """The program of a call of a function, given by its full name; with no arguments unless a program makes some."""
+    return Program(named(name) + arguments + how)
+
+
+def named(name):
+    """The program of a function or value that is given by its full name."""
+    module, _, attribute = name.rpartition(".")
+    return Program(f"c{module}\n{attribute}\n".encode())
+
+
 def torch_tree(path, tree):
-    """What torch.save writes of nested dictionaries with arrays of float32 as tensors, and plain values, in them."""
+    """What torch.save writes of nested dictionaries with arrays of float32 as tensors, and plain values, in them.
+
+    Any other value is pickled as it is, and a `Program` stands for what it makes.
+    """
     storages = {}
 
     def program(value):
         if isinstance(value, dict):
             return b"}" + b"".join(_text(key) + program(inner) + b"s" for key, inner in value.items())
-        if not isinstance(value, np.ndarray):
+        if isinstance(value, Program):
+            return value
+        if not isinstance(value, np.ndarray) or value.dtype != np.float32:
             return pickle.dumps(value, 2)[2:-1]
         key = str(len(storages))
         storages[key] = value.tobytes()
