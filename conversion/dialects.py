@@ -45,7 +45,7 @@ _HUB_WRAPPERS = ("layers/vi_t_backbone/",)
 DIALECTS = (
     Dialect("hf", hf.ROWS, "torch", _TORCH_WRAPPERS),
     Dialect("hf_tf", hf.TF_ROWS, "keras"),
-    Dialect("hf_flax", hf.FLAX_ROWS, "flax", ("vit.",)),
+    Dialect("hf_flax", hf.FLAX_ROWS, "flax", ("params.", "vit.")),
     Dialect("timm", timm.ROWS, "torch", _BACKBONE_WRAPPERS, timm.FOLDED, timm.DROPPED, _EXACT),
     Dialect("mae", timm.MAE_ROWS, "torch", _BACKBONE_WRAPPERS, {}, {}, _EXACT),
     Dialect("google", google.ROWS, "heads", _JAX_WRAPPERS, {}, {}, _TANH),

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from checkpoints import make_config, make_tensors
+from checkpoints import make_config, make_tensors, write
 from weight_files import torch_tree
 
 import conversion
@@ -62,3 +62,15 @@ def test_two_usual_keys_are_asked_about(folder):
     with pytest.raises(CheckpointError, match="several sets of weights: 'model', 'network'"):
         conversion.load(path)
     same(conversion.load(path, weights="network")[1])
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_flax_variables_are_read_as_their_parameters(tmp_path, depth):
+    """What `to_bytes` writes of {"params": parameters}, once or as a module's variables inside another's."""
+    write(tmp_path / "ours", CONFIG, TENSORS)
+    conversion.convert(tmp_path / "ours", tmp_path / "flax", to="hf_flax")
+    path = tmp_path / "flax" / "flax_model.msgpack"
+    content = depth * b"\x81\xa6params" + path.read_bytes()
+    CONFIG.save_pretrained(tmp_path)
+    (tmp_path / "state.msgpack").write_bytes(content)
+    same(conversion.load(tmp_path / "state.msgpack")[1])
