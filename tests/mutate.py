@@ -1,8 +1,9 @@
 """Plants faults in the source, one at a time in a scratch copy, and shows that the tests catch every one.
 
-    python tests/mutate.py              every fault of faults.py; exits 1 if one survives
+    python tests/mutate.py              every fault of faults.py and faults_beside.py; exits 1 if one survives
     python tests/mutate.py vit_flax     only those of that package
     python tests/mutate.py --each 3     three of every package, others every day
+    python tests/mutate.py --beside     those beside the models: files, hub, images, conversion, commands
     python tests/mutate.py --random 10  ten of each backend, at places that chance picks
     python tests/mutate.py --write      and puts the table into docs/parity.md
 
@@ -30,11 +31,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from faults import FAULTS, Edit
+from faults_beside import BESIDE
 from tqdm import tqdm
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "parity.md"
-PACKAGES = ("vit_core", "vit_torch", "vit_tf", "vit_flax", "conversion", "vitriad", "tests")
+PACKAGES = ("vit_core", "vit_torch", "vit_tf", "vit_flax", "conversion", "vitriad", "tests", "docs")
 BACKENDS = ("vit_torch", "vit_tf", "vit_flax")
 SOME = "float64 and (test_outputs or test_gradients and square) or patchify or only_kept"
 FAST = {  # what a fault meets first: 25 seconds at most
@@ -43,7 +45,9 @@ FAST = {  # what a fault meets first: 25 seconds at most
     "vit_tf": f"tests/vit_tf/test_parity.py tests/vit_tf/test_model.py -k '{SOME}'",
     "vit_flax": f"tests/vit_flax/test_parity.py tests/vit_flax/test_model.py -k '{SOME}'",
     "conversion": "tests/conversion/test_foreign.py",
+    "vitriad": "tests/vitriad/test_cli.py",
 }
+ALL = FAULTS | BESIDE
 OTHERS = {"+": "-", "-": "+", "*": "+", "/": "*", "//": "*", "<": ">=", "==": "!=", "+=": "-="}  # operators
 
 
@@ -144,12 +148,12 @@ def chosen(packages: list[str], each: int | None) -> dict[str, tuple[Edit, ...]]
     """The faults of some packages, or of all; or a few of each, by the day, so that all have a turn."""
     wanted: set[Edit] = set()
     for package in FAST:
-        edits = [edit for several in FAULTS.values() for edit in several if edit.file.startswith(f"{package}/")]
+        edits = [edit for several in ALL.values() for edit in several if edit.file.startswith(f"{package}/")]
         count = len(edits) if each is None else min(each, len(edits))
         first = date.today().toordinal() * count
         if not packages or package in packages:
             wanted.update(edits[(first + i) % len(edits)] for i in range(count))
-    found = {what: tuple(edit for edit in edits if edit in wanted) for what, edits in FAULTS.items()}
+    found = {what: tuple(edit for edit in edits if edit in wanted) for what, edits in ALL.items()}
     return {what: edits for what, edits in found.items() if edits}
 
 
@@ -178,9 +182,12 @@ def main() -> None:
     parser.add_argument("--random", type=int, metavar="N", help="so many of every backend, picked by chance instead")
     parser.add_argument("--seed", type=int, default=0, help="of that chance (%(default)s)")
     parser.add_argument("--each", type=int, metavar="N", help="so many of every package")
+    parser.add_argument("--beside", action="store_true", help="only those beside the models")
     parser.add_argument("--write", action="store_true", help="put the table into docs/parity.md")
     arguments = parser.parse_args()
     faults = chosen(arguments.packages, arguments.each)
+    if arguments.beside:
+        faults = {what: edits for what, edits in faults.items() if what in BESIDE}
     if arguments.random is not None:
         backends = [name for name in BACKENDS if name in (arguments.packages or BACKENDS)]
         faults = {k: v for name in backends for k, v in by_chance(name, arguments.random, arguments.seed).items()}

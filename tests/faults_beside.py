@@ -1,0 +1,161 @@
+"""Faults beside the models, for `mutate.py`: in files, the hub, images, conversion and the command line."""
+
+from faults import Edit
+
+POSITIONS, MASKS = "tests/vit_core/test_positions.py", "tests/vit_core/test_masking.py"
+INPUTS, LABELS = "tests/vit_core/test_inputs.py", "tests/vit_core/test_labels.py"
+CHECKPOINTS = "tests/vit_core/test_checkpoint.py tests/vit_core/test_checkpoint_folder.py"
+SAVING = "tests/vit_core/test_checkpoint_saving.py"
+ORDER = "tests/reliability/test_durability.py -k 'not of_a_model'"
+JSON, IMAGES = "tests/vit_core/test_jsonfile.py", "tests/vit_core/test_image_processing.py"
+HUB, PUSH = "tests/hub/test_refusals.py tests/vit_core/test_hub.py", "tests/hub/test_push.py -k 'not comes_back_bit'"
+DOWNLOADS = "tests/hub/test_downloads.py -k 'interrupted or needed or cached or index_names'"
+FITS, FOREIGN = "tests/conversion/test_fit.py", "tests/conversion/test_foreign.py"
+CONVERTED, HOSTILE = "tests/conversion/test_convert.py", "tests/conversion/test_hostile_files.py"
+CLASSIFY, COMMANDS = "tests/vitriad/test_classify.py", "tests/vitriad/test_cli.py"
+
+BESIDE = {
+    "sin-cos table resampled": (Edit("vit_core/positions.py", "if is_sincos(table, old):", "if False:", POSITIONS),),
+    "timm's kernel never widened": (Edit("vit_core/positions.py", "max(old / new, 1.0)", "1.0", POSITIONS),),
+    "DINO's scale without its tenth": (
+        Edit("vit_core/positions.py", "scale=old / (new + 0.1)", "scale=old / new", POSITIONS),
+    ),
+    "one bit of noise less": (
+        Edit("vit_core/masking.py", "np.uint64(40)) * 2.0**-24", "np.uint64(41)) * 2.0**-23", MASKS),
+    ),
+    "same noise in every step": (
+        Edit("vit_core/masking.py", 'check_seed("step", step)]', 'check_seed("step", step) * 0]', MASKS),
+    ),
+    "last axis tested before the first": (
+        Edit(
+            "vit_core/inputs.py",
+            "channels_last: bool = dims[1] != channels",
+            "channels_last: bool = dims[3] == channels",
+            INPUTS,
+        ),
+    ),
+    "a label of -100 out of range": (
+        Edit("vit_core/inputs.py", "kept = labels[labels != IGNORED_LABEL]", "kept = labels", INPUTS),
+    ),
+    "infinity taken for a number": (
+        Edit("vit_core/inputs.py", "return bool(np.isfinite(total)) or", "return not np.isnan(total) or", INPUTS),
+    ),
+    "first extra class kept": (
+        Edit("vit_core/labels.py", "sorted(found) if index >= classes", "sorted(found) if index > classes", LABELS),
+    ),
+    "nesting one level too deep": (
+        Edit(
+            "vit_core/jsonfile.py", "_depth(value) > limits.json_depth", "_depth(value) > limits.json_depth + 1", JSON
+        ),
+    ),
+    "keys that stand there twice": (Edit("vit_core/jsonfile.py", "if key in keys:", "if False:", JSON),),
+    "digest not compared": (
+        Edit(
+            "vit_core/checkpoint.py",
+            "if known.get(path.name) != _record(len(content), hashlib.sha256(content)):",
+            "if known.get(path.name) == 0:",
+            CHECKPOINTS,
+        ),
+    ),
+    "shards of one byte less": (Edit("vit_core/checkpoint.py", "array.nbytes > room", "array.nbytes >= room", SAVING),),
+    "weights never synced": (
+        Edit(
+            "vit_core/checkpoint.py",
+            "        file.flush()\n        os.fsync(file.fileno())\n    return _record",
+            "        file.flush()\n    return _record",
+            ORDER,
+        ),
+    ),
+    "folders never synced": (
+        Edit("vit_core/atomic_folder.py", "            os.fsync(descriptor)", "            pass", ORDER),
+    ),
+    "new parent folders not synced": (
+        Edit("vit_core/atomic_folder.py", "    _sync(path.parent for path in new)\n", "", ORDER),
+    ),
+    "free space not looked at": (
+        Edit(
+            "vit_core/atomic_folder.py",
+            "if (free := shutil.disk_usage(place).free) < _SPACE_FACTOR * size:",
+            "if (free := shutil.disk_usage(place).free) < 0:",
+            SAVING,
+        ),
+    ),
+    "locks that keep nobody out": (
+        Edit("vit_core/atomic_folder.py", "fcntl.LOCK_EX | fcntl.LOCK_NB", "fcntl.LOCK_SH | fcntl.LOCK_NB", SAVING),
+    ),
+    "odd remainder of a crop on the other side": (
+        Edit("vit_core/image_steps.py", "start = (wanted - side + 1) // 2", "start = (wanted - side) // 2", IMAGES),
+    ),
+    "pixels multiplied in float32": (
+        Edit(
+            "vit_core/image_steps.py",
+            "(picture.astype(np.float64) * number(",
+            "(picture.astype(np.float32) * number(",
+            IMAGES,
+        ),
+    ),
+    "pictures in the order of threads": (
+        Edit(
+            "vit_core/image_batches.py",
+            "fits else np.empty(shape, dtype)",
+            "fits and index else np.empty(shape, dtype)",
+            IMAGES,
+        ),
+    ),
+    "limit of images off by one": (
+        Edit(
+            "vit_core/image_batches.py", "if index == limits.batch_images:", "if index > limits.batch_images:", IMAGES
+        ),
+    ),
+    "digest of a download not compared": (Edit("vit_core/hub.py", "if digest != etag:", "if False:", HUB),),
+    "more bytes than the hub promised": (
+        Edit("vit_core/hub.py", "if self.received > size:", "if self.received > 2**62:", HUB),
+    ),
+    "the branch asked for every file": (
+        Edit("vit_core/hub.py", "self.commit = self._checked(found, path)", "self._checked(found, path)", DOWNLOADS),
+    ),
+    "replaced weights left on the hub": (
+        Edit(
+            "vit_core/upload.py", "for file in sorted(self.replaced)]", "for file in sorted(self.replaced)[:0]]", PUSH
+        ),
+    ),
+    "a written card replaced": (Edit("vit_core/upload.py", "if CARD_NAME not in self.files:", "if True:", PUSH),),
+    "another shape dropped silently": (
+        Edit("conversion/engine.py", "if not wanted.ignore_mismatched_sizes:", "if False:", FITS),
+    ),
+    "overflow of a cast passes": (
+        Edit("conversion/engine.py", "not wanted.allow_nonfinite and not np.isfinite(cast).all()", "False", FITS),
+    ),
+    "tables resized by the default kernel": (
+        Edit("conversion/engine.py", "wanted.grid, wanted.position_kernel)", "wanted.grid)", FITS),
+    ),
+    "distillation token's position kept": (
+        Edit("conversion/folds.py", "np.delete(table, 1, axis=1)", "np.delete(table, 2, axis=1)", FOREIGN),
+    ),
+    "size of a folder's images not looked for": (
+        Edit("conversion/pretrained.py", "bare, said or size)", "bare, size)", "tests/conversion/test_grids.py"),
+    ),
+    "HDF5 file never synced": (Edit("conversion/h5_writing.py", "        os.fsync(file.fileno())\n", "", ORDER),),
+    "first error of a disk forgotten": (
+        Edit(
+            "conversion/h5_writing.py",
+            "        careful.check()\n        os.fsync",
+            "        os.fsync",
+            "tests/reliability/test_faults.py -k hf_tf",
+        ),
+    ),
+    "scores not in order": (Edit("vitriad/classify.py", "np.argsort(-scores", "np.argsort(scores", CLASSIFY),),
+    "softmax for several classes": (
+        Edit("vitriad/classify.py", 'if problem_type == "multi_label_classification":', "if False:", CLASSIFY),
+    ),
+    "skipped images exit with 0": (Edit("vitriad/classify.py", "            status = 3\n", "", CLASSIFY),),
+    "Ctrl-C exits with 1": (Edit("vitriad/cli.py", "return 130", "return 1", COMMANDS),),
+    "the branch may move between two reads": (
+        Edit(
+            "vitriad/auto.py",
+            "{**options, **kwargs, **same_commit(config)}",
+            "{**options, **kwargs}",
+            "tests/hub/test_downloads.py -k moves",
+        ),
+    ),
+}
