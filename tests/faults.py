@@ -503,7 +503,7 @@ FAULTS = {
     ),
     "fresh weights cut at two deviations": (
         Edit(
-            "vit_torch/pretrained.py",
+            "vit_torch/weights.py",
             "a=-2.0, b=2.0",
             "a=-2 * value, b=2 * value",
             "tests/vit_torch/test_model.py -k cut_at_two",

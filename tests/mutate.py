@@ -186,6 +186,8 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="put the table into docs/parity.md")
     arguments = parser.parse_args()
     faults = chosen(arguments.packages, arguments.each)
+    if arguments.write and not arguments.beside:  # those have a table of their own
+        faults = {what: edits for what, edits in faults.items() if what in FAULTS}
     if arguments.beside:
         faults = {what: edits for what, edits in faults.items() if what in BESIDE}
     if arguments.random is not None:
@@ -205,7 +207,8 @@ def main() -> None:
     lines += ["", f"{date.today()}: {len(edits)} faults, {len(edits) - survivors} caught."]
     print(*lines[-2:], sep="\n")
     if arguments.write:
-        write("faults" if arguments.random is None else "chance", lines)
+        section = "beside" if arguments.beside else "faults"
+        write(section if arguments.random is None else "chance", lines)
     sys.exit(survivors > 0)
 
 

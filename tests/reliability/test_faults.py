@@ -101,7 +101,8 @@ class Case(NamedTuple):
 
     `before`: "old" is a checkpoint, "nothing" not even the parent folder, and a system call is one at which a save over
     a checkpoint was killed, so that the save to be interrupted, or the reader after it, has that one to finish.
-    `at`: "every call", "every change" (the calls that change what is on the disk), or so many faults, spread over them.
+    `at`: "every call", "every change" (the calls that change what is on the disk), or so many faults, spread over these
+    to the last one.
     """
 
     save: str
@@ -138,7 +139,7 @@ class Trial:
         calls = calls if at == "every call" else [call for call in calls if call.changes]
         if isinstance(at, str):
             return [pair for pair in product(FAULTS, calls) if is_possible(*pair, self.case.always)]
-        pairs = [(list(FAULTS)[i % len(FAULTS)], calls[i * len(calls) // at]) for i in range(at)]
+        pairs = [(list(FAULTS)[i % len(FAULTS)], calls[i * (len(calls) - 1) // (at - 1)]) for i in range(at)]
         return [pair for pair in pairs if is_possible(*pair, self.case.always)]
 
     def prepare(self):
@@ -207,7 +208,7 @@ def neutral(tmp_path_factory):
 
 
 FEW = [Case("single", at="every change"), Case("config"), Case("processor")]
-FEW += [Case(name, at=18) for name in savers.CONVERSIONS if name != "convert to hf_tf"]
+FEW += [Case(name, at=18) for name in savers.CONVERSIONS]
 
 
 @pytest.mark.parametrize("case", FEW, ids=str)
