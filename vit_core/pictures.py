@@ -8,7 +8,7 @@ PIL modes, by what becomes of them (Pillow's own conversion unless said):
     I;16, I                 0..65535 as 0..255 with fractions; an I of at most 255 as it is
     F                       as a float array: 0..255, or 0..1
 
-Arrays of uint16 are images of 16 bits, as I;16 is.
+Arrays of uint16 are as I is.
 """
 
 from __future__ import annotations
@@ -193,8 +193,8 @@ def _array(image: Any) -> Array:
     array = to_numpy(image)
     if array.size == 0:
         raise ImageError(f"expected at least one pixel, got shape {array.shape}.")
-    if array.dtype == np.uint16:  # 16 bits, as in PIL's mode I;16
-        return _eight_bits("I;16", array)
+    if array.dtype == np.uint16 and array.max() > 255:  # 16 bits, as in PIL's mode I
+        return _eight_bits("I", array)
     return _check_numbers(array)
 
 
