@@ -9,6 +9,7 @@
     ├── ImageError        (ValueError)          an image, or a processor option, that cannot be used
     │   └── MissingImageError (FileNotFoundError)  an image file that is not there
     ├── InputError        (ValueError)          a call whose arguments do not fit the model
+    │   └── UnknownKeywordError (TypeError)       a keyword that a call does not take
     └── BackendError      (ImportError)         a framework that is missing, or set up for something else
 
 Every error is built from one string of at most three lines: what was being done on which name; expected against got,
@@ -65,6 +66,10 @@ class MissingImageError(ImageError, FileNotFoundError):
 
 class InputError(VitError, ValueError):
     """Arguments of a model call have the wrong shape, dtype or value."""
+
+
+class UnknownKeywordError(InputError, TypeError):
+    """A call has a keyword that it does not take."""
 
 
 class BackendError(VitError, ImportError):

@@ -7,16 +7,17 @@ known while tracing is None and passes. Checks of values look at host arrays.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from contextvars import ContextVar
+from difflib import get_close_matches
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from vit_core.config import PretrainedConfig, pair
-from vit_core.errors import InputError
+from vit_core.errors import InputError, UnknownKeywordError
 
 logger = logging.getLogger("vitriad")
 
@@ -74,6 +75,45 @@ def images_given(model: str, value: Any) -> Any:
     raise InputError(
         f"{model}: pixel_values: expected an array or tensor of floating point numbers, got {what}.\n{advice}"
     )
+
+
+def check_keywords(model: str, given: Iterable[str], known: Collection[str]) -> None:
+    """Refuses keywords of a call that the model does not take.
+
+    Raises:
+        InputError: there are some; all of them are named.
+    """
+    for name in (unknown := [name for name in given if name not in known])[:1]:
+        near = get_close_matches(name, known, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else "."
+        raise UnknownKeywordError(f"{model}: a call takes no {', '.join(map(repr, unknown))}{hint}")
+
+
+def check_numbers(model: str, name: str, value: Any) -> None:
+    """Refuses what is no array of real numbers, whatever a framework would make of it.
+
+    Raises:
+        InputError: text, objects, complex numbers, dictionaries …
+    """
+    first = value
+    while isinstance(first, list | tuple) and first:
+        first = first[0]
+    dtype = getattr(first, "dtype", None)
+    if dtype is None:
+        is_real = not isinstance(first, str | bytes | complex | Mapping | Set | None)
+    elif isinstance(dtype, np.dtype):
+        is_real = dtype.kind in "biuf" or dtype.name.startswith(("bfloat", "float"))
+    else:
+        is_real = not any(word in str(dtype) for word in ("complex", "string", "variant", "resource"))
+    if not is_real:
+        raise no_numbers(model, name, value)
+
+
+def no_numbers(model: str, name: str, value: Any) -> InputError:
+    """The error for an argument that no framework can make a tensor of real numbers of."""
+    dtype = getattr(value, "dtype", None)
+    got = type(value).__name__ + ("" if dtype is None else f" of {dtype}")
+    return InputError(f"{model}: {name}: expected an array or a tensor of real numbers, got {got}.")
 
 
 def check_pixel_values(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
-from functools import partial
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -26,12 +27,15 @@ from vit_core.errors import CheckpointError, InputError
 from vit_core.inputs import (
     check_class_indices,
     check_head_mask,
+    check_keywords,
     check_labels,
+    check_numbers,
     check_per_patch,
     check_pixel_values,
     check_values,
     images_given,
     is_checked,
+    no_numbers,
     warn_unseen,
 )
 from vit_core.masking import check_seed
@@ -73,6 +77,12 @@ class FlaxViTPreTrainedModule(nn.Module):
     checkpointing: bool = False
     model: ClassVar[str]  # name of the model class, for messages
 
+    @property
+    def called_as(self) -> str:
+        """What messages call the model: a module inside another one has the outer one's name."""
+        outer = self.parent
+        return outer.model if isinstance(outer, FlaxViTPreTrainedModule) else self.model
+
     # --- the door of __call__: static facts only, so that it holds under every transformation ------------------------
 
     @nn.nowrap
@@ -83,11 +93,11 @@ class FlaxViTPreTrainedModule(nn.Module):
             InputError: no images, or they do not fit the model.
         """
         if pixel_values is None:
-            raise InputError(f"{self.model}: pixel_values: expected images, got None.")
+            raise InputError(f"{self.called_as}: pixel_values: expected images, got None.")
         pixel_values = jnp.asarray(pixel_values)
         is_float = jnp.issubdtype(pixel_values.dtype, jnp.floating)
         channels_last = check_pixel_values(
-            self.model, self.config, pixel_values.shape, is_float=is_float, interpolate=bool(interpolate)
+            self.called_as, self.config, pixel_values.shape, is_float=is_float, interpolate=bool(interpolate)
         )
         if channels_last:
             pixel_values = pixel_values.transpose(0, 3, 1, 2)
@@ -108,9 +118,9 @@ class FlaxViTPreTrainedModule(nn.Module):
             return None
         if not has_mask_token:
             raise InputError(
-                f"{self.model}: bool_masked_pos: this model has no mask token; build it with use_mask_token=True."
+                f"{self.called_as}: bool_masked_pos: this model has no mask token; build it with use_mask_token=True."
             )
-        check_per_patch(self.model, "bool_masked_pos", bool_masked_pos.shape, batch, grid[0] * grid[1])
+        check_per_patch(self.called_as, "bool_masked_pos", bool_masked_pos.shape, batch, grid[0] * grid[1])
         return bool_masked_pos
 
     @nn.nowrap
@@ -122,7 +132,7 @@ class FlaxViTPreTrainedModule(nn.Module):
         """
         if head_mask is None:
             return None
-        check_head_mask(self.model, self.config, head_mask.shape)
+        check_head_mask(self.called_as, self.config, head_mask.shape)
         heads, layers = self.config.num_attention_heads, self.config.num_hidden_layers
         if head_mask.ndim < 5:
             head_mask = jnp.broadcast_to(head_mask.reshape(-1, heads), (layers, heads))[:, None, :, None, None]
@@ -439,6 +449,12 @@ class FlaxViTPreTrainedModel(PushToHub):
             row.name: np.ascontiguousarray(to_canonical(to_numpy(leaves[_path(row)]), row.kind, "flax")) for row in rows
         }
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Lets calls of a class refuse keywords in the words of all backends."""
+        super().__init_subclass__(**options)
+        if "__call__" in vars(cls):
+            cls.__call__ = _with_checked_keywords(vars(cls)["__call__"])  # type: ignore[method-assign]
+
     # --- calls -------------------------------------------------------------------------------------------------------
 
     def flags(
@@ -473,12 +489,12 @@ class FlaxViTPreTrainedModel(PushToHub):
         Raises:
             InputError: an argument does not fit the model, or a key is missing.
         """
+        model, keys = type(self).__name__, {}
         given = {name: value for name, value in inputs.items() if value is not None}
         if "pixel_values" in given:
-            given["pixel_values"] = images_given(type(self).__name__, given["pixel_values"])
-        arrays = {name: _array(value) for name, value in given.items()}
+            given["pixel_values"] = images_given(model, given["pixel_values"])
+        arrays = {name: _array(model, name, value) for name, value in given.items()}
         self.check_values(arrays)
-        model, keys = type(self).__name__, {}
         if dropout_rng is not None:
             keys["dropout"] = _checked_key(model, "dropout_rng", dropout_rng)
         elif train and self.config.hidden_dropout_prob + self.config.attention_probs_dropout_prob:
@@ -692,9 +708,24 @@ def _is_auto(dtype: Any) -> bool:
     return isinstance(dtype, str) and dtype == "auto"
 
 
-def _array(value: Any) -> Any:
+def _with_checked_keywords(call: Any) -> Any:
+    names = frozenset(inspect.signature(call).parameters)
+
+    @wraps(call)
+    def checked(self: Any, *args: Any, **kwargs: Any) -> Any:
+        check_keywords(type(self).__name__, kwargs, names)
+        return call(self, *args, **kwargs)
+
+    return checked
+
+
+def _array(model: str, name: str, value: Any) -> Any:
     """What can be passed to compiled code: arrays as they are, other frameworks' tensors and lists as NumPy's."""
-    return value if isinstance(value, Array | np.ndarray) else to_numpy(value)
+    check_numbers(model, name, value)
+    try:
+        return value if isinstance(value, Array | np.ndarray) else to_numpy(value)
+    except (TypeError, ValueError):
+        raise no_numbers(model, name, value) from None
 
 
 def _prune(attention: Any, kept: Sequence[int], head_dim: int) -> None:

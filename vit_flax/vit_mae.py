@@ -136,7 +136,7 @@ class FlaxViTMAEModule(FlaxViTPreTrainedModule):
                     f"{self.model}: noise: pass noise=, or a key of the masks (mask_rng=, rngs={{'mask': …}})."
                 )
             return jax.random.uniform(self.make_rng("mask"), (batch, patches), jnp.float32)
-        check_per_patch(self.model, "noise", noise.shape, batch, patches)
+        check_per_patch(self.called_as, "noise", noise.shape, batch, patches)
         return noise
 
 

@@ -26,12 +26,15 @@ from vit_core.errors import InputError
 from vit_core.inputs import (
     check_class_indices,
     check_head_mask,
+    check_keywords,
     check_labels,
+    check_numbers,
     check_per_patch,
     check_pixel_values,
     check_values,
     images_given,
     is_checked,
+    no_numbers,
     warn_unseen,
 )
 from vit_core.parameters import BASE_CLASSES, Parameter, check_tensors, class_name, parameter_table, pruned_heads
@@ -113,6 +116,7 @@ class TFViTPreTrainedModel(PushToHub, CompiledCalls, TrainedModel, ExportedModel
             )
         config.validate()
         warn_unseen(pair(config.image_size), pair(config.patch_size))
+        self.called_as = type(self).__name__  # in messages: of a model inside another one, the outer one
         self.config: Any = deepcopy(config)
         self.options = dict(options or {})  # add_pooling_layer and use_mask_token, where the class has them
         self.built_for = (None, config.num_channels, *pair(config.image_size))  # what exports take
@@ -134,6 +138,7 @@ class TFViTPreTrainedModel(PushToHub, CompiledCalls, TrainedModel, ExportedModel
         """The base model of a class with a head; the two share one configuration."""
         model = cls(self.config, name=self.base_model_prefix, **options)
         model.config = self.config
+        model.called_as = self.called_as
         return model
 
     def initialise(self) -> None:
@@ -357,7 +362,9 @@ class TFViTPreTrainedModel(PushToHub, CompiledCalls, TrainedModel, ExportedModel
             return super().__call__(**inputs)
         if "pixel_values" in inputs:
             inputs["pixel_values"] = images_given(type(self).__name__, inputs["pixel_values"])
-        inputs = {name: _tensor(value) if name in TENSORS else _plain(value) for name, value in inputs.items()}
+        inputs = {
+            name: self.tensor(name, value) if name in TENSORS else _plain(value) for name, value in inputs.items()
+        }
         self.check_values(inputs)
         if self.compiles_calls and self.is_plain_call() and not any(map(tf.is_tensor, static(inputs).values())):
             return self.call_compiled(inputs)
@@ -367,6 +374,8 @@ class TFViTPreTrainedModel(PushToHub, CompiledCalls, TrainedModel, ExportedModel
         """The arguments of a call by name, without those that are None."""
         first, rest = (args[0] if args else None), args[1:]
         signature = inspect.signature(self.call)
+        given = [*kwargs, *(first if isinstance(first, Mapping) else ())]
+        check_keywords(type(self).__name__, given, signature.parameters)
         if isinstance(first, Mapping):
             bound = signature.bind(*rest, **first, **kwargs)
         elif isinstance(first, list | tuple):
@@ -374,6 +383,18 @@ class TFViTPreTrainedModel(PushToHub, CompiledCalls, TrainedModel, ExportedModel
         else:
             bound = signature.bind(*args, **kwargs)
         return {name: value for name, value in bound.arguments.items() if value is not None}
+
+    def tensor(self, name: str, value: Any) -> Tensor:
+        """An argument of a call as a tensor.
+
+        Raises:
+            InputError: it holds no real numbers.
+        """
+        check_numbers(self.called_as, name, value)
+        try:
+            return value if tf.is_tensor(value) else tf.convert_to_tensor(value)
+        except (TypeError, ValueError):
+            raise no_numbers(self.called_as, name, value) from None
 
     def check_values(self, inputs: Mapping[str, Tensor]) -> None:
         """Checks the values of the arguments of a call, where they can be looked at.
@@ -417,7 +438,7 @@ class TFViTPreTrainedModel(PushToHub, CompiledCalls, TrainedModel, ExportedModel
         Raises:
             InputError: no images, or they do not fit the model.
         """
-        model, config = type(self).__name__, self.config
+        model, config = self.called_as, self.config
         if pixel_values is None:
             raise InputError(f"{model}: pixel_values: expected images, got None.")
         pixel_values = ops.convert_to_tensor(pixel_values)
@@ -446,7 +467,7 @@ class TFViTPreTrainedModel(PushToHub, CompiledCalls, TrainedModel, ExportedModel
         """
         if bool_masked_pos is None:
             return None
-        model = type(self).__name__
+        model = self.called_as
         if self.base_model.embeddings.mask_token is None:
             raise InputError(
                 f"{model}: bool_masked_pos: this model has no mask token; build it with use_mask_token=True."
@@ -462,7 +483,7 @@ class TFViTPreTrainedModel(PushToHub, CompiledCalls, TrainedModel, ExportedModel
         """
         if head_mask is None:
             return None
-        check_head_mask(type(self).__name__, self.config, dims(head_mask))
+        check_head_mask(self.called_as, self.config, dims(head_mask))
         heads, layers = self.config.num_attention_heads, self.config.num_hidden_layers
         if len(head_mask.shape) < 5:
             head_mask = head_mask[..., None, :, None, None]
@@ -559,10 +580,6 @@ def known_patches(grid: tuple[Any, Any]) -> int | None:
 def dims(tensor: Tensor) -> tuple[int | None, ...]:
     """The sides of a tensor, None where they are not known; () for one of unknown rank."""
     return tuple(tensor.shape) if tensor.shape.rank is not None else ()
-
-
-def _tensor(value: Any) -> Tensor:
-    return value if tf.is_tensor(value) else tf.convert_to_tensor(value)
 
 
 def _plain(value: Any) -> Any:

@@ -158,7 +158,7 @@ class TFViTMAEModel(TFViTMAEPreTrainedModel):
             # a strategy runs its replicas in threads, which do not see Keras' global seed
             seed = self.seed_generator if tf.distribute.has_strategy() else None
             return keras.random.uniform(shape, minval=0.0, maxval=1.0, dtype="float32", seed=seed)
-        check_per_patch(type(self).__name__, "noise", dims(noise), pixel_values.shape[0], known_patches(grid))
+        check_per_patch(self.called_as, "noise", dims(noise), pixel_values.shape[0], known_patches(grid))
         return ops.reshape(noise, shape)  # a side that is not known while tracing is checked when the graph runs
 
     def num_kept(self, patches: Any, mask_ratio: float | None) -> Any:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self, TypeVar
 
@@ -18,11 +20,14 @@ from vit_core.config import PretrainedConfig, ViTConfig, ViTMAEConfig, pair
 from vit_core.errors import CheckpointError, InputError
 from vit_core.inputs import (
     check_head_mask,
+    check_keywords,
+    check_numbers,
     check_per_patch,
     check_pixel_values,
     check_values,
     images_given,
     is_checked,
+    no_numbers,
     warn_unseen,
 )
 from vit_core.parameters import (
@@ -51,6 +56,12 @@ class Flags(NamedTuple):
     attentions: bool
     hidden_states: bool
     return_dict: bool
+
+
+@cache
+def _arguments(cls: type) -> frozenset[str]:
+    """Names of the arguments of a call."""
+    return frozenset(inspect.signature(cls.forward).parameters)  # type: ignore[attr-defined]  # of every module
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:
@@ -90,9 +101,9 @@ class PreTrainedModel(PushToHub, Recomputed, Familiar, nn.Module):
             )
         config.validate()
         warn_unseen(pair(config.image_size), pair(config.patch_size))
+        self.called_as = type(self).__name__  # in messages: of a model inside another one, the outer one
         self.config: Any = deepcopy(config)
         self.config.attn_implementation = config.attn_implementation or "sdpa"
-        self._called = type(self).__name__  # what messages name: for the encoder in a model, the model
         self.options = options  # add_pooling_layer and use_mask_token, where the class has them
 
     # --- construction ------------------------------------------------------------------------------------------------
@@ -106,7 +117,8 @@ class PreTrainedModel(PushToHub, Recomputed, Familiar, nn.Module):
     def inner(self, cls: type[Model], **options: bool) -> Model:
         """The base model of a class with a head; the two share one configuration."""
         model = cls(self.config, **options)
-        model.config, model._called = self.config, self._called
+        model.config = self.config
+        model.called_as = self.called_as
         return model
 
     def initialise(self) -> None:
@@ -268,16 +280,41 @@ class PreTrainedModel(PushToHub, Recomputed, Familiar, nn.Module):
             config.use_return_dict if return_dict is None else return_dict,
         )
 
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Calls the model: arguments of `forward`.
+
+        Raises:
+            InputError: an argument that there is none of, or that does not fit the model.
+        """
+        check_keywords(type(self).__name__, kwargs, _arguments(type(self)))
+        return super().__call__(*args, **kwargs)
+
+    def tensor(self, name: str, value: Any) -> Tensor:
+        """An argument of a call as a tensor.
+
+        Raises:
+            InputError: it holds no real numbers.
+        """
+        if isinstance(value, Tensor) and not value.is_complex():
+            return value
+        check_numbers(self.called_as, name, value)
+        try:
+            return torch.as_tensor(value)
+        except (TypeError, ValueError, RuntimeError):
+            raise no_numbers(self.called_as, name, value) from None
+
     def door(self, pixel_values: Tensor | None, interpolate: bool | None) -> tuple[Tensor, tuple[int, int]]:
         """The images as (batch, channels, height, width) in the model's dtype, and their patch grid (rows, columns).
 
         Raises:
             InputError: no images, or they do not fit the model.
         """
-        model = self._called
+        model = self.called_as
         if pixel_values is None:
             raise InputError(f"{model}: pixel_values: expected images, got None.")
-        pixel_values = torch.as_tensor(images_given(model, pixel_values))
+        pixel_values = images_given(model, pixel_values)
+        device = pixel_values.device if isinstance(pixel_values, Tensor) else self.device
+        pixel_values = self.tensor("pixel_values", pixel_values)
         channels_last = check_pixel_values(
             model,
             self.config,
@@ -292,7 +329,7 @@ class PreTrainedModel(PushToHub, Recomputed, Familiar, nn.Module):
         if not torch.compiler.is_compiling():
             warn_unseen((height, width), (patch_height, patch_width))
             check_values(model, pixel_values=self.host(pixel_values))
-        return pixel_values.to(self.dtype), (height // patch_height, width // patch_width)
+        return pixel_values.to(device, self.dtype), (height // patch_height, width // patch_width)
 
     def masked_door(self, bool_masked_pos: Tensor | None, batch: int, grid: tuple[int, int]) -> Tensor | None:
         """bool_masked_pos as a tensor (batch, patches).
@@ -302,8 +339,8 @@ class PreTrainedModel(PushToHub, Recomputed, Familiar, nn.Module):
         """
         if bool_masked_pos is None:
             return None
-        model = self._called
-        bool_masked_pos = torch.as_tensor(bool_masked_pos, device=self.device)
+        model = self.called_as
+        bool_masked_pos = self.tensor("bool_masked_pos", bool_masked_pos).to(self.device)
         if self.base_model.embeddings.mask_token is None:
             raise InputError(
                 f"{model}: bool_masked_pos: this model has no mask token; build it with use_mask_token=True."
@@ -320,9 +357,9 @@ class PreTrainedModel(PushToHub, Recomputed, Familiar, nn.Module):
         """
         if head_mask is None:
             return None
-        head_mask = torch.as_tensor(head_mask, device=self.device)
-        check_head_mask(self._called, self.config, head_mask.shape)
-        check_values(self._called, head_mask=self.host(head_mask))
+        head_mask = self.tensor("head_mask", head_mask).to(self.device)
+        check_head_mask(self.called_as, self.config, head_mask.shape)
+        check_values(self.called_as, head_mask=self.host(head_mask))
         heads, layers = self.config.num_attention_heads, self.config.num_hidden_layers
         if head_mask.ndim < 5:
             head_mask = head_mask.expand(layers, heads)[:, None, :, None, None]

@@ -391,7 +391,7 @@ class ViTForImageClassification(ViTPreTrainedModel):
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """The loss of the problem type that the config or the labels say, in float32 or wider: ()."""
-        model, labels = type(self).__name__, torch.as_tensor(labels, device=logits.device)
+        model, labels = type(self).__name__, self.tensor("labels", labels).to(logits.device)
         batch, is_float = logits.shape[0], labels.is_floating_point()
         problem = check_labels(model, self.config, labels.shape, batch, is_float=is_float)
         logits = logits.to(wide(logits.dtype))

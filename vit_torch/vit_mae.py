@@ -142,9 +142,9 @@ class ViTMAEModel(ViTMAEPreTrainedModel):
         """
         if noise is None:
             return torch.rand(batch, patches, device=self.device)
-        noise = torch.as_tensor(noise, device=self.device)
-        check_per_patch(self._called, "noise", noise.shape, batch, patches)
-        check_values(self._called, noise=self.host(noise))
+        noise = self.tensor("noise", noise).to(self.device)
+        check_per_patch(self.called_as, "noise", noise.shape, batch, patches)
+        check_values(self.called_as, noise=self.host(noise))
         return noise
 
 
