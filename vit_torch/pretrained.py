@@ -6,7 +6,6 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
-from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self, TypeVar
 
@@ -58,12 +57,6 @@ class Flags(NamedTuple):
     return_dict: bool
 
 
-@cache
-def _arguments(cls: type) -> frozenset[str]:
-    """Names of the arguments of a call."""
-    return frozenset(inspect.signature(cls.forward).parameters)  # type: ignore[attr-defined]  # of every module
-
-
 def wide(dtype: torch.dtype) -> torch.dtype:
     """float32, or float64 for float64: the dtype of softmax, losses and position resizing."""
     return torch.promote_types(dtype, torch.float32)
@@ -86,6 +79,11 @@ class PreTrainedModel(PushToHub, Recomputed, Familiar, nn.Module):
     base_model_prefix: ClassVar[str] = "vit"
     main_input_name: ClassVar[str] = "pixel_values"
     framework: ClassVar[str] = "pt"
+    arguments: ClassVar[frozenset[str]]  # names of the arguments of a call
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        cls.arguments = frozenset(inspect.signature(cls.forward).parameters)
 
     def __init__(self, config: PretrainedConfig, **options: bool) -> None:
         super().__init__()
@@ -286,7 +284,7 @@ class PreTrainedModel(PushToHub, Recomputed, Familiar, nn.Module):
         Raises:
             InputError: an argument that there is none of, or that does not fit the model.
         """
-        check_keywords(type(self).__name__, kwargs, _arguments(type(self)))
+        check_keywords(type(self).__name__, kwargs, self.arguments)
         return super().__call__(*args, **kwargs)
 
     def tensor(self, name: str, value: Any) -> Tensor:
