@@ -15,7 +15,7 @@ KINDS = {  # of images: test_forgotten_stars.py
     "a complex mask": (CLASSIFIER, "head_mask", np.ones((2, 2), complex), "ndarray of complex128"),
     "text for labels": (CLASSIFIER, "labels", "cat", "str"),
     "texts for labels": (CLASSIFIER, "labels", ["cat", "dog"], "list"),
-    "objects for a mask": (MIM, "bool_masked_pos", np.ones((2, 4), object), "ndarray of object"),
+    "objects for labels": (CLASSIFIER, "labels", np.ones(2, object), "ndarray of object"),
     "a dictionary for noise": (MAE, "noise", {"noise": 1}, "dict"),
 }
 

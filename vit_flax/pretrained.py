@@ -23,7 +23,7 @@ import conversion
 from conversion.keywords import check_saving
 from conversion.layouts import canonical_axes, from_canonical, to_canonical
 from vit_core.config import PretrainedConfig, pair, patch_grid
-from vit_core.errors import CheckpointError, InputError
+from vit_core.errors import BackendError, CheckpointError, InputError
 from vit_core.inputs import (
     check_class_indices,
     check_head_mask,
@@ -194,7 +194,7 @@ class FlaxViTPreTrainedModel(PushToHub):
         for name in ("hidden_act", "pooler_act"):
             activation(getattr(self.config, name, "linear"), self.dtype)  # refuses one with parameters of its own
         self.input_shape = tuple(input_shape or (1, *pair(config.image_size), config.num_channels))
-        self.key = jax.random.key(check_seed("seed", seed))
+        self.key = _first_key(check_seed("seed", seed))
         self.calls = 0  # of a masked autoencoder without noise: each has another mask
         self.checkpointing = bool(self.config.extra.get("gradient_checkpointing"))
         self._params: Params | None = self.init_weights(self.key, self.input_shape) if _do_init else None
@@ -706,6 +706,18 @@ def _loading_dtype(model: str, dtype: Any, params_dtype: Any) -> str:
 
 def _is_auto(dtype: Any) -> bool:
     return isinstance(dtype, str) and dtype == "auto"
+
+
+def _first_key(seed: int) -> Array:
+    """The key of a seed, for which JAX looks for its devices.
+
+    Raises:
+        BackendError: it finds none of the platform that it is to use.
+    """
+    try:
+        return jax.random.key(seed)
+    except RuntimeError as problem:
+        raise BackendError(f"backend='flax': JAX has no device to run on: {str(problem).partition(' (')[0]}") from None
 
 
 def _with_checked_keywords(call: Any) -> Any:

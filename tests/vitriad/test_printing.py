@@ -114,3 +114,14 @@ def test_a_reader_that_stops_early_is_left_in_peace(words):
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         process.stdout.close()
         assert (process.stderr.read(), process.wait()) == (b"", 1)
+
+
+@pytest.mark.parametrize("words", [INSPECT, ["inspect", "digits-vit", "--class", "ViTModel", "--set", "a=1"]])
+def test_nothing_that_is_printed_depends_on_the_hash_seed(words):
+    command = [sys.executable, "-m", "vitriad", *words]
+    said = set()
+    for seed in "012":
+        environment = {**os.environ, "PYTHONHASHSEED": seed}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        said.add(done.stdout + done.stderr)
+    assert len(said) == 1 and len(said.pop()) > 30
