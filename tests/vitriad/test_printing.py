@@ -1,6 +1,7 @@
 """Whatever files are called, and call their labels and tensors: a terminal shows it, and does not obey it."""
 
 import json
+import os
 import subprocess
 import sys
 
