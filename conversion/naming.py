@@ -26,10 +26,17 @@ Names = dict[str, str | Part]
 
 
 class _Spellings(NamedTuple):
-    """Template of a dialect -> canonical templates, each with the third of the tensor that it is; and all outlines."""
+    """What the names of a dialect mean, and what tells quickly, of 100,000 names, those that mean nothing.
+
+    Attributes:
+        rows: template of the dialect -> canonical templates, each with the third of the tensor that it is.
+        outlines: the templates without their numbers.
+        endings: their last words; None where one of these holds the number of a layer.
+    """
 
     rows: Mapping[str, list[tuple[str, int | None]]]
     outlines: frozenset[str]
+    endings: frozenset[str] | None
 
 
 def listed(names: Sequence[str], most: int = 10) -> str:
@@ -105,17 +112,26 @@ def _spellings(dialect: Dialect) -> _Spellings:
         for cell in row:
             name, third = cell if isinstance(cell, Part) else (cell, None)
             found.setdefault(name, []).append((canonical, third))
-    return _Spellings(found, frozenset(map(_outline, found)))
+    endings = frozenset(map(_ending, found))
+    has_numbers = any("{" in ending for ending in endings)
+    return _Spellings(found, frozenset(map(_outline, found)), None if has_numbers else endings)
 
 
 def _outline(name: str) -> str:
-    """A name or template without its numbers: of 100,000 names it tells quickly which cannot be of any template."""
+    """A name or template without its numbers."""
     return _ANY_NUMBER.sub("#", name)
+
+
+def _ending(name: str) -> str:
+    """The last word of a name or template."""
+    return name.rpartition("/")[2].rpartition(".")[2]
 
 
 def _understood(name: str, spellings: _Spellings, dialect: Dialect) -> list[tuple[str, str | Part]]:
     """The canonical names that a name stands for, with what it is of each."""
-    for short in unwrapped(name, dialect) if len(name) <= LONGEST else ():
+    if len(name) > LONGEST or (spellings.endings is not None and _ending(name) not in spellings.endings):
+        return []
+    for short in unwrapped(name, dialect):
         bare = short.removeprefix(BASE_PREFIX) if dialect.name == "hf" else short
         if _outline(bare) not in spellings.outlines:
             continue
