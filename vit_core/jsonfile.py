@@ -109,7 +109,7 @@ def _read_text(path: Path, limit: str, error: type[VitError], limits: Limits, wi
             raise error(f"{path}: expected a regular file.")
         if found.st_size > largest:
             raise error(f"{path}: {found.st_size} bytes, above {limits.bound(limit)}.")
-        content = file.read(largest + 1)
+        content = file.read(found.st_size + 1)  # not up to the limit: that much memory would be taken at once
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as problem:
