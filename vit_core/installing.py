@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
-from shlex import quote
-from urllib.parse import unquote, urlsplit
 
 
 def install_command(*extras: str) -> str:
@@ -14,6 +10,9 @@ def install_command(*extras: str) -> str:
 
     Source: direct_url.json of PEP 610, which is there unless the copy came from a package index.
     """
+    from shlex import quote  # these modules, and those below, cost more than all of the core's own
+    from urllib.parse import urlsplit
+
     wanted = f"[{','.join(extras)}]"
     found = _record()
     url, path = str(found.get("url", "")), _path(str(found.get("url", "")))
@@ -31,6 +30,9 @@ def install_command(*extras: str) -> str:
 
 def _record() -> dict[str, object]:
     """What pip recorded; of a source tree that was never installed, that it is one; nothing for an index."""
+    import json
+    from importlib.metadata import PackageNotFoundError, distribution
+
     try:
         text = distribution("vitriad").read_text("direct_url.json")
     except PackageNotFoundError:
@@ -45,6 +47,8 @@ def _record() -> dict[str, object]:
 
 def _path(url: str) -> Path | None:
     """The local folder or wheel of a record, where it is still there."""
+    from urllib.parse import unquote, urlsplit
+
     parts = urlsplit(url)
     path = Path(unquote(parts.path))
     return path if parts.scheme == "file" and path.exists() else None

@@ -5,7 +5,6 @@ from importlib.metadata import PackageNotFoundError
 
 import pytest
 
-from vit_core import installing
 from vit_core.installing import install_command
 
 
@@ -23,7 +22,7 @@ class Recorded:
 @pytest.fixture
 def recorded(monkeypatch):
     def say(text):
-        monkeypatch.setattr(installing, "distribution", lambda name: Recorded(text))
+        monkeypatch.setattr("importlib.metadata.distribution", lambda name: Recorded(text))
 
     return say
 
@@ -62,5 +61,5 @@ def test_a_source_tree_that_was_never_installed_is_named(monkeypatch):
     def missing(name):
         raise PackageNotFoundError(name)
 
-    monkeypatch.setattr(installing, "distribution", missing)
+    monkeypatch.setattr("importlib.metadata.distribution", missing)
     assert install_command("torch").startswith("pip install ") and install_command("torch").endswith("[torch]'")
