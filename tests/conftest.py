@@ -20,9 +20,13 @@ _NEED_ONE = [
     "test_bad_calls.py",
     "test_foreign.py",
     "test_readme.py",
+    "vit_core/test_targets.py",
     *(
         f"vitriad/test_{name}.py"
-        for name in ("auto", "classify", "cli", "conversion_commands", "parity", "demo_and_doctor", "shipped_models")
+        for name in (
+            *("auto", "classify", "cli", "conversion_commands", "parity", "demo_and_doctor", "shipped_models"),
+            *("named_files", "printing", "verify"),
+        )
     ),
 ]
 _NEED_FLAX = ["vit_flax", "flax_models.py", "benchmarks/test_flax.py"]

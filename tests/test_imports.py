@@ -83,9 +83,9 @@ PACKAGES = [("", "vit_core"), *((f"{OWN[x]}, vit_core, conversion", BACKENDS[x].
 
 @pytest.mark.parametrize(("before", "package"), PACKAGES)
 def test_importing_is_quick(before, package):
-    costs = (cost(f"import {package}", before) for _ in range(20))  # a busy machine makes some of them dear
+    costs = (cost(f"import {package}", before) for _ in range(40))  # a busy machine makes some of them dear
     tried = [*takewhile(lambda seconds: seconds >= SECONDS, costs)]
-    assert len(tried) < 20, f"{package} took {min(tried):.3f} s at best"
+    assert len(tried) < 40, f"{package} took {min(tried):.3f} s at best"
 
 
 def test_the_clock_can_fail():
