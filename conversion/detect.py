@@ -51,6 +51,7 @@ class Source(NamedTuple):
         arrays: canonical name, with the prefix where there is a head -> tensor in the canonical layout.
         shown: fields of a configuration that the stored layout shows.
         unexplained: names that mean nothing.
+        outside: names of other modules, where the file's names have a prefix or it holds several models.
         notes: what was done, a line each.
         commit: of a hub repository.
         beside: the path of another file of the checkpoint, by name; None where there is none.
@@ -64,6 +65,7 @@ class Source(NamedTuple):
     arrays: dict[str, LazyArray]
     shown: dict[str, Any]
     unexplained: list[str]
+    outside: list[str]
     notes: list[str]
     commit: str | None
     beside: Callable[[str], Path | None]
@@ -99,7 +101,8 @@ def open_source(
     Args:
         src: folder, weight file, or "owner/name" on the hub, of which only the files needed are fetched.
         variant: see `vit_core.checkpoint.open_weights`, also for `mmap`, `verify`, `wait` and `limits`.
-        weights: which of several sets of weights in a file to take, such as "teacher".
+        weights: which of several sets of weights in a file to take, such as "teacher": a key, or what stands in front
+            of names, or both with a dot between them.
         allow: what may be left out although the outputs then differ: "distillation", "pre_logits".
         **hub: options of `vit_core.hub.Repository`.
 
@@ -115,7 +118,7 @@ def open_source(
     where = str(src)
     opening = Opening(variant, weights, mmap, verify, wait, limits)
     with _uncollected(), reading(where):
-        return _source(where, open_place(src, opening, **hub), allow, limits)
+        return _source(where, open_place(src, opening, **hub), allow, limits, weights)
 
 
 @contextmanager
@@ -167,10 +170,10 @@ def lone_checkpoint(folder: str | Path) -> list[str]:
 # --- names -----------------------------------------------------------------------------------------------------------
 
 
-def _source(where: str, place: Place, allow: Collection[str], limits: Limits) -> Source:
+def _source(where: str, place: Place, allow: Collection[str], limits: Limits, asked: str | None = None) -> Source:
     weights = place.weights
     tensors = unstacked(weights.infos, limits.layers)
-    dialect = recognised(where, tensors)
+    dialect, inside, outside = recognised(where, tensors, _prefix_of(weights, asked), asked)
     for file in weights.files:
         layout = file.metadata.get("format", "pt")
         if layout not in _FORMATS or _FORMATS[layout] not in (None, dialect.name):
@@ -178,13 +181,15 @@ def _source(where: str, place: Place, allow: Collection[str], limits: Limits) ->
                 f"{file.path}: its layout is said to be {layout!r}, its names are those of {dialect.name!r}."
             )
         _refuse_others(file, dialect)
-    names, unexplained = canonical_names(where, tensors, dialect)
-    left = {name: reason for name in unexplained if (reason := dropped(name, dialect))}
-    unexplained = [name for name in unexplained if name not in left]
-    refuse_marked(where, unexplained)
+    names, unexplained = canonical_names(where, inside, dialect)
+    left = {name: reason for name in (*unexplained, *outside) if (reason := dropped(name, dialect))}
+    unexplained, outside = ([name for name in some if name not in left] for some in (unexplained, outside))
+    refuse_marked(where, unexplained, dialect.prefix)
     shown = shown_heads(where, tensors, names, kinds()) if dialect.convention == "heads" else {}
     arrays = {name: _canonical(where, tensors, name, cell, dialect.convention) for name, cell in names.items()}
     config, notes = _config_of(place, dialect)
+    notes += [f"prefix taken off: {listed([dialect.prefix])} of {len(inside)} names"] if dialect.prefix else []
+    notes += [f"left out, of other modules: {listed(outside)}"] if outside else []
     notes += [
         f"left out, {reason}: {listed([n for n in left if left[n] == reason], 3)}"
         for reason in dict.fromkeys(left.values())
@@ -192,7 +197,7 @@ def _source(where: str, place: Place, allow: Collection[str], limits: Limits) ->
     notes += [
         f"weights: {file.metadata['weights']!r} of {file.path.name}"
         for file in weights.files
-        if "weights" in file.metadata
+        if "weights" in file.metadata and file.metadata.get("format") == "torch"
     ]
     if dialect.numerics is not None:
         arrays, folds = folded(where, arrays, allow)
@@ -201,8 +206,17 @@ def _source(where: str, place: Place, allow: Collection[str], limits: Limits) ->
         arrays = with_prefix(arrays, HEADS)
     return Source(
         *(where, config, weights, dialect, _stored_names(names, arrays), arrays),
-        *(shown, unexplained, notes, place.commit, place.beside),
+        *(shown, unexplained, outside, notes, place.commit, place.beside),
     )
+
+
+def _prefix_of(weights: Weights, asked: str | None) -> str | None:
+    """What the caller chose among the names, behind the key of the container that was opened for it."""
+    said = weights.files[0].metadata if weights.files else {}
+    key = said.get("weights") if said.get("format") == "torch" else None
+    if asked is None or asked == key:
+        return None
+    return asked.removeprefix(f"{key}.") if key else asked
 
 
 def _refuse_others(file: WeightFile, dialect: Dialect) -> None:

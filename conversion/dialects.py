@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from conversion.tables import google, hf, keras, timm, torchvision
 from conversion.tables.rows import Row
+from vit_core.parameters import BASE_PREFIX
 
 _NOTHING: Mapping[str, Any] = {}
 
@@ -18,7 +19,8 @@ class Dialect(NamedTuple):
         name: what it is called here.
         rows: template of a canonical name -> every template the dialect has for it, the one it writes first.
         convention: its layout, see `conversion.layouts`.
-        wrappers: what training tools put in front of every name; taken off only where a name means nothing with it.
+        prefix: what stands in front of every name in a file at hand; of a dialect as such, nothing.
+        inner: what may stand in front of the encoder's names, but not of a head's.
         folded: as `rows`, for tensors that `conversion.folds` works into canonical ones.
         dropped: start of a name -> why the tensor means nothing to a model.
         numerics: fields of the configuration that its programs share; None where a config.json says all.
@@ -28,30 +30,28 @@ class Dialect(NamedTuple):
     name: str
     rows: Mapping[str, Row]
     convention: str
-    wrappers: tuple[str, ...] = ()
+    inner: str = ""
     folded: Mapping[str, Row] = _NOTHING
     dropped: Mapping[str, str] = _NOTHING
     numerics: Mapping[str, Any] | None = None
+    prefix: str = ""
 
 
-_TORCH_WRAPPERS = ("module.", "_orig_mod.", "model.")
-_BACKBONE_WRAPPERS = (*_TORCH_WRAPPERS, "backbone.", "net.")
 _EXACT: Mapping[str, Any] = {"layer_norm_eps": 1e-6, "hidden_act": "gelu"}
 _TANH: Mapping[str, Any] = {"layer_norm_eps": 1e-6, "hidden_act": "gelu_pytorch_tanh"}
-_JAX_WRAPPERS = ("opt/target/", "params/", "img/")
-_HUB_WRAPPERS = ("layers/vi_t_backbone/",)
+_HUB_BACKBONE = "layers/vi_t_backbone/"
 
 # The one that explains most names of a file is the file's; of equals the first.
 DIALECTS = (
-    Dialect("hf", hf.ROWS, "torch", _TORCH_WRAPPERS),
-    Dialect("hf_tf", hf.TF_ROWS, "keras"),
-    Dialect("hf_flax", hf.FLAX_ROWS, "flax", ("params.", "vit.")),
-    Dialect("timm", timm.ROWS, "torch", _BACKBONE_WRAPPERS, timm.FOLDED, timm.DROPPED, _EXACT),
-    Dialect("mae", timm.MAE_ROWS, "torch", _BACKBONE_WRAPPERS, {}, {}, _EXACT),
-    Dialect("google", google.ROWS, "heads", _JAX_WRAPPERS, {}, {}, _TANH),
-    Dialect("torchvision", torchvision.ROWS, "torch", _TORCH_WRAPPERS, {}, {}, _EXACT),
-    Dialect("keras_hub", keras.HUB_ROWS, "heads", _HUB_WRAPPERS, {}, keras.HUB_DROPPED, _EXACT),
-    Dialect("keras_hub", keras.HUB_ROWS_WITH_POOLER, "heads", _HUB_WRAPPERS, {}, keras.HUB_DROPPED, _EXACT),
-    Dialect("vitriad_tf", keras.TF_ROWS, "keras", ("vit/",), {}, keras.TF_DROPPED),
-    Dialect("vitriad_tf", keras.TF_ROWS_WITH_MASK_TOKEN, "keras", ("vit/",), {}, keras.TF_DROPPED),
+    Dialect("hf", hf.ROWS, "torch", BASE_PREFIX),
+    Dialect("hf_tf", hf.TF_ROWS, "keras", "vit/"),
+    Dialect("hf_flax", hf.FLAX_ROWS, "flax", BASE_PREFIX),
+    Dialect("timm", timm.ROWS, "torch", "", timm.FOLDED, timm.DROPPED, _EXACT),
+    Dialect("mae", timm.MAE_ROWS, "torch", "", {}, {}, _EXACT),
+    Dialect("google", google.ROWS, "heads", "", {}, {}, _TANH),
+    Dialect("torchvision", torchvision.ROWS, "torch", "", {}, {}, _EXACT),
+    Dialect("keras_hub", keras.HUB_ROWS, "heads", _HUB_BACKBONE, {}, keras.HUB_DROPPED, _EXACT),
+    Dialect("keras_hub", keras.HUB_ROWS_WITH_POOLER, "heads", _HUB_BACKBONE, {}, keras.HUB_DROPPED, _EXACT),
+    Dialect("vitriad_tf", keras.TF_ROWS, "keras", "vit/", {}, keras.TF_DROPPED),
+    Dialect("vitriad_tf", keras.TF_ROWS_WITH_MASK_TOKEN, "keras", "vit/", {}, keras.TF_DROPPED),
 )

@@ -27,7 +27,8 @@ def open_any(path: Path, *, weights: str | None = None, mmap: bool = True, limit
 
     Args:
         path: the file; its name says nothing about what is in it.
-        weights: which of several sets of weights in it to take, such as "teacher".
+        weights: which of several sets of weights in it to take, such as "teacher"; what is no key of the file is left
+            to be looked for in front of the names in it.
         mmap: map the file; False copies it into memory.
         limits: bounds on headers and counts.
 
@@ -74,8 +75,9 @@ def _archive(path: Path, content: Any, weights: str | None, limits: Limits) -> W
 def _taken(path: Path, tree: Any, weights: str | None, content: Any) -> WeightFile:
     """The one set of weights in what a training program wrote."""
     sets = dict(_sets(tree, ""))
-    if weights is not None and weights not in sets and (named := _at(tree, weights)) is not None:
-        sets[weights] = named
+    if weights is not None:
+        key = _key_in(tree, sets, weights)
+        weights = next(iter(sets)) if key is None and len(sets) == 1 else key or weights
     if not sets:
         raise CheckpointError(f"{path}: no weights in it, only {_keys(tree)}.{_elsewhere(tree)}")
     if weights is None and len(sets) > 1:
@@ -113,6 +115,18 @@ def _sets(tree: Any, path: str) -> list[tuple[str, dict[Any, Any]]]:
         if isinstance(tree.get(key), dict) and path.count(".") < 3:
             found += _sets(tree[key], f"{path}.{key}" if path else key)
     return found or ([(path, tree)] if _has_tensors(tree) else [])
+
+
+def _key_in(tree: Any, sets: dict[str, dict[Any, Any]], weights: str) -> str | None:
+    """The key of a set of weights that was named, or the beginning of the name that is one; a new set is added."""
+    while weights:
+        if weights in sets:
+            return weights
+        if (named := _at(tree, weights)) is not None:
+            sets[weights] = named
+            return weights
+        weights = weights.rpartition(".")[0]
+    return None
 
 
 def _has_tensors(tree: Any) -> bool:

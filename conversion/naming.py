@@ -17,7 +17,6 @@ HEADS = ("classifier.", "decoder.")
 EXCHANGEABLE = (*HEADS, "pooler.", "embeddings.mask_token")
 
 LONGEST = 1000  # characters; longer names mean nothing, and take long to look through
-_NESTED = 3  # wrappers at most
 _DIGITS = 4  # of a layer's number at most
 _NUMBER = re.compile("[0-9]+")
 _ANY_NUMBER = re.compile(r"(?:[0-9]|\{[ci]\})+")
@@ -87,16 +86,6 @@ def understood(names: Iterable[str], dialect: Dialect) -> dict[str, set[str]]:
     return {name: templates for name, templates in found.items() if templates}
 
 
-def unwrapped(name: str, dialect: Dialect) -> Iterator[str]:
-    """A name as it is, then without what training tools put in front of it."""
-    yield name
-    for _ in range(_NESTED):
-        if not name.startswith(dialect.wrappers):
-            return
-        name = name.removeprefix(next(wrapper for wrapper in dialect.wrappers if name.startswith(wrapper)))
-        yield name
-
-
 def template(bare: str) -> str:
     """A canonical name with the number of its layer taken out."""
     if bare.startswith("decoder.0."):  # a list of one, of masked image modelling
@@ -131,17 +120,19 @@ def _understood(name: str, spellings: _Spellings, dialect: Dialect) -> list[tupl
     """The canonical names that a name stands for, with what it is of each."""
     if len(name) > LONGEST or (spellings.endings is not None and _ending(name) not in spellings.endings):
         return []
-    for short in unwrapped(name, dialect):
-        bare = short.removeprefix(BASE_PREFIX) if dialect.name == "hf" else short
+    if not name.startswith(dialect.prefix):
+        return []
+    short = name.removeprefix(dialect.prefix)
+    for bare in dict.fromkeys((short, short.removeprefix(dialect.inner))):
         if _outline(bare) not in spellings.outlines:
             continue
         fitting = ((spellings.rows[each], number) for each, number in _templates(bare) if each in spellings.rows)
         rows, number = next(fitting, ([], ""))
         if not rows or (bare != short and rows[0][0].startswith(HEADS)):  # a head inside the encoder is none
             continue
-        prefix = short.removesuffix(bare)
+        kept = BASE_PREFIX if bare != short and dialect.name == "hf" else ""
         return [
-            (prefix + canonical.replace("{i}", number or "0"), name if third is None else Part(name, third))
+            (kept + canonical.replace("{i}", number or "0"), name if third is None else Part(name, third))
             for canonical, third in rows
         ]
     return []

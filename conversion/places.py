@@ -19,7 +19,7 @@ from conversion.naming import listed
 from vit_core.atomic_folder import finds_folder, is_decided
 from vit_core.checkpoint import MANIFEST_NAME, Weights, open_shards, open_weights, read_index, verified
 from vit_core.config import CONFIG_NAME
-from vit_core.errors import CheckpointError, ConfigError, InputError, MissingFileError, UnsafeFileError, VitError
+from vit_core.errors import CheckpointError, ConfigError, MissingFileError, UnsafeFileError, VitError
 from vit_core.hub import Repository, commit_of, local_folder
 from vit_core.jsonfile import read_json
 from vit_core.limits import LIMITS, Limits
@@ -322,10 +322,6 @@ def _open_folder(path: Path, opening: Opening) -> Weights:
         raise CheckpointError(f"{path}: cannot be listed: {problem.strerror}.") from None
     chosen, suffix = taken(names, opening.variant)
     if suffix == SUFFIX:
-        if opening.weights is not None:
-            raise InputError(
-                f"{path}: weights={opening.weights!r}: safetensors files hold one set of weights. Delete it."
-            )
         return open_weights(path, variant=opening.variant, mmap=opening.mmap, **opening.checking)
     if suffix and family_of_index(chosen[0]):
         return _open_index(path / chosen[0], suffix, opening)

@@ -178,10 +178,10 @@ def _loaded(source: Source, model: str, given: Mapping[str, Any]) -> Loaded:
     fitting = {name: given[name] for name in _FITTING if name in given}
     fitted = _fit(source, config, model, options, given, dtype=config.dtype, **fitting)
     report = report_of(source, config, model, fitted)
-    _log(report, fitted)
+    _log(report, fitted, source.outside)
     info = {
         "missing_keys": fitted.missing,
-        "unexpected_keys": [*fitted.dropped, *fitted.unexplained],
+        "unexpected_keys": [*fitted.dropped, *fitted.unexplained, *source.outside],
         "mismatched_keys": fitted.mismatched,
         "error_msgs": [],
     }
@@ -493,7 +493,8 @@ def _stored_grid(source: Source, model: str, given: Mapping[str, Any]) -> Grid |
 def report_of(source: Source, config: PretrainedConfig, model: str, fitted: Fitted) -> Report:
     """What loading did."""
     notes = [*source.notes]
-    renamed = [f"{stored} for {name}" for name, stored in source.names.items() if stored != name]
+    prefix = source.dialect.prefix
+    renamed = [f"{stored} for {name}" for name, stored in source.names.items() if stored.removeprefix(prefix) != name]
     if renamed and source.dialect.name == "hf":
         notes.append(f"{len(renamed)} names spelled otherwise, such as {renamed[0]}")
     if model == "ViTForImageClassification" and _has_representation(source):
@@ -513,9 +514,9 @@ def report_of(source: Source, config: PretrainedConfig, model: str, fitted: Fitt
     return Report(source.where, source.dialect.name, model, source.commit, tuple(notes))
 
 
-def _log(report: Report, fitted: Fitted) -> None:
+def _log(report: Report, fitted: Fitted, outside: Sequence[str]) -> None:
     """One line: a warning if the model is not all from the file."""
     if anew := [*fitted.missing, *fitted.mismatched]:
         logger.warning("%s from %s: initialised anew, so train it: %s", report.model, report.source, listed(anew))
-    if left := [*fitted.dropped, *fitted.unexplained]:
+    if left := [*fitted.dropped, *fitted.unexplained, *outside]:
         logger.info("%s from %s: left out: %s", report.model, report.source, listed(left))

@@ -4,38 +4,69 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
-from functools import cache
-from itertools import islice
+from collections.abc import Collection, Sequence
+from typing import NamedTuple
 
 from conversion.dialects import DIALECTS, Dialect
-from conversion.naming import LONGEST, explained, listed, template, understood, unwrapped
+from conversion.naming import LONGEST, explained, listed, understood
 from conversion.tables.refusals import MARKS
-from vit_core.config import ViTConfig
+from conversion.towers import chosen, lacking, matrices_of, split, towers
 from vit_core.errors import CheckpointError
-from vit_core.parameters import parameter_table
 
 _SAMPLE = 2000  # names that settle a dialect
-_MOST = 20_000  # names among which an encoder is looked for
 # The share of names that a dialect has to explain. The biases of a model that is named otherwise can be half of them.
 _CLEAR = 2 / 3
+_NESTED = 4  # words in front that a hint looks behind
+_WORD = re.compile(r"[^./]+[./]")
 _MARK = re.compile(rf"\.({'|'.join(map(re.escape, MARKS))})\.")
 
 
-def recognised(where: str, names: Collection[str]) -> Dialect:
-    """The dialect that explains most names of a file.
+class Recognised(NamedTuple):
+    """What the names of a file are.
 
-    Below a clear majority it has to explain every matrix of an encoder: then the file holds a ViT beside other things.
+    Attributes:
+        dialect: whose names they are, with the prefix that all of the model's have.
+        inside: the names that may be the model's.
+        outside: the names of other modules in the file.
+    """
+
+    dialect: Dialect
+    inside: Collection[str]
+    outside: Sequence[str]
+
+
+def recognised(where: str, names: Collection[str], weights: str | None = None, asked: str | None = None) -> Recognised:
+    """The dialect of a file, and the prefix of its model, by the names in it, in which others are looked up.
+
+    The file holds one whole encoder, whatever stands in front of its names and beside it; or, if none is whole, a clear
+    majority of names of one dialect without a prefix, so that what is missing can be said.
+
+    Args:
+        weights, asked: see `conversion.towers.chosen`.
 
     Raises:
-        CheckpointError: none does; or a name tells of another kind of model.
+        CheckpointError: neither; or several encoders, of which none is chosen; or a name tells of another model.
     """
     if not names:
         raise CheckpointError(f"{where}: no tensors in it.")
+    found = towers(names)
+    if not found:
+        dialect = _majority(where, names)
+        chosen(where, {"": (dialect,)}, weights, asked)  # there is nothing to choose
+        return Recognised(dialect, names, [])
+    prefix = chosen(where, found, weights, asked)
+    is_all = not prefix and len(found) == 1
+    inside, outside = (names, []) if is_all else split(names, prefix, found)
+    candidates = [dialect._replace(prefix=prefix) for dialect in found[prefix]]
+    return Recognised(_best(_spread(inside), candidates)[0], inside, outside)
+
+
+def _majority(where: str, names: Collection[str]) -> Dialect:
+    """The dialect of most names, where it is that of nearly all."""
     some = _spread(names)
     dialect, count = _best(some)
     left = sum(dropped(name, dialect) is not None for name in some)
-    if count and (count + left >= _CLEAR * len(some) or _has_encoder(names, dialect)):
+    if count and count + left >= _CLEAR * len(some):
         return dialect
     known = understood(some, dialect)
     strange = [name for name in some if name not in known]
@@ -45,7 +76,7 @@ def recognised(where: str, names: Collection[str]) -> Dialect:
     raise CheckpointError(
         f"{where}: not a known dialect: of {of}, {said}; unknown are {listed(strange, 3)}.\n"
         + (
-            _hint(some)
+            _hint(names, some)
             or "docs/conversion.md says what is known. Rename the tensors, or save them from a known program."
         )
     )
@@ -53,17 +84,19 @@ def recognised(where: str, names: Collection[str]) -> Dialect:
 
 def dropped(name: str, dialect: Dialect) -> str | None:
     """Why a tensor means nothing to a model, where the dialect says so."""
-    for short in unwrapped(name, dialect) if dialect.dropped else ():
-        for start, reason in dialect.dropped.items():
-            if short.startswith(start):
-                return reason
+    for start, reason in dialect.dropped.items():
+        if name.startswith((start, dialect.prefix + start)):
+            return reason
     return None
 
 
-def refuse_marked(where: str, names: Iterable[str]) -> None:
-    """Raises CheckpointError for what tells of another kind of model, by name."""
+def refuse_marked(where: str, names: Collection[str], prefix: str = "") -> None:
+    """Raises CheckpointError for what tells of another kind of model, by names behind a prefix."""
+    start = len(prefix)
+    if not _MARK.search("\n".join([f".{name[start:LONGEST]}." for name in names]).replace("/", ".")):
+        return  # of 100,000 names that is much faster than to look at each
     for name in names:
-        if mark := _MARK.search(f".{name[:LONGEST].replace('/', '.')}."):
+        if mark := _MARK.search(f".{name[start:LONGEST]}.".replace("/", ".")):
             raise CheckpointError(f"{where}: {listed([name])}: {MARKS[mark[1]]}; no ViT or ViTMAE can hold it exactly.")
 
 
@@ -72,31 +105,28 @@ def _spread(names: Collection[str]) -> list[str]:
     return [*names][:: -(-len(names) // _SAMPLE)]
 
 
-def _best(names: Sequence[str]) -> tuple[Dialect, int]:
+def _best(names: Sequence[str], dialects: Sequence[Dialect] = DIALECTS) -> tuple[Dialect, int]:
     """The dialect that explains most of some names (of equals the first), and how many."""
-    counts = [explained(names, dialect) for dialect in DIALECTS]
-    return DIALECTS[counts.index(max(counts))], max(counts)
+    counts = [explained(names, dialect) for dialect in dialects]
+    return dialects[counts.index(max(counts))], max(counts)
 
 
-def _has_encoder(names: Iterable[str], dialect: Dialect) -> bool:
-    """Whether a dialect explains every matrix of an encoder somewhere among the names."""
-    return _matrices() <= set().union(*understood(islice(names, _MOST), dialect).values())
-
-
-@cache
-def _matrices() -> frozenset[str]:
-    rows = parameter_table(ViTConfig(num_hidden_layers=1), "ViTModel", add_pooling_layer=False).values()
-    return frozenset(template(row.name) for row in rows if row.name.endswith(".weight") and len(row.shape) > 1)
-
-
-def _hint(names: Sequence[str]) -> str:
-    """What to take off the names where they are a known dialect's but for a word in front of most."""
-    words = Counter(found[0] for name in names if (found := re.match(r"[^./]+[./]", name)))
-    for word, count in words.most_common(1):
-        if count >= _CLEAR * len(names):
-            dialect, explains = _best([name.removeprefix(word) for name in names])
-            if explains >= _CLEAR * len(names):
-                return (
-                    f"Without {word!r} in front they are names of {dialect.name!r}: rename them, and save them again."
-                )
+def _hint(names: Collection[str], some: Sequence[str]) -> str:
+    """What is missing where names are a known dialect's but for words in front of most."""
+    prefix = ""
+    for _ in range(_NESTED):
+        words = Counter(found[0] for name in some if (found := _WORD.match(name, len(prefix))))
+        word, count = words.most_common(1)[0] if words else ("", 0)
+        if count < _CLEAR * len(some):
+            break
+        prefix += word
+        some = [name for name in some if name.startswith(prefix)]
+        dialect, explains = _best(some, [dialect._replace(prefix=prefix) for dialect in DIALECTS])
+        has_inner = any(name.startswith(prefix + dialect.inner) for name in some)
+        missing = lacking(names, prefix + dialect.inner * has_inner, matrices_of(dialect))
+        if explains >= _CLEAR * len(some) and missing:
+            return (
+                f"Behind {prefix[:80]!r} are names of {dialect.name!r}, but of no whole model: {listed([missing])} is "
+                "missing."
+            )
     return ""

@@ -128,10 +128,10 @@ def test_other_layouts_are_refused(saved, layout):
 
 
 def test_another_model_is_refused(saved):
-    folder, _ = saved("ViTModel", lambda tensors: {f"blocks.{name}": array for name, array in tensors.items()})
+    folder, _ = saved("ViTModel", lambda tensors: {f"blocks_{name}": array for name, array in tensors.items()})
     message = refusal(folder)
     assert message.startswith(
-        f"{folder}: not a known dialect: of 40 names, no dialect explains any; unknown are blocks."
+        f"{folder}: not a known dialect: of 40 names, no dialect explains any; unknown are blocks_"
     )
     data = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**data, "model_type": "deit"}))

@@ -22,8 +22,8 @@ def canonical():
 
 
 def of_another_module(word):
-    """A classifier that somebody's own module holds under a name."""
-    return {f"{word}.{name}": tensor for name, tensor in canonical().items()}
+    """Most of a classifier that somebody's own module holds under a name."""
+    return {f"{word}.{name}": tensor for name, tensor in canonical().items() if "0.attention.output" not in name}
 
 
 def renamed(outer, blocks, modules):
@@ -65,10 +65,13 @@ MMPRETRAIN = renamed(
     ["ln1", "ln2", "attn.qkv", "attn.proj", "ffn.layers.0.0", "ffn.layers.1"],
 )
 FOREIGN = {
-    "a module's own name": (of_another_module("vit"), "Without 'vit.' in front they are names of 'hf'"),
+    "a module's own name": (
+        of_another_module("vit"),
+        "Behind 'vit.' are names of 'hf', but of no whole model: vit.vit.",
+    ),
     "another module's": (of_another_module("net.student"), "unknown are net.student"),
     "jeonsworld": (JEONSWORLD, "of 72 names, 'timm' explains 2, and no other dialect more; unknown are transformer."),
-    "mmpretrain": (MMPRETRAIN, "of 56 names, 'timm' explains"),
+    "mmpretrain": (MMPRETRAIN, "of 56 names, no dialect explains any; unknown are backbone."),
     "nothing of a ViT": (
         {f"conv{i}.w": np.ones(3, np.float32) for i in range(9)},
         "of 9 names, no dialect explains any",

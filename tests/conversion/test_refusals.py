@@ -85,7 +85,8 @@ REFUSED = {
     "a scale of another width": (grown("blocks.0.ls1.gamma", (5,)), "does not fit a scale"),
     "integers": (lambda t: t.update({"norm.weight": np.ones(12, np.int64)}), "no floating dtype"),
     "something else": (grown("blocks.0.unknown.weight", (3,)), "1 unexpected: blocks.0.unknown.weight"),
-    "two names": (grown("module.cls_token", (1, 1, 12)), "two names for the same parameter"),
+    "two names": (grown("blocks.0.1.norm1.bias", (12,)), "two names for the same parameter"),
+    "a name behind a prefix": (grown("module.cls_token", (1, 1, 12)), "1 unexpected: module.cls_token"),
     "not finite": (lambda t: t["norm.weight"].fill(np.nan), "NaN or infinite"),
 }
 

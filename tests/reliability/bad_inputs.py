@@ -298,6 +298,17 @@ def many(count: int) -> Callable[[dict[str, Any]], None]:
     return change
 
 
+def models(count: int, parts: int) -> Callable[[dict[str, Any]], None]:
+    """Adds so many of the matrices that tell an encoder, behind so many prefixes."""
+    matrices = ("patch_embed.proj", *(f"blocks.0.{part}" for part in ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")))
+
+    def change(entries: dict[str, Any]) -> None:
+        names = (f"m{i}.{matrix}.weight" for i in range(count) for matrix in matrices[:parts])
+        entries |= dict.fromkeys(names, nothing_at(entries))
+
+    return change
+
+
 def nothing_at(entries: dict[str, Any]) -> dict[str, Any]:
     """The entry of an empty tensor behind all others."""
     ends = [value["data_offsets"][1] for name, value in entries.items() if name != "__metadata__"]
@@ -405,6 +416,18 @@ WEIGHTS: dict[str, tuple[Callable[[Path], Any], str, str, str]] = {
         "not a known dialect: of 1980 of its 99000 names",
     ),
     "99,000 names of numbers": (header(numbered), CHECKPOINT, "99000 unexpected", r"1\.1\.1"),
+    "99,000 beginnings of models": (
+        header(lambda entries: [entries.clear(), models(99_000, 1)(entries)], lambda data: b""),
+        CHECKPOINT,
+        "m0.patch_embed",
+        "not a known dialect: of 1980 of its 99000 names",
+    ),
+    "19,800 models": (
+        header(lambda entries: [entries.clear(), models(19_800, 5)(entries)], lambda data: b""),
+        CHECKPOINT,
+        "'m0'",
+        "several sets of weights: .* and 19795 more",
+    ),
     "a name of 10 MB": (header(named(10_000_000 * "x")), CHECKPOINT, "1 unexpected", "'xxx"),
     "a name of 5,000,000 numbers": (header(named(5_000_000 * "1.")), CHECKPOINT, "1 unexpected", "'1.1.1"),
     "300,000 extra names": (header(many(300_000)), CHECKPOINT, SINGLE, "the limit of 1"),
