@@ -46,6 +46,7 @@ DIALECTS = (
     Dialect("hf", hf.ROWS, "torch", BASE_PREFIX),
     Dialect("hf_tf", hf.TF_ROWS, "keras", "vit/"),
     Dialect("hf_flax", hf.FLAX_ROWS, "flax", BASE_PREFIX),
+    Dialect("hf_flax", hf.OUR_FLAX_ROWS, "flax", BASE_PREFIX),
     Dialect("timm", timm.ROWS, "torch", "", timm.FOLDED, timm.DROPPED, _EXACT),
     Dialect("mae", timm.MAE_ROWS, "torch", "", {}, {}, _EXACT),
     Dialect("google", google.ROWS, "heads", "", {}, {}, _TANH),

@@ -50,7 +50,8 @@ def open_any(path: Path, *, weights: str | None = None, mmap: bool = True, limit
     if start[:1] == b"\x80" and start[1:2] in (b"\2", b"\3", b"\4", b"\5"):
         raise CheckpointError(f"{path}: a pickle, but not of torch.save.\nSave it with the program that wrote it.")
     if msgpack_files.is_one(start, len(content)):
-        return WeightFile(path, {"format": "msgpack"}, msgpack_files.read(path, content, limits), content)
+        tensors, others = msgpack_files.read(path, content, limits)
+        return WeightFile(path, {"format": "msgpack"}, tensors, content, others)
     return open_file(path, mmap=mmap, limits=limits)  # which says what is wrong with it
 
 

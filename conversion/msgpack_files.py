@@ -1,9 +1,11 @@
 """What `flax.serialization.to_bytes` wrote: nested maps, and arrays of a type that Flax adds to MessagePack.
 
-The usual library copies every array while it reads; here arrays are places in the file, and nothing but maps of such
-arrays is understood.
+The usual library copies every array while it reads; here arrays are places in the file. Plain values and lists, as in a
+training state, are known by their names and kinds only, and the state of an optimiser, whose moments have the names of
+all parameters again, is passed over.
 
-Source: the MessagePack specification; flax 0.12.8, extension type 1: (shape, dtype name, data).
+Source: the MessagePack specification; flax 0.12.8, extension types 1: (shape, dtype name, data), 2: a complex number,
+3: a NumPy number; optax 0.2.8, names of states.
 """
 
 from __future__ import annotations
@@ -17,7 +19,9 @@ from vit_core.errors import CheckpointError
 from vit_core.limits import Limits
 
 _DTYPES = {dtype.name: dtype for dtype in DTYPES.values()}
-_ARRAY = 1  # Flax's extension type
+_ARRAY, _NUMBERS = 1, (2, 3)  # Flax's extension types
+_STATES = ("opt_state", "optimizer_state", "mu", "nu", "trace")  # keys of an optimiser's state, and of moments in it
+_MOST = 3  # values for each tensor that there may be
 
 # First byte -> kind of value, and bytes of the length (or of the number) that follows it.
 _SIZED = {
@@ -28,6 +32,12 @@ _SIZED = {
     **{0xC4: ("bytes", 1), 0xC5: ("bytes", 2), 0xC6: ("bytes", 4)},
     **{0xCC: ("number", 1), 0xCD: ("number", 2), 0xCE: ("number", 4), 0xCF: ("number", 8)},
 }
+# First byte of other plain values -> kind, and bytes of the value.
+_PLAIN = {
+    **{0xC0: ("None", 0), 0xC2: ("bool", 0), 0xC3: ("bool", 0), 0xCA: ("float", 4), 0xCB: ("float", 8)},
+    **{0xD0: ("int", 1), 0xD1: ("int", 2), 0xD2: ("int", 4), 0xD3: ("int", 8)},
+    **dict.fromkeys(range(0xE0, 0x100), ("int", 0)),
+}
 
 
 def is_one(start: bytes, size: int) -> bool:
@@ -36,20 +46,19 @@ def is_one(start: bytes, size: int) -> bool:
     return (0x80 <= first <= 0x9F or 0xDC <= first <= 0xDF) and int.from_bytes(start[:8], "little") > size - 8
 
 
-def read(path: Path, content: Any, limits: Limits) -> dict[str, LazyArray]:
-    """The arrays of a file by name, the keys on the way to each joined by dots.
+def read(path: Path, content: Any, limits: Limits) -> tuple[dict[str, LazyArray], dict[str, str]]:
+    """The arrays of a file by name, the keys on the way to each joined by dots; and what other values are, by name.
 
     Raises:
-        CheckpointError: anything but nested maps of arrays, or not sound.
+        CheckpointError: anything but nested maps with arrays in them, or not sound.
     """
     walker = _Walker(path, content, limits)
-    found: dict[str, LazyArray] = {}
-    walker.collect(found, "", 0)
+    walker.collect("", 0)
     if walker.position != len(content):
         raise CheckpointError(f"{path}: {len(content) - walker.position} bytes behind the end of the weights.")
-    if not found:
+    if not walker.found:
         raise CheckpointError(f"{path}: no arrays in it.")
-    return found
+    return walker.found, walker.others
 
 
 class _Head(NamedTuple):
@@ -63,27 +72,61 @@ class _Walker:
     def __init__(self, path: Path, content: Any, limits: Limits) -> None:
         self.path, self.content, self.limits, self.position = path, content, limits, 0
         self.name = ""  # of the value at hand
+        self.values = 0  # seen so far
+        self.found: dict[str, LazyArray] = {}
+        self.others: dict[str, str] = {}
 
-    def collect(self, found: dict[str, LazyArray], prefix: str, depth: int) -> None:
-        """Adds the arrays of the value at hand, a map or an array."""
-        self.name = prefix
+    def collect(self, name: str, depth: int) -> None:
+        """Adds what the value at hand is, or holds."""
+        self.name = name
+        self._count()
         head = self._head()
-        if head.kind == "ext":
-            found[prefix] = self._array(prefix, head.length)
-            return
-        if head.kind != "map" or depth > self.limits.json_depth:
-            raise self._bad(
-                f"{prefix[:80]!r}: expected nested maps of arrays, as Flax saves parameters, got {head.kind}"
-            )
+        if head.kind == "map" and depth <= self.limits.json_depth:
+            self._collect_map(name, head.length, depth)
+        elif depth == 0 or head.kind == "map":
+            raise self._bad(f"{name[:80]!r}: expected nested maps of arrays, as Flax saves parameters, got {head.kind}")
+        elif name in self.found or name in self.others:
+            raise self._bad(f"{name[:80]!r} is there under two keys")
+        elif head.kind == "ext" and self._code() not in _NUMBERS:
+            self.found[name] = self._array(name, head.length)
+        else:
+            self.others[name] = "a NumPy number" if head.kind == "ext" else head.kind
+            self._pass(head)
+        if len(self.found) > self.limits.tensors:
+            raise self._bad(f"more tensors than {self.limits.bound('tensors')}")
+
+    def _collect_map(self, name: str, length: int, depth: int) -> None:
         keys = set()
-        for _ in range(head.length):
+        for _ in range(length):
             key = self._value("text")
             if key in keys or "__msgpack_chunked_array__" in key:
-                raise self._bad(f"{prefix[:80]!r}: the key {key[:80]!r} is there twice, or marks an array in pieces")
+                raise self._bad(f"{name[:80]!r}: the key {key[:80]!r} is there twice, or marks an array in pieces")
             keys.add(key)
-            self.collect(found, f"{prefix}.{key}" if prefix else key, depth + 1)
-            if len(found) > self.limits.tensors:
-                raise self._bad(f"more tensors than {self.limits.bound('tensors')}")
+            if key in _STATES:
+                self._pass(self._head())
+            else:
+                self.collect(f"{name}.{key}" if name else key, depth + 1)
+
+    def _pass(self, head: _Head) -> None:
+        """Passes over what follows the beginning of a value, with all that is in it."""
+        waiting = 1
+        while True:
+            waiting += {"map": 2, "list": 1}.get(head.kind, 0) * head.length - 1
+            if head.kind in ("text", "bytes", "ext"):
+                self._move(head.length + (head.kind == "ext"))
+            if not waiting:
+                return
+            self._count()
+            head = self._head()
+
+    def _count(self) -> None:
+        self.values += 1
+        if self.values > _MOST * self.limits.tensors:
+            raise self._bad(f"more values than {self.limits.bound('tensors')} would need")
+
+    def _code(self) -> int:
+        """The type of the extension at hand."""
+        return int.from_bytes(bytes(self.content[self.position : self.position + 1]), "little")
 
     def _array(self, name: str, length: int) -> LazyArray:
         code = self._take(1)[0]
@@ -126,16 +169,23 @@ class _Walker:
         for low, high, kind in ((0x80, 0x8F, "map"), (0x90, 0x9F, "list"), (0xA0, 0xBF, "text")):
             if low <= byte <= high:
                 return _Head(kind, byte - low)
+        if byte in _PLAIN:
+            kind, size = _PLAIN[byte]
+            self._move(size)
+            return _Head(kind, 0)
         if byte not in _SIZED:
             raise self._bad(f"a value of the kind {byte:#x}, which weights do not have")
         kind, size = _SIZED[byte]
         return _Head(kind, int.from_bytes(self._take(size), "big") if size else 1 << (byte - 0xD4))
 
     def _take(self, size: int) -> bytes:
+        self._move(size)
+        return bytes(self.content[self.position - size : self.position])
+
+    def _move(self, size: int) -> None:
         if self.position + size > len(self.content):
             raise self._cut(size)
         self.position += size
-        return bytes(self.content[self.position - size : self.position])
 
     def _cut(self, size: int) -> CheckpointError:
         there = len(self.content) - self.position

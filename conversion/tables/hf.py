@@ -68,6 +68,8 @@ _FLAX_TENSORS = ({"weight": "kernel"}, {"weight": "scale"})
 def _renamed(name: str, tensors: tuple[dict[str, str], dict[str, str]]) -> tuple[str, str]:
     """Module and tensor of a name, the tensor as a framework calls it."""
     module, _, tensor = name.rpartition(".")
+    if module.endswith(("act_fn", "activation")):
+        return module, tensor
     is_norm = module.rpartition(".")[2].startswith(("layernorm", "decoder_norm"))
     return module, tensors[is_norm].get(tensor, tensor)
 
@@ -88,4 +90,5 @@ _PLAIN = [
     if not any(part in name for part in ("decoder.0.", "embeddings.mask_token", "act_fn", "pooler.activation"))
 ]
 TF_ROWS = {name: _tf(name) for name in _PLAIN}
-FLAX_ROWS = {name: (".".join(_renamed(name, _FLAX_TENSORS)),) for name in _PLAIN if not name.startswith("decoder.")}
+OUR_FLAX_ROWS = {name: (".".join(_renamed(name, _FLAX_TENSORS)),) for name in ROWS}  # the same names, for all classes
+FLAX_ROWS = {name: OUR_FLAX_ROWS[name] for name in _PLAIN if not name.startswith("decoder.")}

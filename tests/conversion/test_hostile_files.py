@@ -274,9 +274,26 @@ MSGPACK = {
     "cut": (b"\x81\xa1a" + packed()[:-3], "the file ends in .a.: 8 bytes expected, 5 there"),
     "bytes behind": (b"\x81\xa1a" + packed() + b"x", "1 bytes behind"),
     "a key twice": (b"\x82\xa1a" + packed() + b"\xa1a" + packed(), "is there twice"),
-    "a number": (b"\x81\xa1a\x05", "nested maps of arrays"),
+    "a number": (b"\x81\xa1a\x05", "no arrays in it"),
+    "only a list": (b"\x91" + packed() + bytes(90), "nested maps of arrays"),
+    "a list that is cut": (b"\x82\xa1a" + packed() + b"\xa1b\xdd\xff\xff\xff\xff\xc0", "the file ends in 'b'"),
+    "a state that is cut": (b"\x82\xa1a" + packed() + b"\xa9opt_state\x82\xa1m" + packed(), "the file ends in 'a'"),
+    "one name by two ways": (b"\x82\xa3a.b" + packed() + b"\xa1a\x81\xa1b" + packed(), "there under two keys"),
+    "more lists than there may be": (
+        b"\x82\xa1a" + packed() + b"\xa1b\xdd" + (400_000).to_bytes(4, "big") + 400_000 * b"\x90",
+        "more values than the limit of 100000",
+    ),
+    "more maps than there may be": (
+        b"\x82\xa1a"
+        + packed()
+        + b"\xa1b\xdf"
+        + (400_000).to_bytes(4, "big")
+        + b"".join(b"\xa7%07d\x80" % i for i in range(400_000)),
+        "more values than the limit of 100000",
+    ),
     "a key that is a number": (b"\x81\x05" + packed(), "expected text"),
-    "a float": (b"\x81\xa1a\xcb" + bytes(8), "which weights do not have"),
+    "a float": (b"\x81\xa1a\xcb" + bytes(8), "no arrays in it"),
+    "a byte that means nothing": (b"\x81\xa1a\xc1" + bytes(8), "a value of the kind 0xc1, which weights do not have"),
     "more keys than bytes": (b"\xdf\xff\xff\xff\xff\xa1a" + packed(), "the file ends in .*: 1 bytes expected, 0 there"),
     "pieces": (b"\x81\xa1a\x81\xb9__msgpack_chunked_array__" + packed(), "array in pieces"),
     "deep": (50 * b"\x81\xa1a" + packed(), "nested maps"),

@@ -13,6 +13,8 @@ import optax
 import orbax.checkpoint
 import pytest
 from flax import nnx
+from flax.serialization import to_bytes
+from flax.training.train_state import TrainState
 from flax_models import FIELDS, make_config, make_inputs, make_model
 from jax import export
 from sklearn.datasets import load_digits
@@ -108,6 +110,20 @@ def test_parameters_pass_through_orbax(tmp_path):
         checkpointer.wait_until_finished()
         restored = checkpointer.restore(tmp_path / "params", model.params_shape_tree)
     jax.tree.map(np.testing.assert_array_equal, restored, dict(model.params))
+
+
+@pytest.mark.parametrize("name", FIELDS)
+@pytest.mark.parametrize("hidden_act", ["gelu", "xielu"])
+def test_a_train_state_is_loaded_as_its_parameters(tmp_path, name, hidden_act):
+    model = make_model(name, hidden_act=hidden_act)
+    optimizer = optax.chain(optax.clip(1.0), optax.adamw(3e-3), optax.trace(0.9))
+    state = TrainState.create(apply_fn=model.module.apply, params=model.params, tx=optimizer)
+    state = state.apply_gradients(grads=jax.tree.map(jnp.ones_like, model.params))
+    model.config.save_pretrained(tmp_path)
+    for file, tree in {"state.msgpack": state, "variables.msgpack": {"params": state.params}}.items():
+        (tmp_path / file).write_bytes(to_bytes(tree))
+        found = type(model).from_pretrained(tmp_path / file)
+        jax.tree.map(np.testing.assert_array_equal, dict(found.params), dict(state.params))
 
 
 def test_modules_become_those_of_nnx():
