@@ -23,7 +23,7 @@ from conversion.folds import LOSSY, check_allowed, with_class_row
 from conversion.heads import check_heads
 from conversion.keywords import LOADING, refusals
 from conversion.naming import listed
-from vit_core.checkpoint import replaced_weights, save_folder
+from vit_core.checkpoint import MANIFEST_NAME, is_saved_here, replaced_weights, save_folder
 from vit_core.config import CONFIG_NAME, PretrainedConfig, patch_grid, read_config
 from vit_core.errors import (
     CheckpointError,
@@ -35,6 +35,7 @@ from vit_core.errors import (
     reading,
 )
 from vit_core.hub import HUB_OPTIONS
+from vit_core.limits import LIMITS
 from vit_core.parameters import BASE_PREFIX, MODEL_CLASSES, check_tensors, parameter_table
 from vit_core.parameters import class_name as canonical_class
 from vit_core.positions import KERNELS
@@ -49,7 +50,8 @@ logger = logging.getLogger("vitriad")
 _OPENING = (*HUB_OPTIONS, "variant", "weights", "allow", "mmap", "verify", "limits")
 _FITTING = ("strict", "ignore_mismatched_sizes", "position_kernel", "allow_nonfinite")
 _OWN = ("config", "dtype", "torch_dtype", "use_safetensors", "trust_remote_code")
-_ASSERTIONS = {"from_pt": "hf", "from_tf": "hf_tf", "from_flax": "hf_flax"}  # keyword -> the dialect it asserts
+# Keyword -> the dialects that it stands for; what a class of ours saved has no framework, and passes all three.
+_ASSERTIONS = {"from_pt": ("hf",), "from_tf": ("hf_tf", "vitriad_tf"), "from_flax": ("hf_flax",)}
 _MODEL_OPTIONS: dict[str, dict[str, bool]] = {"ViTModel": {"add_pooling_layer": True, "use_mask_token": False}}
 _PARTS = {"add_pooling_layer": "pooler.dense.weight", "use_mask_token": "embeddings.mask_token"}  # which they are about
 
@@ -348,12 +350,18 @@ def _checked(model: str, kwargs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check_dialect(source: Source, given: Mapping[str, Any]) -> None:
-    for keyword, dialect in _ASSERTIONS.items():
-        if given.get(keyword) and source.dialect.name != dialect:
+    for keyword, dialects in _ASSERTIONS.items():
+        if given.get(keyword) and source.dialect.name not in dialects and not _is_ours(source, given):
             raise InputError(
                 f"{source.where}: {keyword}=True, but its weights are of the dialect {source.dialect.name!r}.\n"
                 f"Delete {keyword}=; the dialect is recognised."
             )
+
+
+def _is_ours(source: Source, given: Mapping[str, Any]) -> bool:
+    """Whether a class of ours saved a checkpoint: all do so in the same names and layout."""
+    manifest = source.beside(MANIFEST_NAME)
+    return source.dialect.name == "hf" and manifest is not None and is_saved_here(manifest, given.get("limits", LIMITS))
 
 
 def _config_data(source: Source, model: str | None, given: Mapping[str, Any]) -> dict[str, Any]:

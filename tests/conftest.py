@@ -19,6 +19,7 @@ _NEED_ONE = [
     "reliability",
     "test_bad_calls.py",
     "test_foreign.py",
+    "test_loading_keywords.py",
     "test_readme.py",
     "vit_core/test_targets.py",
     *(

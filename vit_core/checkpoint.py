@@ -493,6 +493,15 @@ def _read_manifest(manifest: Path, limits: Limits) -> dict[str, Any] | None:
     return files
 
 
+def is_saved_here(manifest: Path, limits: Limits = LIMITS) -> bool:
+    """Whether a manifest is one of vitriad's.
+
+    Raises:
+        CheckpointError: it is there, and not sound.
+    """
+    return _read_manifest(manifest, limits) is not None
+
+
 def _record(size: int, digest: Any) -> dict[str, Any]:
     return {"sha256": digest.hexdigest(), "size": size}
 

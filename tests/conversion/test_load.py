@@ -280,7 +280,7 @@ def test_all_keywords_that_are_refused_are_named_at_once(saved):
         conversion.load(folder, strict=True, proxies=1, device_map=2)
 
 
-def test_keywords_that_ports_carry(saved):
+def test_keywords_that_ports_carry(saved, tmp_path):
     folder, _ = saved("ViTModel")
     for name in ("from_pt", "from_tf", "from_flax", "trust_remote_code"):
         for value in (False, None):
@@ -291,6 +291,12 @@ def test_keywords_that_ports_carry(saved):
     for name in ("from_tf", "from_flax"):
         message = refusal(folder, error=InputError, **{name: True})
         assert f"{name}=True, but its weights are of the dialect 'hf'.\nDelete {name}=" in message
+    conversion.save_pretrained(tmp_path / "ours", *conversion.load(folder)[:2], class_name="TFViTModel")
+    for name in ("from_pt", "from_tf", "from_flax"):
+        conversion.load_pretrained(tmp_path / "ours", "ViTModel", {name: True})
+        conversion.load_pretrained(tmp_path / "ours" / "model.safetensors", "ViTModel", {name: True})
+    (tmp_path / "ours" / "manifest.json").write_text('{"name": "of another program"}')
+    assert "from_tf=True, but" in refusal(tmp_path / "ours", error=InputError, from_tf=True)
     assert "delete trust_remote_code=" in refusal(folder, error=UnsafeFileError, trust_remote_code=True)
     assert "delete use_safetensors=False" in refusal(folder, error=InputError, use_safetensors=False)
 

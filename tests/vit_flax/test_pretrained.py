@@ -209,8 +209,6 @@ def test_documented_calls(cls, stored, keywords, tmp_path):
     ("keywords", "needle"),
     [
         ({"device_map": "auto"}, "device_map"),
-        ({"from_tf": True}, "from_tf"),
-        ({"from_flax": True}, "from_flax"),
         ({"trust_remote_code": True}, "trust_remote_code"),
         ({"load_in_8bit": True}, "load_in_8bit"),
         ({"use_safetensors": False}, "use_safetensors"),

@@ -207,8 +207,6 @@ def test_documented_calls(cls, stored, keywords, tmp_path):
     [
         ({"device_map": "balanced"}, "device_map.*\n.*dispatch_model"),
         ({"device_map": {"vit": "cpu", "classifier": "cpu"}}, "device_map"),
-        ({"from_tf": True}, "from_tf"),
-        ({"from_flax": True}, "from_flax"),
         ({"trust_remote_code": True}, "trust_remote_code"),
         ({"load_in_8bit": True}, "load_in_8bit"),
         ({"use_safetensors": False}, "use_safetensors"),
