@@ -43,7 +43,8 @@ def read(path: Path, content: Any, limits: Limits) -> dict[str, LazyArray]:
         raise
     except Exception as problem:  # whatever the library makes of a damaged file
         raise CheckpointError(f"{path}: not a sound HDF5 file: {str(problem)[:80]}.") from None
-    return {_without_scope(name): tensor for name, tensor in found.items()}
+    short = {_without_scope(name): tensor for name, tensor in found.items()}
+    return short if len(short) == len(found) else found  # several models of one name, each in a scope of its own
 
 
 def _without_scope(name: str) -> str:

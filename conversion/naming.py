@@ -58,6 +58,9 @@ def canonical_names(where: str, names: Iterable[str], dialect: Dialect) -> tuple
     found: dict[str, tuple[str, str | Part]] = {}  # keyed without the prefix
     unexplained = []
     for name in names:
+        if spellings.endings is not None and name.rpartition("/")[2].rpartition(".")[2] not in spellings.endings:
+            unexplained.append(name)  # without a call: there can be 100,000 of them
+            continue
         understood = _understood(name, spellings, dialect)
         if not understood:
             unexplained.append(name)

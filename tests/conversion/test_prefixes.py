@@ -6,13 +6,14 @@ from functools import partial
 
 import numpy as np
 import pytest
-from checkpoints import make_config, make_tensors
+from checkpoints import make_config, make_tensors, write
 from foreign import ENTRIES, FOLDER, keywords, source
 from weight_files import torch_tree
 
 import conversion
 from conversion.detect import detect, kinds, open_source
 from conversion.dialects import DIALECTS
+from conversion.files import open_any
 from conversion.layouts import from_canonical
 from conversion.naming import template
 from vit_core.checkpoint import serialised, write_pieces
@@ -274,6 +275,25 @@ def test_what_weights_names_is_there_or_is_refused(folder, container):
     path = writer(path, behind(f"module{dot}"))
     same(conversion.load(path, weights="module")[1])
     refused(lambda: conversion.load(path, weights="teacher"), "under 'teacher'; there is 'module'")
+
+
+def test_scopes_of_one_name_in_h5_stay_apart(folder):
+    conversion.convert(write_ours(folder), folder / "tf", to="hf_tf")
+    plain = open_any(folder / "tf" / "tf_model.h5").tensors
+    scoped = {
+        f"{name.split('/')[0]}/{scope}/{name}": sign * tensor.read()
+        for scope, sign in (("one", 1), ("two", -1))
+        for name, tensor in plain.items()
+    }
+    path = h5(folder / "x.h5", scoped)
+    refused(lambda: conversion.load(path), "several sets of weights: 'vit/one', 'vit/two'")
+    _, tensors, _ = conversion.load(path, cls="ViTModel", weights="vit/two", add_pooling_layer=False)
+    same(tensors, {name: -array for name, array in BARE.items()})
+
+
+def write_ours(folder):
+    write(folder / "ours", CONFIG, TENSORS)
+    return folder / "ours"
 
 
 @pytest.mark.parametrize("max_shard_size", ["1MB", 4000])
