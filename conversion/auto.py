@@ -6,13 +6,16 @@ import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, Literal, TypeVar, Unpack, overload
 
+from conversion.keywords import AutoKeywords, LoadingInfo
 from conversion.pretrained import describe
 from vit_core.config import AutoConfig, PretrainedConfig
 from vit_core.errors import CheckpointError, ConfigError, MissingFileError
 from vit_core.hub import HUB_OPTIONS
 from vit_core.parameters import MODEL_CLASSES
+
+Model = TypeVar("Model")
 
 _SILENT = ("attn_implementation", "output_loading_info")  # say nothing of what a checkpoint is
 
@@ -85,7 +88,7 @@ def same_commit(config: PretrainedConfig) -> dict[str, str]:
     return {"revision": config.hub_commit} if config.hub_commit else {}
 
 
-class AutoClass:
+class AutoClass(Generic[Model]):
     """What the Auto classes share: from a model type to the one class that does their task.
 
     Attributes:
@@ -94,6 +97,24 @@ class AutoClass:
 
     models: ClassVar[Mapping[str, Any]] = {}
 
+    @overload
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        *,
+        output_loading_info: Literal[True],
+        **kwargs: Unpack[AutoKeywords],
+    ) -> tuple[Model, LoadingInfo]: ...
+    @overload
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        *,
+        output_loading_info: Literal[False] = False,
+        **kwargs: Unpack[AutoKeywords],
+    ) -> Model: ...
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> Any:
         """The model for this task with the weights of a checkpoint.
@@ -111,7 +132,7 @@ class AutoClass:
         return chosen.from_pretrained(pretrained_model_name_or_path, **{**kwargs, **same_commit(config)})
 
     @classmethod
-    def from_config(cls, config: PretrainedConfig, **kwargs: Any) -> Any:
+    def from_config(cls, config: PretrainedConfig, **kwargs: Any) -> Model:
         """The model for this task with fresh weights.
 
         Args:
@@ -121,7 +142,8 @@ class AutoClass:
         Raises:
             ConfigError: models of this type do not do the task.
         """
-        return cls.model_of(config)(config, **kwargs)
+        model: Model = cls.model_of(config)(config, **kwargs)
+        return model
 
     @classmethod
     def model_of(cls, config: PretrainedConfig) -> Any:

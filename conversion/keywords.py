@@ -3,14 +3,23 @@
 A keyword is either honoured, by who takes it (`conversion.load_pretrained`, the `save_pretrained` of a class), or it
 stands in one of the two tables here: then a value passes only where what it asks for is so anyway. Nothing is accepted
 and ignored.
+
+The types of all that pass are here too; each backend adds those of its own in its `keywords.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypedDict
 
 from vit_core.errors import InputError
+from vit_core.keywords import ConfigFields, HubKeywords
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from vit_core.config import PretrainedConfig
+    from vit_core.limits import Limits
 
 
 class Rule(NamedTuple):
@@ -95,3 +104,94 @@ def check_saving(call: str, given: Mapping[str, Any]) -> None:
     wrong = [f"no keyword {name!r}" for name in given if name not in SAVING] + refusals(SAVING, given)
     if wrong:
         raise InputError(f"{call}: {'; '.join(wrong)}.")
+
+
+# --- types -----------------------------------------------------------------------------------------------------------
+
+LoadingInfo = dict[str, list[str]]  # missing_keys, unexpected_keys, mismatched_keys, error_msgs
+
+
+class Opening(HubKeywords, total=False):
+    """How the files of a checkpoint are opened, see `conversion.detect.open_source`."""
+
+    variant: str | None
+    weights: str | None
+    allow: Collection[str] | None
+    mmap: bool | None
+    verify: bool | Literal["auto"] | None
+    limits: Limits | None
+
+
+class Fitting(TypedDict, total=False):
+    """What may be done where a checkpoint does not fit."""
+
+    strict: bool | None
+    ignore_mismatched_sizes: bool | None
+    position_kernel: str | None
+    allow_nonfinite: bool | None
+
+
+class Choosing(TypedDict, total=False):
+    """What else `load_pretrained` takes."""
+
+    config: PretrainedConfig | str | Path | None
+    use_safetensors: Literal[True] | None
+    trust_remote_code: Literal[False] | None
+
+
+class Asserting(TypedDict, total=False):
+    """Whose weights a checkpoint is said to hold; it is recognised anyway."""
+
+    from_pt: bool | None
+    from_tf: bool | None
+    from_flax: bool | None
+
+
+class Parts(TypedDict, total=False):
+    """Options of a ViTModel."""
+
+    add_pooling_layer: bool | None
+    use_mask_token: bool | None
+
+
+class FamiliarLoading(TypedDict, total=False):
+    """The keywords in `LOADING` that have a value that passes."""
+
+    offload_state_dict: Literal[False] | None
+    offload_buffers: Literal[False] | None
+    low_cpu_mem_usage: bool | None
+    _fast_init: bool | None
+    load_in_8bit: Literal[False] | None
+    load_in_4bit: Literal[False] | None
+    use_kernels: Literal[False] | None
+    allow_all_kernels: Literal[False] | None
+    weights_only: Literal[True] | None
+    disable_mmap: Literal[False] | None
+    resume_download: bool | None
+    use_flash_attention_2: Literal[False] | None
+
+
+class LoadingKeywords(Opening, Fitting, Choosing, Asserting, Parts, FamiliarLoading, ConfigFields, total=False):
+    """What `from_pretrained` of a model class takes in every backend."""
+
+
+class AutoKeywords(LoadingKeywords, total=False):
+    """What `vitriad.load` and the Auto classes take: they hand it to a class of some backend."""
+
+    dtype: Any
+    torch_dtype: Any
+    params_dtype: Any
+    device_map: Any
+    state_dict: Mapping[str, Any] | None
+    input_shape: Any
+    seed: int
+
+
+class SavingKeywords(TypedDict, total=False):
+    """The keywords in `SAVING` that have a value that passes, and that no backend honours."""
+
+    create_pr: Literal[False] | None
+    save_peft_format: bool | None
+    save_original_format: Literal[True] | None
+    distributed_checkpoint: Literal[False] | None
+    save_config: Literal[True] | None

@@ -21,7 +21,7 @@ from conversion.engine import Fitted, Grid, Stored, Wanted, fit
 from conversion.files import CONTAINERS
 from conversion.folds import LOSSY, check_allowed, with_class_row
 from conversion.heads import check_heads
-from conversion.keywords import LOADING, refusals
+from conversion.keywords import LOADING, Choosing, Fitting, Opening, refusals
 from conversion.naming import listed
 from vit_core.checkpoint import MANIFEST_NAME, is_saved_here, replaced_weights, save_folder
 from vit_core.config import CONFIG_NAME, PretrainedConfig, patch_grid, read_config
@@ -47,9 +47,9 @@ Array = np.ndarray[Any, np.dtype[Any]]
 logger = logging.getLogger("vitriad")
 
 # Keywords of from_pretrained, by who takes them; every other one is a field of the configuration.
-_OPENING = (*HUB_OPTIONS, "variant", "weights", "allow", "mmap", "verify", "limits")
-_FITTING = ("strict", "ignore_mismatched_sizes", "position_kernel", "allow_nonfinite")
-_OWN = ("config", "dtype", "torch_dtype", "use_safetensors", "trust_remote_code")
+_OPENING = (*Opening.__annotations__,)
+_FITTING = (*Fitting.__annotations__,)
+_OWN = (*Choosing.__annotations__, "dtype", "torch_dtype")
 # Keyword -> the dialects that it stands for; what a class of ours saved has no framework, and passes all three.
 _ASSERTIONS = {"from_pt": ("hf",), "from_tf": ("hf_tf", "vitriad_tf"), "from_flax": ("hf_flax",)}
 _MODEL_OPTIONS: dict[str, dict[str, bool]] = {"ViTModel": {"add_pooling_layer": True, "use_mask_token": False}}

@@ -8,13 +8,14 @@ import re
 from collections.abc import Iterator, Mapping
 from copy import copy, deepcopy
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self, Unpack, overload
 
 from vit_core.atomic_folder import write_file
 from vit_core.config_rules import BASE_DEFAULTS, BASE_RULES, Rule
 from vit_core.errors import ConfigError
 from vit_core.foreign_fields import FOREIGN, Spelling
 from vit_core.jsonfile import check_text, json_text, read_json
+from vit_core.keywords import ConfigKeywords
 from vit_core.labels import inverse, settle_labels
 from vit_core.limits import LIMITS
 from vit_core.near_misses import NearMisses
@@ -154,28 +155,51 @@ class PretrainedConfig(PushToHub):
             raise ConfigError(f"{cls.__name__}.preset: no preset {name!r}.\nExpected one of {', '.join(known)}.")
         return cls(**{**known[name], **overrides})
 
+    @overload
     @classmethod
     def from_pretrained(
-        cls, name_or_path: str | Path, *, return_unused_kwargs: bool = False, **kwargs: Any
-    ) -> Self | tuple[Self, dict[str, Any]]:
+        cls, name_or_path: str | Path, *, return_unused_kwargs: Literal[True], **kwargs: Any
+    ) -> tuple[Self, dict[str, Any]]: ...
+    @overload
+    @classmethod
+    def from_pretrained(
+        cls, name_or_path: str | Path, *, return_unused_kwargs: Literal[False] = False, **kwargs: Unpack[ConfigKeywords]
+    ) -> Self: ...
+    @classmethod
+    def from_pretrained(cls, name_or_path: str | Path, *, return_unused_kwargs: bool = False, **kwargs: Any) -> Any:
         """The configuration stored in a folder, a JSON file or a hub repository.
+
+        Example:
+            config = ViTConfig.from_pretrained("my-vit", num_labels=10)
+            config, unused = ViTConfig.from_pretrained("my-vit", return_unused_kwargs=True, mine=1)
 
         Args:
             name_or_path: folder holding config.json, a weight file beside it, a JSON file, or "owner/name" on the hub.
             return_unused_kwargs: return (config, keywords that are no fields) instead of refusing such keywords.
-            **kwargs: hub options (`vit_core.hub.HUB_OPTIONS`), limits, and fields that override those of the file.
+            **kwargs: `vit_core.keywords.ConfigKeywords`: revision, subfolder, cache_dir, token, local_files_only,
+                force_download and endpoint (see `vit_core.hub.Repository`), limits, and fields that override those of
+                the file.
 
         Raises:
             MissingFileError: no such file; a folder without config.json is never a default configuration.
             ConfigError: the file, or an override, is invalid.
         """
         data, overrides = read_config(name_or_path, kwargs)
-        return cls.from_dict(data, return_unused_kwargs=return_unused_kwargs, **overrides)
+        read: Any = cls.from_dict
+        return read(data, return_unused_kwargs=return_unused_kwargs, **overrides)
 
+    @overload
     @classmethod
     def from_dict(
-        cls, config_dict: Mapping[str, Any], *, return_unused_kwargs: bool = False, **kwargs: Any
-    ) -> Self | tuple[Self, dict[str, Any]]:
+        cls, config_dict: Mapping[str, Any], *, return_unused_kwargs: Literal[True], **kwargs: Any
+    ) -> tuple[Self, dict[str, Any]]: ...
+    @overload
+    @classmethod
+    def from_dict(
+        cls, config_dict: Mapping[str, Any], *, return_unused_kwargs: Literal[False] = False, **kwargs: Any
+    ) -> Self: ...
+    @classmethod
+    def from_dict(cls, config_dict: Mapping[str, Any], *, return_unused_kwargs: bool = False, **kwargs: Any) -> Any:
         """The configuration in a plain dict, with overrides; between ViT and ViTMAE the other's own fields are dropped.
 
         Raises:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, Unpack, overload
 
 from vit_core.base_config import CONFIGS, TRANSFORMERS_VERSION, PretrainedConfig, Size, indivisible, pair, patch_grid
 from vit_core.config_rules import (
@@ -24,6 +24,7 @@ from vit_core.config_rules import (
     Rule,
 )
 from vit_core.errors import ConfigError
+from vit_core.keywords import ConfigKeywords
 from vit_core.plain_values import is_int, short
 from vit_core.stored_config import CONFIG_NAME, read_config
 
@@ -203,17 +204,26 @@ CONFIGS.update({config.model_type: config for config in (ViTConfig, ViTMAEConfig
 class AutoConfig:
     """Reads a configuration of whichever class its `model_type` names."""
 
+    @overload
     @staticmethod
-    def from_pretrained(name_or_path: str | Path, **kwargs: Any) -> Any:
+    def from_pretrained(
+        name_or_path: str | Path, *, return_unused_kwargs: Literal[True], **kwargs: Any
+    ) -> tuple[ViTConfig | ViTMAEConfig, dict[str, Any]]: ...
+    @overload
+    @staticmethod
+    def from_pretrained(
+        name_or_path: str | Path, *, return_unused_kwargs: Literal[False] = False, **kwargs: Unpack[ConfigKeywords]
+    ) -> ViTConfig | ViTMAEConfig: ...
+    @staticmethod
+    def from_pretrained(name_or_path: str | Path, *, return_unused_kwargs: bool = False, **kwargs: Any) -> Any:
         """As `ViTConfig.from_pretrained`, for the class that the file names.
 
         Raises:
             ConfigError: model_type is missing or not one of "vit", "vit_mae".
         """
-        unused = kwargs.pop("return_unused_kwargs", False)
         data, overrides = read_config(name_or_path, kwargs)
-        config_class = _class_of(data.get("model_type"), str(name_or_path))
-        return config_class.from_dict(data, return_unused_kwargs=unused, **overrides)
+        config_class: Any = _class_of(data.get("model_type"), str(name_or_path))
+        return config_class.from_dict(data, return_unused_kwargs=return_unused_kwargs, **overrides)
 
     @staticmethod
     def for_model(model_type: str, **kwargs: Any) -> PretrainedConfig:

@@ -17,11 +17,12 @@ from typing import Any, NoReturn
 
 from vit_core.atomic_folder import finds_folder, finish_swap
 from vit_core.errors import CheckpointError, InputError, MissingFileError, UnsafeFileError, VitError
+from vit_core.keywords import HubKeywords
 from vit_core.limits import LIMITS
 from vit_core.weight_files import SUFFIXES, is_weights
 
 # Keywords of from_pretrained that say where and how to fetch, and nothing else.
-HUB_OPTIONS = ("revision", "subfolder", "cache_dir", "token", "local_files_only", "force_download", "endpoint")
+HUB_OPTIONS = (*HubKeywords.__annotations__,)
 
 logger = logging.getLogger("vitriad")
 

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self, Unpack, overload
 
 from PIL import Image
 
@@ -35,6 +35,7 @@ from vit_core.image_options import (
     size,
 )
 from vit_core.jsonfile import check_text, json_text, read_json
+from vit_core.keywords import PreprocessKeywords, ProcessorKeywords
 from vit_core.limits import LIMITS, Limits
 from vit_core.upload import PushToHub
 from vit_core.weight_files import is_weights
@@ -142,8 +143,18 @@ class ViTImageProcessor(PushToHub):
             return None
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
-    def __call__(self, images: Any, **kwargs: Any) -> BatchFeature:
-        """As `preprocess`."""
+    def __call__(self, images: Any, **kwargs: Unpack[PreprocessKeywords]) -> BatchFeature:
+        """Pixel values of one image or many; `preprocess` says what it takes.
+
+        Example:
+            inputs = processor(image, return_tensors="pt")
+            outputs = model(**inputs)
+
+        Args:
+            images: a PIL image, an array or tensor of one image or a batch, or a list or generator of these.
+            **kwargs: `vit_core.keywords.PreprocessKeywords`, as for `preprocess`: return_tensors, data_format,
+                input_data_format, num_threads, limits, and options that override the processor's own for this call.
+        """
         return self.preprocess(images, **kwargs)
 
     def preprocess(
@@ -270,17 +281,37 @@ class ViTImageProcessor(PushToHub):
         sides = height_width("size", size)
         return apply(lambda picture: image_steps.center_crop(picture, sides), image, data_format, input_data_format)
 
+    @overload
     @classmethod
     def from_pretrained(
-        cls, pretrained_model_name_or_path: str | Path, *, return_unused_kwargs: bool = False, **kwargs: Any
-    ) -> Self | tuple[Self, dict[str, Any]]:
+        cls, pretrained_model_name_or_path: str | Path, *, return_unused_kwargs: Literal[True], **kwargs: Any
+    ) -> tuple[Self, dict[str, Any]]: ...
+    @overload
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        *,
+        return_unused_kwargs: Literal[False] = False,
+        **kwargs: Unpack[ProcessorKeywords],
+    ) -> Self: ...
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        *,
+        return_unused_kwargs: bool = False,
+        **kwargs: Any,
+    ) -> Any:
         """The processor stored in a folder, a JSON file or a hub repository.
 
         Args:
             pretrained_model_name_or_path: folder holding preprocessor_config.json, a weight file beside it, a JSON
                 file, or "owner/name".
             return_unused_kwargs: as for `from_dict`.
-            **kwargs: hub options (`vit_core.hub.HUB_OPTIONS`), limits, and options that override those of the file.
+            **kwargs: `vit_core.keywords.ProcessorKeywords`: revision, subfolder, cache_dir, token, local_files_only,
+                force_download and endpoint (see `vit_core.hub.Repository`), limits, and options that override those of
+                the file.
 
         Raises:
             MissingFileError: no such file, folder or repository.
@@ -296,16 +327,24 @@ class ViTImageProcessor(PushToHub):
         if is_found:
             folder = resolve(pretrained_model_name_or_path, [PREPROCESSOR_NAME], **hub_options)
             path = folder / PREPROCESSOR_NAME
-        return cls.from_dict(
-            _read_options(path, cls, overrides, limits, is_found),
-            return_unused_kwargs=return_unused_kwargs,
-            **overrides,
-        )
+        read: Any = cls.from_dict
+        options = _read_options(path, cls, overrides, limits, is_found)
+        return read(options, return_unused_kwargs=return_unused_kwargs, **overrides)
 
+    @overload
+    @classmethod
+    def from_dict(
+        cls, image_processor_dict: Mapping[str, Any], *, return_unused_kwargs: Literal[True], **kwargs: Any
+    ) -> tuple[Self, dict[str, Any]]: ...
+    @overload
+    @classmethod
+    def from_dict(
+        cls, image_processor_dict: Mapping[str, Any], *, return_unused_kwargs: Literal[False] = False, **kwargs: Any
+    ) -> Self: ...
     @classmethod
     def from_dict(
         cls, image_processor_dict: Mapping[str, Any], *, return_unused_kwargs: bool = False, **kwargs: Any
-    ) -> Self | tuple[Self, dict[str, Any]]:
+    ) -> Any:
         """The processor with the options in a dict, overridden by keywords.
 
         Args:
@@ -385,9 +424,31 @@ class ViTFeatureExtractor(ViTImageProcessor):
 class AutoImageProcessor:
     """Finds the processor that a stored preprocessor_config.json names."""
 
+    @overload
     @staticmethod
     def from_pretrained(
-        pretrained_model_name_or_path: str | Path, *, use_fast: bool | None = None, **kwargs: Any
+        pretrained_model_name_or_path: str | Path,
+        *,
+        use_fast: Literal[False] | None = None,
+        return_unused_kwargs: Literal[True],
+        **kwargs: Any,
+    ) -> tuple[ViTImageProcessor, dict[str, Any]]: ...
+    @overload
+    @staticmethod
+    def from_pretrained(
+        pretrained_model_name_or_path: str | Path,
+        *,
+        use_fast: Literal[False] | None = None,
+        return_unused_kwargs: Literal[False] = False,
+        **kwargs: Unpack[ProcessorKeywords],
+    ) -> ViTImageProcessor: ...
+    @staticmethod
+    def from_pretrained(
+        pretrained_model_name_or_path: str | Path,
+        *,
+        use_fast: bool | None = None,
+        return_unused_kwargs: bool = False,
+        **kwargs: Any,
     ) -> Any:
         """As `ViTImageProcessor.from_pretrained`, under any of the names that class has had; it is the only one here.
 
@@ -396,7 +457,8 @@ class AutoImageProcessor:
         """
         if use_fast:
             raise ImageError("use_fast=True: expected False or None; the one processor here has Pillow's numerics.")
-        return ViTImageProcessor.from_pretrained(pretrained_model_name_or_path, **kwargs)
+        read: Any = ViTImageProcessor.from_pretrained
+        return read(pretrained_model_name_or_path, return_unused_kwargs=return_unused_kwargs, **kwargs)
 
 
 # Files

@@ -15,25 +15,25 @@ from vit_flax.models import (
 )
 
 
-class FlaxAutoModel(AutoClass):
+class FlaxAutoModel(AutoClass[FlaxViTModel | FlaxViTMAEModel]):
     """The encoder without a head."""
 
     models: ClassVar[Mapping[str, Any]] = {"vit": FlaxViTModel, "vit_mae": FlaxViTMAEModel}
 
 
-class FlaxAutoModelForImageClassification(AutoClass):
+class FlaxAutoModelForImageClassification(AutoClass[FlaxViTForImageClassification]):
     """The classifier."""
 
     models: ClassVar[Mapping[str, Any]] = {"vit": FlaxViTForImageClassification}
 
 
-class FlaxAutoModelForMaskedImageModeling(AutoClass):
+class FlaxAutoModelForMaskedImageModeling(AutoClass[FlaxViTForMaskedImageModeling]):
     """The model that paints masked patches."""
 
     models: ClassVar[Mapping[str, Any]] = {"vit": FlaxViTForMaskedImageModeling}
 
 
-class FlaxAutoModelForPreTraining(AutoClass):
+class FlaxAutoModelForPreTraining(AutoClass[FlaxViTMAEForPreTraining]):
     """The masked autoencoder."""
 
     models: ClassVar[Mapping[str, Any]] = {"vit_mae": FlaxViTMAEForPreTraining}

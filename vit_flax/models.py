@@ -10,7 +10,9 @@ from typing import Any, ClassVar
 
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import ArrayLike
 
+from vit_core.calls import documented
 from vit_core.config import Size, ViTConfig, ViTMAEConfig
 from vit_core.errors import InputError
 from vit_core.outputs import (
@@ -37,18 +39,19 @@ class FlaxViTModel(FlaxViTPreTrainedModel):
     config_class = ViTConfig
     module_class = FlaxViTModule
 
+    @documented
     def __call__(
         self,
-        pixel_values: Array | None = None,
+        pixel_values: ArrayLike | None = None,
         params: Params | None = None,
         dropout_rng: Array | None = None,
         train: bool = False,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
-        head_mask: Array | None = None,
+        head_mask: ArrayLike | None = None,
         interpolate_pos_encoding: bool | None = None,
-        bool_masked_pos: Array | None = None,
+        bool_masked_pos: ArrayLike | None = None,
     ) -> BaseModelOutputWithPooling | tuple[Any, ...]:
         """Encodes images.
 
@@ -86,17 +89,18 @@ class FlaxViTForMaskedImageModeling(FlaxViTPreTrainedModel):
     base_class = FlaxViTModel
     base_options: ClassVar[Mapping[str, bool]] = {"add_pooling_layer": False, "use_mask_token": True}
 
+    @documented
     def __call__(
         self,
-        pixel_values: Array | None = None,
-        bool_masked_pos: Array | None = None,
+        pixel_values: ArrayLike | None = None,
+        bool_masked_pos: ArrayLike | None = None,
         params: Params | None = None,
         dropout_rng: Array | None = None,
         train: bool = False,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
-        head_mask: Array | None = None,
+        head_mask: ArrayLike | None = None,
         interpolate_pos_encoding: bool | None = None,
     ) -> MaskedImageModelingOutput | tuple[Any, ...]:
         """Reconstructs images; with `bool_masked_pos` also the loss. Arguments as for FlaxViTModel.
@@ -122,18 +126,19 @@ class FlaxViTForImageClassification(FlaxViTPreTrainedModel):
     base_class = FlaxViTModel
     base_options: ClassVar[Mapping[str, bool]] = {"add_pooling_layer": False}
 
+    @documented
     def __call__(
         self,
-        pixel_values: Array | None = None,
+        pixel_values: ArrayLike | None = None,
         params: Params | None = None,
         dropout_rng: Array | None = None,
         train: bool = False,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
-        head_mask: Array | None = None,
+        head_mask: ArrayLike | None = None,
         interpolate_pos_encoding: bool | None = None,
-        labels: Array | None = None,
+        labels: ArrayLike | None = None,
     ) -> ImageClassifierOutput | tuple[Any, ...]:
         """Classifies images; with `labels` also the loss. Other arguments as for FlaxViTModel.
 
@@ -159,10 +164,11 @@ class FlaxViTMAEModel(FlaxViTPreTrainedModel):
     config_class = ViTMAEConfig
     module_class = FlaxViTMAEModule
 
+    @documented
     def __call__(
         self,
-        pixel_values: Array | None = None,
-        noise: Array | None = None,
+        pixel_values: ArrayLike | None = None,
+        noise: ArrayLike | None = None,
         params: Params | None = None,
         dropout_rng: Array | None = None,
         mask_rng: Array | None = None,
@@ -170,7 +176,7 @@ class FlaxViTMAEModel(FlaxViTPreTrainedModel):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
-        head_mask: Array | None = None,
+        head_mask: ArrayLike | None = None,
         interpolate_pos_encoding: bool | None = None,
         mask_ratio: float | None = None,
     ) -> ViTMAEModelOutput | tuple[Any, ...]:
@@ -211,10 +217,11 @@ class FlaxViTMAEForPreTraining(FlaxViTPreTrainedModel):
     module_class = FlaxViTMAEForPreTrainingModule
     base_class = FlaxViTMAEModel
 
+    @documented
     def __call__(
         self,
-        pixel_values: Array | None = None,
-        noise: Array | None = None,
+        pixel_values: ArrayLike | None = None,
+        noise: ArrayLike | None = None,
         params: Params | None = None,
         dropout_rng: Array | None = None,
         mask_rng: Array | None = None,
@@ -222,7 +229,7 @@ class FlaxViTMAEForPreTraining(FlaxViTPreTrainedModel):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
-        head_mask: Array | None = None,
+        head_mask: ArrayLike | None = None,
         interpolate_pos_encoding: bool | None = None,
         mask_ratio: float | None = None,
     ) -> ViTMAEForPreTrainingOutput | tuple[Any, ...]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import inspect
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from functools import partial, wraps
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self, Unpack, overload
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import Array
 
 import conversion
-from conversion.keywords import check_saving
+from conversion.keywords import LoadingInfo, check_saving
 from conversion.layouts import canonical_axes, from_canonical, to_canonical
 from vit_core.config import PretrainedConfig, pair, patch_grid
 from vit_core.errors import BackendError, CheckpointError, InputError
@@ -44,6 +44,7 @@ from vit_core.positions import resize_matrix
 from vit_core.tensors import dtype_name, to_numpy
 from vit_core.upload import PushToHub
 from vit_flax.activations import activation
+from vit_flax.keywords import FlaxLoading, FlaxSaving
 from vit_flax.layers import initialiser, wide
 
 logger = logging.getLogger("vitriad")
@@ -164,6 +165,7 @@ class FlaxViTPreTrainedModel(PushToHub):
     framework: ClassVar[str] = "flax"
     base_class: ClassVar[Any] = None  # of a model with a head: the class of the encoder inside it, and its options
     base_options: ClassVar[Mapping[str, bool]] = {}
+    __call__: Callable[..., Any]  # of each class
 
     def __init__(
         self,
@@ -321,6 +323,7 @@ class FlaxViTPreTrainedModel(PushToHub):
         model._params = model._placed({name: to_numpy(array) for name, array in tensors.items()})
         return model
 
+    @overload
     @classmethod
     def from_pretrained(
         cls,
@@ -328,18 +331,89 @@ class FlaxViTPreTrainedModel(PushToHub):
         dtype: Any = jnp.float32,
         *,
         params_dtype: Any = None,
-        **kwargs: Any,
+        _do_init: Literal[True] = True,
+        output_loading_info: Literal[True],
+        **kwargs: Unpack[FlaxLoading],
+    ) -> tuple[Self, LoadingInfo]: ...
+    @overload
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        dtype: Any = jnp.float32,
+        *,
+        params_dtype: Any = None,
+        _do_init: Literal[True] = True,
+        output_loading_info: Literal[False] = False,
+        **kwargs: Unpack[FlaxLoading],
+    ) -> Self: ...
+    @overload
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        dtype: Any = jnp.float32,
+        *,
+        params_dtype: Any = None,
+        _do_init: Literal[False],
+        output_loading_info: Literal[True],
+        **kwargs: Unpack[FlaxLoading],
+    ) -> tuple[Self, Params, LoadingInfo]: ...
+    @overload
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        dtype: Any = jnp.float32,
+        *,
+        params_dtype: Any = None,
+        _do_init: Literal[False],
+        output_loading_info: Literal[False] = False,
+        **kwargs: Unpack[FlaxLoading],
+    ) -> tuple[Self, Params]: ...
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        dtype: Any = jnp.float32,
+        *,
+        params_dtype: Any = None,
+        _do_init: bool = True,
+        output_loading_info: bool = False,
+        **kwargs: Unpack[FlaxLoading],
     ) -> Any:
         """A model with the weights of a checkpoint.
 
+        Example:
+            model = FlaxViTForImageClassification.from_pretrained("my-vit", num_labels=10, ignore_mismatched_sizes=True)
+            model, info = FlaxViTModel.from_pretrained("owner/name", params_dtype="auto", output_loading_info=True)
+
         Args:
-            pretrained_model_name_or_path: folder, or "owner/name" on the hub.
+            pretrained_model_name_or_path: folder, weight file of any dialect, or "owner/name" on the hub.
             dtype: of the computation. "auto" computes in the dtype of the parameters.
             params_dtype: of the parameters; "auto" keeps the one they are stored in. None means float32 (float64 where
                 that is `dtype`), or with dtype="auto" the stored one.
-            **kwargs: see `conversion.load_pretrained`: config, ignore_mismatched_sizes, strict, attn_implementation,
-                hub options, configuration overrides …; input_shape and seed as for the constructor. With
-                _do_init=False the result is (model, params), with output_loading_info=True info comes last.
+            _do_init: False makes the result (model, params), and the model holds none.
+            output_loading_info: True adds a last item to the result: info, which lists missing, unexpected and
+                mismatched names.
+            **kwargs: `vit_flax.keywords.FlaxLoading`:
+                config: configuration object or path, in place of the checkpoint's;
+                input_shape, seed: as for the constructor;
+                torch_dtype: another name of dtype;
+                strict: False initialises parameters that are missing or of another shape, and leaves out the rest;
+                ignore_mismatched_sizes: True initialises parameters of another shape, such as a new classifier's;
+                position_kernel: resampler of positions for another image size, see `vit_core.positions.KERNELS`;
+                allow_nonfinite: True loads NaN and infinity;
+                add_pooling_layer, use_mask_token: of a FlaxViTModel;
+                variant: infix of the file names, as in model.fp16.safetensors;
+                weights: which of several sets in a file, such as "teacher" or "a.key";
+                allow: what may be left out although outputs then differ, such as ["distillation"];
+                mmap, verify, limits: how files are read, see `vit_core.checkpoint.open_weights`;
+                revision, subfolder, cache_dir, token, local_files_only, force_download, endpoint: of the hub, see
+                    `vit_core.hub.Repository`;
+                from_pt, from_tf, from_flax, use_safetensors, trust_remote_code: accepted where they say what is so;
+                any field of the configuration, such as num_labels, id2label, image_size, attn_implementation.
+                Other familiar keywords pass where they change nothing (`conversion.keywords.LOADING`).
 
         Raises:
             CheckpointError: the weights are missing, damaged or do not fit.
@@ -349,11 +423,11 @@ class FlaxViTPreTrainedModel(PushToHub):
         Differs: transformers 4.x keeps parameters that are stored in bfloat16 or float16 as they are. Here they become
             float32 as in the other backends, with one warning, unless `params_dtype` says otherwise.
         """
-        wants_info, holds = kwargs.pop("output_loading_info", False), kwargs.pop("_do_init", True)
-        made = {name: kwargs.pop(name) for name in ("input_shape", "seed") if name in kwargs}
-        dtype = kwargs.pop("torch_dtype", None) or dtype
-        kwargs["dtype"] = _loading_dtype(cls.__name__, dtype, params_dtype)
-        loaded = conversion.load_pretrained(pretrained_model_name_or_path, cls, kwargs, wait=False)
+        given: dict[str, Any] = {**kwargs}
+        made = {name: given.pop(name) for name in ("input_shape", "seed") if name in given}
+        dtype = given.pop("torch_dtype", None) or dtype
+        given["dtype"] = _loading_dtype(cls.__name__, dtype, params_dtype)
+        loaded = conversion.load_pretrained(pretrained_model_name_or_path, cls, given, wait=False)
         read = loaded.config.dtype
         model = cls(
             loaded.config,
@@ -370,11 +444,10 @@ class FlaxViTPreTrainedModel(PushToHub):
                 '%s from %s: parameters stored in %s become %s; params_dtype="auto" keeps them.',
                 *(cls.__name__, pretrained_model_name_or_path, loaded.stored_dtype, read),
             )
-        if holds:
+        if _do_init:
             model._params = params
-        result = (model,) if holds else (model, params)
-        result += (loaded.info,) if wants_info else ()
-        return result if len(result) > 1 else model
+        result = [model, *([] if _do_init else [params]), *([loaded.info] if output_loading_info else [])]
+        return tuple(result) if len(result) > 1 else model
 
     def _placed(self, tensors: Mapping[str, np.ndarray]) -> Params:
         """Arrays on the default device, in Flax' layout, each copied once. XLA on a CPU takes over laid-out memory."""
@@ -392,13 +465,13 @@ class FlaxViTPreTrainedModel(PushToHub):
         self,
         save_directory: str | Path,
         params: Params | None = None,
-        push_to_hub: bool = False,
+        push_to_hub: Literal[False] = False,
         max_shard_size: int | str = "5GB",
         *,
-        safe_serialization: bool = True,
+        safe_serialization: Literal[True] = True,
         is_main_process: bool = True,
         variant: str | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[FlaxSaving],
     ) -> None:
         """Writes config.json and model.safetensors, which every backend and transformers load.
 
@@ -410,7 +483,9 @@ class FlaxViTPreTrainedModel(PushToHub):
             safe_serialization: must be True; nothing here writes pickles.
             is_main_process: False writes nothing: another process does.
             variant: infix of the file names, as in model.fp16.safetensors.
-            **kwargs: familiar ones pass where what they ask for is so anyway (`conversion.keywords.SAVING`).
+            **kwargs: `vit_flax.keywords.FlaxSaving`: saved_model, create_pr, save_peft_format, save_original_format,
+                distributed_checkpoint and save_config pass where what they ask for is so anyway
+                (`conversion.keywords.SAVING`).
 
         Raises:
             ConfigError: a callable activation cannot be saved.

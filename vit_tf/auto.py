@@ -10,25 +10,25 @@ from vit_tf.vit import TFViTForImageClassification, TFViTForMaskedImageModeling,
 from vit_tf.vit_mae import TFViTMAEForPreTraining, TFViTMAEModel
 
 
-class TFAutoModel(AutoClass):
+class TFAutoModel(AutoClass[TFViTModel | TFViTMAEModel]):
     """The encoder without a head."""
 
     models: ClassVar[Mapping[str, Any]] = {"vit": TFViTModel, "vit_mae": TFViTMAEModel}
 
 
-class TFAutoModelForImageClassification(AutoClass):
+class TFAutoModelForImageClassification(AutoClass[TFViTForImageClassification]):
     """The classifier."""
 
     models: ClassVar[Mapping[str, Any]] = {"vit": TFViTForImageClassification}
 
 
-class TFAutoModelForMaskedImageModeling(AutoClass):
+class TFAutoModelForMaskedImageModeling(AutoClass[TFViTForMaskedImageModeling]):
     """The model that paints masked patches."""
 
     models: ClassVar[Mapping[str, Any]] = {"vit": TFViTForMaskedImageModeling}
 
 
-class TFAutoModelForPreTraining(AutoClass):
+class TFAutoModelForPreTraining(AutoClass[TFViTMAEForPreTraining]):
     """The masked autoencoder."""
 
     models: ClassVar[Mapping[str, Any]] = {"vit_mae": TFViTMAEForPreTraining}

@@ -11,7 +11,7 @@ from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, ClassVar, NamedTuple, Self, TypeVar
+from typing import Any, ClassVar, Literal, NamedTuple, Self, TypeVar, Unpack, overload
 
 import keras
 import numpy as np
@@ -20,7 +20,7 @@ from keras import ops
 from tensorflow import Tensor
 
 import conversion
-from conversion.keywords import check_saving
+from conversion.keywords import LoadingInfo, check_saving
 from vit_core.config import PretrainedConfig, ViTMAEConfig, pair
 from vit_core.errors import InputError
 from vit_core.inputs import (
@@ -44,6 +44,7 @@ from vit_core.upload import PushToHub
 from vit_tf import _keras, weights
 from vit_tf.exporting import SAVED_MODEL, ExportedModel
 from vit_tf.graphs import TENSORS, CompiledCalls, static
+from vit_tf.keywords import TFLoading, TFSaving
 from vit_tf.layers import build_parts, setting, source
 from vit_tf.training import TrainedModel
 
@@ -199,31 +200,80 @@ class TFViTPreTrainedModel(PushToHub, CompiledCalls, TrainedModel, ExportedModel
         with weights.laid_out(table, tensors):
             return cls(config, **{"dtype": dtype, **options})
 
+    @overload
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> Any:
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        *,
+        output_loading_info: Literal[True],
+        **kwargs: Unpack[TFLoading],
+    ) -> tuple[Self, LoadingInfo]: ...
+    @overload
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        *,
+        output_loading_info: Literal[False] = False,
+        **kwargs: Unpack[TFLoading],
+    ) -> Self: ...
+    @overload
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | Path, *, output_loading_info: bool, **kwargs: Unpack[TFLoading]
+    ) -> Self | tuple[Self, LoadingInfo]: ...
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        *,
+        output_loading_info: bool = False,
+        **kwargs: Unpack[TFLoading],
+    ) -> Any:
         """A model with the weights of a checkpoint.
 
+        Example:
+            model = TFViTForImageClassification.from_pretrained("my-vit", num_labels=10, ignore_mismatched_sizes=True)
+            model, info = TFViTModel.from_pretrained("owner/name", dtype="auto", output_loading_info=True)
+
         Args:
-            pretrained_model_name_or_path: folder, or "owner/name" on the hub.
-            **kwargs: see `conversion.load_pretrained`: config, dtype, ignore_mismatched_sizes, strict,
-                attn_implementation, hub options, configuration overrides … With output_loading_info=True the result
-                is (model, info). A dtype may also be a policy of Keras, such as "mixed_bfloat16"; without one the
-                global policy holds.
+            pretrained_model_name_or_path: folder, weight file of any dialect, or "owner/name" on the hub.
+            output_loading_info: True makes the result (model, info), which lists missing, unexpected and mismatched
+                names.
+            **kwargs: `vit_tf.keywords.TFLoading`:
+                config: configuration object or path, in place of the checkpoint's;
+                dtype (torch_dtype): a dtype or a policy of Keras, such as "mixed_bfloat16"; "auto" is what the
+                    configuration says, else what is stored; unless given, the global policy holds;
+                strict: False initialises parameters that are missing or of another shape, and leaves out the rest;
+                ignore_mismatched_sizes: True initialises parameters of another shape, such as a new classifier's;
+                position_kernel: resampler of positions for another image size, see `vit_core.positions.KERNELS`;
+                allow_nonfinite: True loads NaN and infinity;
+                add_pooling_layer, use_mask_token: of a TFViTModel;
+                variant: infix of the file names, as in model.fp16.safetensors;
+                weights: which of several sets in a file, such as "teacher" or "a.key";
+                allow: what may be left out although outputs then differ, such as ["distillation"];
+                mmap, verify, limits: how files are read, see `vit_core.checkpoint.open_weights`;
+                revision, subfolder, cache_dir, token, local_files_only, force_download, endpoint: of the hub, see
+                    `vit_core.hub.Repository`;
+                from_pt, from_tf, from_flax, use_safetensors, trust_remote_code: accepted where they say what is so;
+                any field of the configuration, such as num_labels, id2label, image_size, attn_implementation.
+                Other familiar keywords pass where they change nothing (`conversion.keywords.LOADING`).
 
         Raises:
             CheckpointError: the weights are missing, damaged or do not fit.
             ConfigError: the configuration, with its overrides, is invalid.
             InputError: a keyword that means nothing here.
         """
-        wants_info = kwargs.pop("output_loading_info", False)
-        policy = _policy(kwargs)
+        given: dict[str, Any] = {**kwargs}
+        policy = _policy(given)
         if policy is not None:
-            kwargs["dtype"] = policy.variable_dtype
-        loaded = conversion.load_pretrained(pretrained_model_name_or_path, cls, kwargs, wait=False)
+            given["dtype"] = policy.variable_dtype
+        loaded = conversion.load_pretrained(pretrained_model_name_or_path, cls, given, wait=False)
         with weights.laid_out(parameter_table(loaded.config, cls, **loaded.options), loaded.tensors):
             model = cls(loaded.config, dtype=policy or loaded.config.dtype, **loaded.options)
         loaded.check()  # before anybody gets the model
-        return (model, loaded.info) if wants_info else model
+        return (model, loaded.info) if output_loading_info else model
 
     def save_pretrained(
         self,
@@ -235,7 +285,7 @@ class TFViTPreTrainedModel(PushToHub, CompiledCalls, TrainedModel, ExportedModel
         saved_model: bool = False,
         version: int | None = None,
         signatures: Any = None,
-        **kwargs: Any,
+        **kwargs: Unpack[TFSaving],
     ) -> None:
         """Writes config.json and model.safetensors, which every backend and transformers load.
 
@@ -247,7 +297,9 @@ class TFViTPreTrainedModel(PushToHub, CompiledCalls, TrainedModel, ExportedModel
             saved_model: also write saved_model/`version`, as TensorFlow Serving takes it; other versions stay.
             version: its number, 1 unless given.
             signatures: functions that are served, by name, or the one; see `serving_function`, which gives the default.
-            **kwargs: familiar ones pass where what they ask for is so anyway (`conversion.keywords.SAVING`).
+            **kwargs: `vit_tf.keywords.TFSaving`: push_to_hub, safe_serialization, create_pr, save_peft_format,
+                save_original_format, distributed_checkpoint and save_config pass where what they ask for is so anyway
+                (`conversion.keywords.SAVING`).
 
         Raises:
             ConfigError: a callable activation cannot be saved.

@@ -16,6 +16,7 @@ import tensorflow as tf
 from keras import ops
 from tensorflow import Tensor
 
+from vit_core.calls import Call
 from vit_core.config import PretrainedConfig, ViTConfig, pair, patch_grid
 from vit_core.errors import InputError
 from vit_core.inputs import check_labels
@@ -228,6 +229,8 @@ class TFViTModel(TFViTPreTrainedModel):
 
     config_class = ViTConfig
 
+    __call__: Call[..., BaseModelOutputWithPooling]
+
     def __init__(
         self, config: ViTConfig, *, add_pooling_layer: bool = True, use_mask_token: bool = False, **kwargs: Any
     ) -> None:
@@ -294,6 +297,8 @@ class TFViTForMaskedImageModeling(TFViTPreTrainedModel):
     """
 
     config_class = ViTConfig
+
+    __call__: Call[..., MaskedImageModelingOutput]
 
     def __init__(self, config: ViTConfig, **kwargs: Any) -> None:
         super().__init__(config, **kwargs)
@@ -370,6 +375,8 @@ class TFViTForImageClassification(TFViTPreTrainedModel):
     """The encoder with a linear classifier on the class token."""
 
     config_class = ViTConfig
+
+    __call__: Call[..., ImageClassifierOutput]
 
     def __init__(self, config: ViTConfig, **kwargs: Any) -> None:
         super().__init__(config, **kwargs)

@@ -16,6 +16,7 @@ import tensorflow as tf
 from keras import ops
 from tensorflow import Tensor
 
+from vit_core.calls import Call
 from vit_core.config import Size, ViTMAEConfig, pair, patch_grid
 from vit_core.errors import InputError
 from vit_core.inputs import check_per_patch
@@ -87,6 +88,8 @@ class TFViTMAEModel(TFViTMAEPreTrainedModel):
     """
 
     config_class = ViTMAEConfig
+
+    __call__: Call[..., ViTMAEModelOutput]
 
     def __init__(self, config: ViTMAEConfig, **kwargs: Any) -> None:
         super().__init__(config, **kwargs)
@@ -222,6 +225,8 @@ class TFViTMAEForPreTraining(TFViTMAEPreTrainedModel):
     """The Masked Autoencoder: encoder, decoder, and the loss over the removed patches."""
 
     config_class = ViTMAEConfig
+
+    __call__: Call[..., ViTMAEForPreTrainingOutput]
 
     def __init__(self, config: ViTMAEConfig, **kwargs: Any) -> None:
         super().__init__(config, **kwargs)

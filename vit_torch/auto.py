@@ -10,25 +10,25 @@ from vit_torch.vit import ViTForImageClassification, ViTForMaskedImageModeling, 
 from vit_torch.vit_mae import ViTMAEForPreTraining, ViTMAEModel
 
 
-class AutoModel(AutoClass):
+class AutoModel(AutoClass[ViTModel | ViTMAEModel]):
     """The encoder without a head."""
 
     models: ClassVar[Mapping[str, Any]] = {"vit": ViTModel, "vit_mae": ViTMAEModel}
 
 
-class AutoModelForImageClassification(AutoClass):
+class AutoModelForImageClassification(AutoClass[ViTForImageClassification]):
     """The classifier."""
 
     models: ClassVar[Mapping[str, Any]] = {"vit": ViTForImageClassification}
 
 
-class AutoModelForMaskedImageModeling(AutoClass):
+class AutoModelForMaskedImageModeling(AutoClass[ViTForMaskedImageModeling]):
     """The model that paints masked patches."""
 
     models: ClassVar[Mapping[str, Any]] = {"vit": ViTForMaskedImageModeling}
 
 
-class AutoModelForPreTraining(AutoClass):
+class AutoModelForPreTraining(AutoClass[ViTMAEForPreTraining]):
     """The masked autoencoder."""
 
     models: ClassVar[Mapping[str, Any]] = {"vit_mae": ViTMAEForPreTraining}

@@ -7,14 +7,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Self, TypeVar
+from typing import Any, ClassVar, Literal, NamedTuple, Self, TypeVar, Unpack, overload
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 import conversion
-from conversion.keywords import check_saving
+from conversion.keywords import LoadingInfo, check_saving
+from vit_core.calls import Arguments, HasForward, Output
 from vit_core.config import PretrainedConfig, ViTConfig, ViTMAEConfig, pair
 from vit_core.errors import CheckpointError, InputError
 from vit_core.inputs import (
@@ -42,6 +43,7 @@ from vit_core.positions import cubic_matrix, resize_matrix
 from vit_core.tensors import to_numpy
 from vit_core.upload import PushToHub
 from vit_torch.familiar import Familiar
+from vit_torch.keywords import TorchLoading, TorchSaving
 from vit_torch.training import Recomputed
 from vit_torch.weights import as_tensor, fill, placed, prune, writer
 
@@ -164,24 +166,77 @@ class PreTrainedModel(PushToHub, Recomputed, Familiar, nn.Module):
         """Makes these tensors the parameters themselves, without a copy."""
         self.load_state_dict(dict(tensors), strict=False, assign=True)
 
+    @overload
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | Path | None, **kwargs: Any) -> Any:
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | Path | None,
+        *,
+        output_loading_info: Literal[True],
+        **kwargs: Unpack[TorchLoading],
+    ) -> tuple[Self, LoadingInfo]: ...
+    @overload
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | Path | None,
+        *,
+        output_loading_info: Literal[False] = False,
+        **kwargs: Unpack[TorchLoading],
+    ) -> Self: ...
+    @overload
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | Path | None,
+        *,
+        output_loading_info: bool,
+        **kwargs: Unpack[TorchLoading],
+    ) -> Self | tuple[Self, LoadingInfo]: ...
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | Path | None,
+        *,
+        output_loading_info: bool = False,
+        **kwargs: Unpack[TorchLoading],
+    ) -> Any:
         """A model with the weights of a checkpoint, in eval mode.
 
+        Example:
+            model = ViTForImageClassification.from_pretrained("my-vit", num_labels=10, ignore_mismatched_sizes=True)
+            model, info = ViTModel.from_pretrained("owner/name", dtype="auto", output_loading_info=True)
+
         Args:
-            pretrained_model_name_or_path: folder, or "owner/name" on the hub; None with config and state_dict.
-            **kwargs: see `conversion.load_pretrained`: config, dtype, ignore_mismatched_sizes, strict,
-                attn_implementation, hub options, configuration overrides … Also:
+            pretrained_model_name_or_path: folder, weight file of any dialect, or "owner/name" on the hub; None with
+                config and state_dict.
+            output_loading_info: True makes the result (model, info), which lists missing, unexpected and mismatched
+                names.
+            **kwargs: `vit_torch.keywords.TorchLoading`:
+                config: configuration object or path, in place of the checkpoint's;
+                dtype (torch_dtype): float32 unless given; "auto" is what the configuration says, else what is stored;
                 device_map: the device to move the model to: "auto", or one in any form (torch's default device);
                 state_dict: tensors by name, copied, instead of those of the checkpoint;
-                output_loading_info: True makes the result (model, info).
+                strict: False initialises parameters that are missing or of another shape, and leaves out the rest;
+                ignore_mismatched_sizes: True initialises parameters of another shape, such as a new classifier's;
+                position_kernel: resampler of positions for another image size, see `vit_core.positions.KERNELS`;
+                allow_nonfinite: True loads NaN and infinity;
+                add_pooling_layer, use_mask_token: of a ViTModel;
+                variant: infix of the file names, as in model.fp16.safetensors;
+                weights: which of several sets in a file, such as "teacher" or "a.key";
+                allow: what may be left out although outputs then differ, such as ["distillation"];
+                mmap, verify, limits: how files are read, see `vit_core.checkpoint.open_weights`;
+                revision, subfolder, cache_dir, token, local_files_only, force_download, endpoint: of the hub, see
+                    `vit_core.hub.Repository`;
+                from_pt, from_tf, from_flax, use_safetensors, trust_remote_code: accepted where they say what is so;
+                any field of the configuration, such as num_labels, id2label, image_size, attn_implementation.
+                Other familiar keywords pass where they change nothing (`conversion.keywords.LOADING`).
 
         Raises:
             CheckpointError: the weights are missing, damaged or do not fit.
             ConfigError: the configuration, with its overrides, is invalid.
             InputError: a keyword that means nothing here.
         """
-        wants_info = kwargs.pop("output_loading_info", False)
         device_map, state_dict = kwargs.pop("device_map", None), kwargs.pop("state_dict", None)
         device = torch.get_default_device() if device_map is None else placed(device_map)
         tensors = None if state_dict is None else {name: to_numpy(tensor) for name, tensor in state_dict.items()}
@@ -195,7 +250,7 @@ class PreTrainedModel(PushToHub, Recomputed, Familiar, nn.Module):
         loaded.check()  # before anybody gets the model
         if device_map is not None:
             model.hf_device_map = {"": device}
-        return (model, loaded.info) if wants_info else model
+        return (model, loaded.info) if output_loading_info else model
 
     def fill_missing(self, names: Sequence[str]) -> None:
         """Storage and fresh values for the parameters that a checkpoint did not have."""
@@ -224,11 +279,11 @@ class PreTrainedModel(PushToHub, Recomputed, Familiar, nn.Module):
         is_main_process: bool = True,
         state_dict: Mapping[str, Tensor] | None = None,
         save_function: Callable[..., object] | None = None,
-        push_to_hub: bool = False,
+        push_to_hub: Literal[False] = False,
         max_shard_size: int | str = "5GB",
-        safe_serialization: bool = True,
+        safe_serialization: Literal[True] = True,
         variant: str | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[TorchSaving],
     ) -> None:
         """Writes config.json and model.safetensors, which every backend and transformers load.
 
@@ -241,7 +296,9 @@ class PreTrainedModel(PushToHub, Recomputed, Familiar, nn.Module):
             max_shard_size: largest weight file, as bytes or as text like "5GB".
             safe_serialization: must be True; nothing here writes pickles.
             variant: infix of the file names, as in model.fp16.safetensors.
-            **kwargs: familiar ones pass where what they ask for is so anyway (`conversion.keywords.SAVING`).
+            **kwargs: `vit_torch.keywords.TorchSaving`: saved_model, create_pr, save_peft_format, save_original_format,
+                distributed_checkpoint and save_config pass where what they ask for is so anyway
+                (`conversion.keywords.SAVING`).
 
         Raises:
             ConfigError: a callable activation cannot be saved.
@@ -278,6 +335,10 @@ class PreTrainedModel(PushToHub, Recomputed, Familiar, nn.Module):
             config.use_return_dict if return_dict is None else return_dict,
         )
 
+    @overload
+    def __call__(self, *args: Any, return_dict: Literal[False], **kwargs: Any) -> tuple[Any, ...]: ...
+    @overload
+    def __call__(self: HasForward[Arguments, Output], *args: Arguments.args, **kwargs: Arguments.kwargs) -> Output: ...
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Calls the model: arguments of `forward`.
 

@@ -5,7 +5,22 @@ backend is asked for.
 """
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # the same names as below, for type checkers and editors
+    from conversion.streaming import convert as convert
+    from vit_core.config import AutoConfig as AutoConfig
+    from vit_core.config import ViTConfig as ViTConfig
+    from vit_core.config import ViTMAEConfig as ViTMAEConfig
+    from vit_core.errors import VitError as VitError
+    from vit_core.image_files import open_image as open_image
+    from vit_core.image_processing import AutoImageProcessor as AutoImageProcessor
+    from vit_core.image_processing import ViTImageProcessor as ViTImageProcessor
+    from vitriad.auto import AutoModel as AutoModel
+    from vitriad.auto import AutoModelForImageClassification as AutoModelForImageClassification
+    from vitriad.auto import AutoModelForMaskedImageModeling as AutoModelForMaskedImageModeling
+    from vitriad.auto import AutoModelForPreTraining as AutoModelForPreTraining
+    from vitriad.auto import load as load
 
 # name -> module that defines it
 _PUBLIC = {

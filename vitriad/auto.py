@@ -8,9 +8,10 @@ from collections.abc import Iterator, Mapping
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar, Unpack, overload
 
 from conversion.auto import AutoClass, architecture, configuration, same_commit
+from conversion.keywords import AutoKeywords, LoadingInfo
 from vit_core.config import PretrainedConfig
 from vit_core.errors import BackendError, InputError
 from vit_core.installing import install_command
@@ -18,9 +19,51 @@ from vit_core.tensors import missing_backend
 from vitriad.backends import BACKENDS, backend_name
 from vitriad.models import find
 
+if TYPE_CHECKING:
+    import vit_flax.pretrained
+    import vit_tf.pretrained
+    import vit_torch.pretrained
+
 logger = logging.getLogger("vitriad")
 
+# What an Auto class makes, by backend.
+Torch = TypeVar("Torch")
+TF = TypeVar("TF")
+Flax = TypeVar("Flax")
 
+
+@overload
+def load(
+    name_or_path: str | Path,
+    backend: Literal["torch", "pytorch"],
+    *,
+    output_loading_info: Literal[False] = False,
+    **kwargs: Unpack[AutoKeywords],
+) -> vit_torch.pretrained.PreTrainedModel: ...
+@overload
+def load(
+    name_or_path: str | Path,
+    backend: Literal["tf", "tensorflow"],
+    *,
+    output_loading_info: Literal[False] = False,
+    **kwargs: Unpack[AutoKeywords],
+) -> vit_tf.pretrained.TFViTPreTrainedModel: ...
+@overload
+def load(
+    name_or_path: str | Path,
+    backend: Literal["flax", "jax"],
+    *,
+    output_loading_info: Literal[False] = False,
+    **kwargs: Unpack[AutoKeywords],
+) -> vit_flax.pretrained.FlaxViTPreTrainedModel: ...
+@overload
+def load(
+    name_or_path: str | Path,
+    backend: str = "auto",
+    *,
+    output_loading_info: bool = False,
+    **kwargs: Unpack[AutoKeywords],
+) -> Any: ...
 def load(name_or_path: str | Path, backend: str = "auto", **kwargs: Any) -> Any:
     """The model of a checkpoint: of the class that its config.json names, else of the one whose weights it holds.
 
@@ -100,11 +143,81 @@ def available_backends(name: str) -> Iterator[str]:
         raise BackendError(f"{name}: none of {', '.join(BACKENDS)} can be used here.\nInstall one with: {commands}")
 
 
-class _Auto(AutoClass):
+class _Auto(AutoClass[Any], Generic[Torch, TF, Flax]):
     """An Auto class of the front door: `models` holds canonical names, and a keyword says the backend."""
 
     models: ClassVar[Mapping[str, str]] = {}
 
+    @overload
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        backend: Literal["torch", "pytorch"],
+        *,
+        output_loading_info: Literal[True],
+        **kwargs: Unpack[AutoKeywords],
+    ) -> tuple[Torch, LoadingInfo]: ...
+    @overload
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        backend: Literal["torch", "pytorch"],
+        *,
+        output_loading_info: Literal[False] = False,
+        **kwargs: Unpack[AutoKeywords],
+    ) -> Torch: ...
+    @overload
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        backend: Literal["tf", "tensorflow"],
+        *,
+        output_loading_info: Literal[True],
+        **kwargs: Unpack[AutoKeywords],
+    ) -> tuple[TF, LoadingInfo]: ...
+    @overload
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        backend: Literal["tf", "tensorflow"],
+        *,
+        output_loading_info: Literal[False] = False,
+        **kwargs: Unpack[AutoKeywords],
+    ) -> TF: ...
+    @overload
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        backend: Literal["flax", "jax"],
+        *,
+        output_loading_info: Literal[True],
+        **kwargs: Unpack[AutoKeywords],
+    ) -> tuple[Flax, LoadingInfo]: ...
+    @overload
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        backend: Literal["flax", "jax"],
+        *,
+        output_loading_info: Literal[False] = False,
+        **kwargs: Unpack[AutoKeywords],
+    ) -> Flax: ...
+    @overload
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        backend: str = "auto",
+        *,
+        output_loading_info: bool = False,
+        **kwargs: Unpack[AutoKeywords],
+    ) -> Any: ...
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, backend: str = "auto", **kwargs: Any) -> Any:
         """The model for this task with the weights of a checkpoint; arguments as for `vitriad.load`.
@@ -130,25 +243,49 @@ class _Auto(AutoClass):
         return model_class(cls.model_of(config), backend)(config, **kwargs)
 
 
-class AutoModel(_Auto):
+class AutoModel(
+    _Auto[
+        "vit_torch.ViTModel | vit_torch.ViTMAEModel",
+        "vit_tf.TFViTModel | vit_tf.TFViTMAEModel",
+        "vit_flax.FlaxViTModel | vit_flax.FlaxViTMAEModel",
+    ]
+):
     """The encoder without a head."""
 
     models: ClassVar[Mapping[str, str]] = {"vit": "ViTModel", "vit_mae": "ViTMAEModel"}
 
 
-class AutoModelForImageClassification(_Auto):
+class AutoModelForImageClassification(
+    _Auto[
+        "vit_torch.ViTForImageClassification",
+        "vit_tf.TFViTForImageClassification",
+        "vit_flax.FlaxViTForImageClassification",
+    ]
+):
     """The classifier."""
 
     models: ClassVar[Mapping[str, str]] = {"vit": "ViTForImageClassification"}
 
 
-class AutoModelForMaskedImageModeling(_Auto):
+class AutoModelForMaskedImageModeling(
+    _Auto[
+        "vit_torch.ViTForMaskedImageModeling",
+        "vit_tf.TFViTForMaskedImageModeling",
+        "vit_flax.FlaxViTForMaskedImageModeling",
+    ]
+):
     """The model that paints masked patches."""
 
     models: ClassVar[Mapping[str, str]] = {"vit": "ViTForMaskedImageModeling"}
 
 
-class AutoModelForPreTraining(_Auto):
+class AutoModelForPreTraining(
+    _Auto[
+        "vit_torch.ViTMAEForPreTraining",
+        "vit_tf.TFViTMAEForPreTraining",
+        "vit_flax.FlaxViTMAEForPreTraining",
+    ]
+):
     """The masked autoencoder."""
 
     models: ClassVar[Mapping[str, str]] = {"vit_mae": "ViTMAEForPreTraining"}
