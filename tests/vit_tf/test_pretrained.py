@@ -56,7 +56,7 @@ def test_nothing_is_initialised_and_nothing_is_called_while_loading(name, tmp_pa
         raise AssertionError("a weight was initialised, or the model called")
 
     monkeypatch.setattr(getattr(vit_tf, name), "call", forbidden)
-    monkeypatch.setattr(vit_tf.pretrained, "_fresh", forbidden)
+    monkeypatch.setattr(vit_tf.weights, "fresh", forbidden)
     for word in ("normal", "uniform", "truncated_normal", "randint"):
         monkeypatch.setattr(keras.random, word, forbidden)
     for initializer in vars(keras.initializers).values():
