@@ -21,7 +21,7 @@ help:
 	@echo "make test-isolated  install the built wheel with each extra alone, and test it there"
 	@echo "make test-oldest  run them with the oldest versions of everything that vitriad allows"
 	@echo "make parity      compare the frameworks with the oracle and with one another; writes parity.html"
-	@echo "make check       lint, types and layers"
+	@echo "make check       lint, types (of the snippets in the docs too) and layers"
 	@echo "make parity-table  write the table of docs/parity.md anew"
 	@echo "make bench       run the benchmarks (ratios within one run)"
 	@echo "make reliability  every bad input and every interrupted save, with the figures of docs/reliability.md"
@@ -106,6 +106,7 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/python tests/check_types.py
 	$(BIN)/lint-imports
 
 mutate: $(VENV)/.dev

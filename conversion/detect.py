@@ -268,7 +268,7 @@ def kinds() -> dict[str, Kind]:
     """Template of a canonical name -> kind of the tensor."""
     found: dict[str, Kind] = {}
     for cls, config in MODEL_CLASSES.items():
-        rows = parameter_table(config.from_dict({"num_hidden_layers": 1}), cls, use_mask_token=True).values()  # type: ignore[arg-type]
+        rows = parameter_table(config.from_dict({"num_hidden_layers": 1}), cls, use_mask_token=True).values()
         found |= {template(row.name.removeprefix(BASE_PREFIX)): row.kind for row in rows}
     return found
 

@@ -1,24 +1,17 @@
 """The types of a call of a model: what type checkers know of it, read off the method that does the work.
 
-Nothing here has an effect while a program runs.
+Calls are typed by what they return unless asked for tuples. With return_dict=False the same type is stated, of which
+indices and iteration are untyped: an overload for that value would be taken for every `model(**inputs)`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, cast, overload
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
 
+Model = TypeVar("Model")
 Arguments = ParamSpec("Arguments")
 Output = TypeVar("Output", covariant=True)
-
-
-class Call(Protocol[Arguments, Output]):
-    """A call that returns its outputs by name, or with return_dict=False as a tuple."""
-
-    @overload
-    def __call__(self, *args: Any, return_dict: Literal[False], **kwargs: Any) -> tuple[Any, ...]: ...
-    @overload
-    def __call__(self, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Output: ...
 
 
 class HasForward(Protocol[Arguments, Output]):
@@ -29,7 +22,7 @@ class HasForward(Protocol[Arguments, Output]):
 
 
 def documented(
-    method: Callable[Concatenate[Any, Arguments], Output | tuple[Any, ...]],
-) -> Call[Arguments, Output]:
+    method: Callable[Concatenate[Model, Arguments], Output | tuple[Any, ...]],
+) -> Callable[Concatenate[Model, Arguments], Output]:
     """The method itself, of which type checkers then know what it returns."""
-    return cast("Call[Arguments, Output]", method)
+    return cast("Callable[Concatenate[Model, Arguments], Output]", method)

@@ -762,7 +762,7 @@ def progress(size: int) -> Iterator[Callable[[int], Any]]:
     if size < _PROGRESS_FROM or not (sys.stderr and sys.stderr.isatty()):
         yield lambda size: None
         return
-    from tqdm import tqdm  # type: ignore[import-untyped]
+    from tqdm import tqdm
 
     with tqdm(total=size, unit="B", unit_scale=True, desc="saving", file=sys.stderr) as bar:
         yield bar.update

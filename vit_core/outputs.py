@@ -23,7 +23,7 @@ def _refusal(operation: str) -> Callable[..., NoReturn]:
     return refuse
 
 
-class ModelOutput(OrderedDict[str, Any]):
+class ModelOutput(OrderedDict[Any, Any]):
     """Base of all outputs: a dataclass that is an ordered dict of its fields that are present.
 
     `output.logits`, `output["logits"]`, `output[0]`, `output[:2]` and `output.to_tuple()` all work. Fields can be given

@@ -28,7 +28,7 @@ def wide(dtype: Any) -> np.dtype[Any]:
     return np.dtype(np.float64 if dtype == jnp.float64 else np.float32)
 
 
-def initialiser(init: Initialiser, config: PretrainedConfig | None = None) -> Callable[..., Array]:
+def initialiser(init: Initialiser, config: Any = None) -> Callable[..., Array]:
     """A function of (key, shape, dtype) that fills a fresh parameter; "sincos" needs the configuration's patch grid.
 
     Differs: the truncated normal is cut at -2 and 2; jax.nn.initializers cut at two deviations and scale by the fan.

@@ -102,7 +102,7 @@ class FlaxViTPreTrainedModule(nn.Module):
         )
         if channels_last:
             pixel_values = pixel_values.transpose(0, 3, 1, 2)
-        size = pixel_values.shape[2:]
+        size = (pixel_values.shape[2], pixel_values.shape[3])
         warn_unseen(size, pair(self.config.patch_size))
         return pixel_values.astype(self.dtype), patch_grid(self.config, size)
 
@@ -222,7 +222,8 @@ class FlaxViTPreTrainedModel(PushToHub):
     @property
     def module(self) -> FlaxViTPreTrainedModule:
         """The pure module: `model.module.apply({"params": params}, …)` is what calls compile."""
-        return self.module_class(self.config, self.dtype, self.checkpointing, **self.options)
+        options: dict[str, Any] = self.options
+        return self.module_class(self.config, self.dtype, self.checkpointing, **options)
 
     # --- parameters --------------------------------------------------------------------------------------------------
 
@@ -424,18 +425,18 @@ class FlaxViTPreTrainedModel(PushToHub):
             float32 as in the other backends, with one warning, unless `params_dtype` says otherwise.
         """
         given: dict[str, Any] = {**kwargs}
-        made = {name: given.pop(name) for name in ("input_shape", "seed") if name in given}
+        made: dict[str, Any] = {name: given.pop(name) for name in ("input_shape", "seed") if name in given}
         dtype = given.pop("torch_dtype", None) or dtype
         given["dtype"] = _loading_dtype(cls.__name__, dtype, params_dtype)
         loaded = conversion.load_pretrained(pretrained_model_name_or_path, cls, given, wait=False)
         read = loaded.config.dtype
+        made |= loaded.options
         model = cls(
             loaded.config,
             dtype=read if _is_auto(dtype) else dtype,
             params_dtype=read,
             _do_init=False,
             **made,
-            **loaded.options,
         )
         params = model.init_weights(model.key, params=model._placed(loaded.tensors))
         loaded.check()  # before anybody gets the model
@@ -515,7 +516,7 @@ class FlaxViTPreTrainedModel(PushToHub):
         """
         tree = self.params if params is None else params
         leaves = flatten_dict(tree)
-        rows = self.parameter_table().values()
+        rows = [*self.parameter_table().values()]
         if hasattr(self.module_class, "add_pooling_layer") and "pooler" not in tree:
             rows = [row for row in rows if row.part != "pooler"]
         if missing := [row.name for row in rows if _path(row) not in leaves]:
@@ -713,8 +714,8 @@ def check_params(model: str, shapes: Params, params: Any) -> None:
         InputError: naming up to five missing, unknown and wrongly shaped ones.
     """
     if not isinstance(params, Mapping) or params.keys() == {"params"}:
-        got = "one that holds it under 'params'" if isinstance(params, Mapping) else type(params).__name__
-        raise InputError(f"{model}: params: expected the nested dict of parameters, got {got}.")
+        kind = "one that holds it under 'params'" if isinstance(params, Mapping) else type(params).__name__
+        raise InputError(f"{model}: params: expected the nested dict of parameters, got {kind}.")
     got = {name: np.shape(leaf) for name, leaf in flatten_dict(params, sep=".").items()}
     want = {name: leaf.shape for name, leaf in flatten_dict(shapes, sep=".").items()}
     wrong = [f"{name} {got.get(name, 'missing')}" for name in want if got.get(name) != want[name]]
@@ -732,7 +733,8 @@ def _apply(
     static: Any,
 ) -> Any:
     check_params(module.model, shapes, params)
-    return module.apply({"params": params}, **inputs, **dict(static), rngs=dict(keys))
+    given: dict[str, Any] = {**inputs, **dict(static)}
+    return module.apply({"params": params}, **given, rngs=dict(keys))
 
 
 def _by(size: Any) -> str:

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
+from vit_core.calls import documented
 from vit_core.config import PretrainedConfig, ViTConfig, pair, patch_grid
 from vit_core.errors import InputError
 from vit_core.inputs import check_labels
@@ -88,7 +89,7 @@ class ViTEmbeddings(layers.Module):
         batch, _, hidden = embeddings.shape
         cls_token = jnp.broadcast_to(self.cls_token, (batch, 1, hidden))
         embeddings = jnp.concatenate((cls_token, embeddings), axis=1)  # (batch, tokens, hidden)
-        grid = patch_grid(self.config, pixel_values.shape[2:])
+        grid = patch_grid(self.config, (pixel_values.shape[2], pixel_values.shape[3]))
         positions = resized_positions(self.position_embeddings, patch_grid(self.config), grid)
         return self.dropout(embeddings + positions, deterministic=deterministic)
 
@@ -265,6 +266,7 @@ class FlaxViTModule(FlaxViTPreTrainedModule):
         self.layernorm = layers.layer_norm(self.config, self.dtype)
         self.pooler = ViTPooler(self.config, self.dtype) if self.add_pooling_layer else None
 
+    @documented
     def __call__(
         self,
         pixel_values: Array | None = None,

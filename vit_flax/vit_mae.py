@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
+from vit_core.calls import documented
 from vit_core.config import Size, ViTMAEConfig, pair, patch_grid
 from vit_core.errors import InputError
 from vit_core.inputs import check_per_patch
@@ -70,7 +71,7 @@ class ViTMAEEmbeddings(layers.Module):
 
     def __call__(self, pixel_values: Array, noise: Array, kept: int) -> tuple[Array, Array, Array]:
         """(batch, channels, height, width) -> (batch, 1 + kept, hidden), mask and ids_restore (batch, patches)."""
-        grid = patch_grid(self.config, pixel_values.shape[2:])
+        grid = patch_grid(self.config, (pixel_values.shape[2], pixel_values.shape[3]))
         positions = resized_positions(self.position_embeddings, patch_grid(self.config), grid)  # (1, tokens, hidden)
         embeddings = self.patch_embeddings(pixel_values) + positions[:, 1:]  # (batch, patches, hidden)
         ids_keep, mask, ids_restore = random_masking(noise, kept)
@@ -94,6 +95,7 @@ class FlaxViTMAEModule(FlaxViTPreTrainedModule):
         self.encoder = ViTEncoder(self.config, self.dtype, self.checkpointing)
         self.layernorm = layers.layer_norm(self.config, self.dtype)
 
+    @documented
     def __call__(
         self,
         pixel_values: Array | None = None,

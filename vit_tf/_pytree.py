@@ -21,4 +21,5 @@ def _unflatten_as(cls: type[ModelOutput]) -> Callable[[list[str], Iterable[Any]]
 def register() -> None:
     """Makes every output class a tree whose leaves are the fields that are present."""
     for cls in OUTPUTS:
-        optree.register_pytree_node(cls, _flatten, _unflatten_as(cls), namespace="keras")
+        register: Any = optree.register_pytree_node  # whose types know collections only
+        register(cls, _flatten, _unflatten_as(cls), namespace="keras")

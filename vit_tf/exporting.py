@@ -220,7 +220,7 @@ def _preprocessed(images: Any, image_processor: ViTImageProcessor) -> Any:
     """
     channels = images.shape[3]
     numbers = np.broadcast_to(np.arange(256, dtype=np.uint8)[:, None, None], (256, 1, channels))
-    steps = {"do_resize": False, "do_center_crop": False, "input_data_format": "channels_last"}
+    steps: Any = {"do_resize": False, "do_center_crop": False, "input_data_format": "channels_last"}
     tables = image_processor.preprocess(numbers, return_tensors="np", **steps)["pixel_values"][0, ..., 0]
     places = ops.cast(images, "int32")
     return ops.stack([ops.take(tables[i], places[..., i]) for i in range(channels)], axis=1)

@@ -137,7 +137,8 @@ class TFViTPreTrainedModel(PushToHub, CompiledCalls, TrainedModel, ExportedModel
 
     def inner(self, cls: type[Model], **options: bool) -> Model:
         """The base model of a class with a head; the two share one configuration."""
-        model = cls(self.config, name=self.base_model_prefix, **options)
+        given: dict[str, Any] = {"name": self.base_model_prefix, **options}
+        model = cls(self.config, **given)
         model.config = self.config
         model.called_as = self.called_as
         return model
@@ -271,7 +272,8 @@ class TFViTPreTrainedModel(PushToHub, CompiledCalls, TrainedModel, ExportedModel
             given["dtype"] = policy.variable_dtype
         loaded = conversion.load_pretrained(pretrained_model_name_or_path, cls, given, wait=False)
         with weights.laid_out(parameter_table(loaded.config, cls, **loaded.options), loaded.tensors):
-            model = cls(loaded.config, dtype=policy or loaded.config.dtype, **loaded.options)
+            made: dict[str, Any] = {"dtype": policy or loaded.config.dtype, **loaded.options}
+            model = cls(loaded.config, **made)
         loaded.check()  # before anybody gets the model
         return (model, loaded.info) if output_loading_info else model
 

@@ -8,7 +8,7 @@ Source: Dosovitskiy et al., An Image is Worth 16x16 Words (2020); numerics of tr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -16,7 +16,6 @@ import tensorflow as tf
 from keras import ops
 from tensorflow import Tensor
 
-from vit_core.calls import Call
 from vit_core.config import PretrainedConfig, ViTConfig, pair, patch_grid
 from vit_core.errors import InputError
 from vit_core.inputs import check_labels
@@ -229,7 +228,7 @@ class TFViTModel(TFViTPreTrainedModel):
 
     config_class = ViTConfig
 
-    __call__: Call[..., BaseModelOutputWithPooling]
+    __call__: Callable[..., BaseModelOutputWithPooling]
 
     def __init__(
         self, config: ViTConfig, *, add_pooling_layer: bool = True, use_mask_token: bool = False, **kwargs: Any
@@ -298,7 +297,7 @@ class TFViTForMaskedImageModeling(TFViTPreTrainedModel):
 
     config_class = ViTConfig
 
-    __call__: Call[..., MaskedImageModelingOutput]
+    __call__: Callable[..., MaskedImageModelingOutput]
 
     def __init__(self, config: ViTConfig, **kwargs: Any) -> None:
         super().__init__(config, **kwargs)
@@ -376,7 +375,7 @@ class TFViTForImageClassification(TFViTPreTrainedModel):
 
     config_class = ViTConfig
 
-    __call__: Call[..., ImageClassifierOutput]
+    __call__: Callable[..., ImageClassifierOutput]
 
     def __init__(self, config: ViTConfig, **kwargs: Any) -> None:
         super().__init__(config, **kwargs)

@@ -9,6 +9,7 @@ Source: He et al., Masked Autoencoders Are Scalable Vision Learners (2021); nume
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -16,7 +17,6 @@ import tensorflow as tf
 from keras import ops
 from tensorflow import Tensor
 
-from vit_core.calls import Call
 from vit_core.config import Size, ViTMAEConfig, pair, patch_grid
 from vit_core.errors import InputError
 from vit_core.inputs import check_per_patch
@@ -89,7 +89,7 @@ class TFViTMAEModel(TFViTMAEPreTrainedModel):
 
     config_class = ViTMAEConfig
 
-    __call__: Call[..., ViTMAEModelOutput]
+    __call__: Callable[..., ViTMAEModelOutput]
 
     def __init__(self, config: ViTMAEConfig, **kwargs: Any) -> None:
         super().__init__(config, **kwargs)
@@ -226,7 +226,7 @@ class TFViTMAEForPreTraining(TFViTMAEPreTrainedModel):
 
     config_class = ViTMAEConfig
 
-    __call__: Call[..., ViTMAEForPreTrainingOutput]
+    __call__: Callable[..., ViTMAEForPreTrainingOutput]
 
     def __init__(self, config: ViTMAEConfig, **kwargs: Any) -> None:
         super().__init__(config, **kwargs)

@@ -92,6 +92,8 @@ class XIELU(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        self.beta: Tensor
+        self.eps: Tensor
         self.alpha_p = nn.Parameter(torch.empty(1))
         self.alpha_n = nn.Parameter(torch.empty(1))
         self.register_buffer("beta", torch.empty(()))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple, Self, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self, TypeVar, Unpack, overload
 
 import numpy as np
 import torch
@@ -82,6 +82,7 @@ class PreTrainedModel(PushToHub, Recomputed, Familiar, nn.Module):
     main_input_name: ClassVar[str] = "pixel_values"
     framework: ClassVar[str] = "pt"
     arguments: ClassVar[frozenset[str]]  # names of the arguments of a call
+    hf_device_map: dict[str, torch.device]  # of a model that was loaded with `device_map`
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -128,7 +129,7 @@ class PreTrainedModel(PushToHub, Recomputed, Familiar, nn.Module):
         device = torch.get_default_device()
         if device.type != "meta":
             self.to_empty(device=device)
-            self.fill(self.parameter_table().values())
+            self.fill([*self.parameter_table().values()])
 
     def parameter_table(self) -> dict[str, Parameter]:
         """Every parameter of this model: canonical name -> shape, kind, initialiser, trainability."""
@@ -335,18 +336,22 @@ class PreTrainedModel(PushToHub, Recomputed, Familiar, nn.Module):
             config.use_return_dict if return_dict is None else return_dict,
         )
 
-    @overload
-    def __call__(self, *args: Any, return_dict: Literal[False], **kwargs: Any) -> tuple[Any, ...]: ...
-    @overload
-    def __call__(self: HasForward[Arguments, Output], *args: Arguments.args, **kwargs: Arguments.kwargs) -> Output: ...
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Calls the model: arguments of `forward`.
+    if TYPE_CHECKING:
 
-        Raises:
-            InputError: an argument that there is none of, or that does not fit the model.
-        """
-        check_keywords(type(self).__name__, kwargs, self.arguments)
-        return super().__call__(*args, **kwargs)
+        def __call__(  # noqa: D102
+            self: HasForward[Arguments, Output], *args: Arguments.args, **kwargs: Arguments.kwargs
+        ) -> Output: ...
+
+    else:
+
+        def __call__(self, *args, **kwargs):
+            """Calls the model: arguments of `forward`.
+
+            Raises:
+                InputError: an argument that there is none of, or that does not fit the model.
+            """
+            check_keywords(type(self).__name__, kwargs, self.arguments)
+            return super().__call__(*args, **kwargs)
 
     def tensor(self, name: str, value: Any) -> Tensor:
         """An argument of a call as a tensor.
@@ -426,7 +431,7 @@ class PreTrainedModel(PushToHub, Recomputed, Familiar, nn.Module):
 
     def host(self, tensor: Tensor) -> Array | None:
         """The values of a tensor where they can be looked at: eager, and on the CPU or inside `vit_core.checked()`."""
-        if torch.compiler.is_compiling() or torch.jit.is_tracing() or type(tensor) not in (Tensor, nn.Parameter):
+        if torch.compiler.is_compiling() or torch.jit.is_tracing() or type(tensor) not in (Tensor, nn.Parameter):  # type: ignore[attr-defined]
             return None
         if torch._C._functorch.is_functorch_wrapped_tensor(tensor):  # inside torch.func.vmap, grad …
             return None
@@ -467,6 +472,7 @@ class PreTrainedModel(PushToHub, Recomputed, Familiar, nn.Module):
             ConfigError: another name.
         """
         self.config.attn_implementation = attn_implementation
+        module: Any
         for module in self.modules():
             if hasattr(module, "implementation"):
                 module.implementation = attn_implementation

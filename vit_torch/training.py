@@ -143,8 +143,9 @@ class ModelFolders:
         Raises:
             ConfigError: the configuration cannot be saved.
         """
-        model = getattr(self.model, "_orig_mod", self.model)  # what torch.compile wraps
-        if isinstance(model, Recomputed):
+        model: Any = getattr(self.model, "_orig_mod", self.model)  # what torch.compile wraps
+        is_ours = isinstance(model, Recomputed)
+        if is_ours:
             text = written_config(model.config, class_name(type(model)), dtype_name(model.dtype))
             write_file(Path(save_directory) / CONFIG_NAME, text, error=ConfigError)
         if self.processor is not None:

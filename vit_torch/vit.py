@@ -62,7 +62,7 @@ class ViTEmbeddings(nn.Module):
         rows, columns = self.grid = patch_grid(config)
         self.patch_size = pair(config.patch_size)
         self.cls_token = nn.Parameter(torch.empty(1, 1, config.hidden_size))
-        self.mask_token = nn.Parameter(torch.empty(1, 1, config.hidden_size)) if use_mask_token else None
+        self.mask_token: Any = nn.Parameter(torch.empty(1, 1, config.hidden_size)) if use_mask_token else None
         self.position_embeddings = nn.Parameter(torch.empty(1, 1 + rows * columns, config.hidden_size))
         self.patch_embeddings = ViTPatchEmbeddings(config)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)

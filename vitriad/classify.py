@@ -205,7 +205,8 @@ def probabilities(logits: Array, problem_type: str | None = None) -> Array:
     if problem_type == "multi_label_classification":
         return np.exp(-np.logaddexp(0, -logits))  # the sigmoid of each
     powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return powers / powers.sum(axis=-1, keepdims=True)
+    shares: Array = powers / powers.sum(axis=-1, keepdims=True)
+    return shares
 
 
 def _line(path: str, width: int, top: list[dict[str, Any]]) -> str:

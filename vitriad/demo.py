@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from vit_core.config import AutoConfig, ViTMAEConfig, pair, patch_grid
+from vit_core.config import ViTMAEConfig, pair, patch_grid
 from vit_core.errors import InputError
 from vit_core.image_files import open_image
 from vit_core.image_processing import AutoImageProcessor
@@ -79,7 +79,7 @@ def _reconstruct(files: list[Path], picture: Path) -> None:
     Reconstructions are pasted: the patches that the encoder saw are the scan's own, and framed.
     """
     folder = find("digits-vit-mae")
-    processor, config = AutoImageProcessor.from_pretrained(folder), AutoConfig.from_pretrained(folder)
+    processor, config = AutoImageProcessor.from_pretrained(folder), ViTMAEConfig.from_pretrained(folder)
     pixels = np.stack([read_pixels(file, processor, config) for file in files])  # (batch, 1, height, width)
     same_noise = noise(SEED, len(files), math.prod(patch_grid(config)))
     rows = {"the scan": [_tile(scan[0]) for scan in pixels]}

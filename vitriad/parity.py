@@ -142,7 +142,7 @@ def _write(folder: Path, index: int, case: Case, wants_gradients: bool) -> Row:
     arrays = {f"t:{name}": tensor for name, tensor in case.tensors.items()}
     arrays |= {f"i:{name}": array for name, array in case.inputs.items()}
     arrays |= {f"w:{name}": weight for name, weight in weights.items()}
-    np.savez(folder / f"{index}.npz", **arrays)
+    np.savez(folder / f"{index}.npz", allow_pickle=False, **arrays)
     derivatives = case.derivatives(weights) if wants_gradients else {}
     return {"outputs": expected, "derivatives": derivatives, "directions": case.directions() if derivatives else {}}
 
@@ -367,7 +367,7 @@ def _print(found: Row) -> None:
     groups: dict[tuple[str, ...], list[Row]] = {}
     for row in found["rows"]:
         groups.setdefault((row["check"], row["backend"], row["against"], row["dtype"]), []).append(row)
-    table = [("check", "backend", "against", "dtype", "models", "worst error", "tolerance", "")]
+    table: list[tuple[str, ...]] = [("check", "backend", "against", "dtype", "models", "worst error", "tolerance", "")]
     for key, rows in sorted(groups.items(), key=lambda item: CHECKS.index(item[0][0])):
         worst = max(rows, key=lambda row: row["error"] / (row["tolerance"] or 1.0))
         passed = all(row["passed"] for row in rows)

@@ -72,7 +72,8 @@ class Case:
     def expected(self, tensors: Mapping[str, Array] | None = None) -> dict[str, Any]:
         """What the oracle computes."""
         pooled = {name: value for name, value in self.options.items() if name == "add_pooling_layer"}
-        return forward(self.cls, self.config, tensors or self.tensors, **self.inputs, **pooled)
+        given: dict[str, Any] = {**self.inputs, **pooled}
+        return forward(self.cls, self.config, tensors or self.tensors, **given)
 
     def weights(self, expected: Mapping[str, Any]) -> dict[str, Array]:
         """Of the outputs whose weighted sum is differentiated: the loss, where there is one."""
@@ -168,4 +169,5 @@ def _filled(name: str, row: Parameter) -> Array:
         numbers = 1.3 * normal / np.sqrt(np.prod(row.shape[1:]))
     else:
         numbers = (row.kind == "norm_scale") + _SPREAD.get(row.kind, 0.3) * normal
-    return numbers.astype(np.float32).astype(np.float64)
+    filled: Array = numbers.astype(np.float32).astype(np.float64)
+    return filled

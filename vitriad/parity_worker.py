@@ -79,7 +79,7 @@ def _case(backend: str, parity: Any, folder: Path, job: Mapping[str, Any], dtype
     if wants_gradients:
         _, gradients = parity.gradients(model, inputs, weights)
         found |= {f"g:{name}": np.asarray(gradient, np.float64) for name, gradient in gradients.items()}
-    np.savez(folder / f"{backend}-{job['index']}-{dtype}.npz", **found)
+    np.savez(folder / f"{backend}-{job['index']}-{dtype}.npz", allow_pickle=False, **found)
     return _digest(exact)
 
 
@@ -114,7 +114,7 @@ def _training(backend: str, parity: Any, folder: Path) -> dict[str, Any]:
         losses.append(loss)
         _adamw(tensors, gradients, moments, step)
         parity.assign(model, tensors)
-    np.savez(folder / f"{backend}-training.npz", **tensors)
+    np.savez(folder / f"{backend}-training.npz", allow_pickle=False, **tensors)
     return {"losses": losses}
 
 

@@ -69,8 +69,8 @@ def escaping() -> Iterator[None]:
         sys.stdout.reconfigure(errors="backslashreplace")
     _open_missing()
     if sys.stdout is not None:
-        sys.stdout = _Escaping(sys.stdout, False)  # type: ignore[assignment]
-    sys.stderr = _Escaping(sys.stderr, True)  # type: ignore[assignment]
+        sys.stdout = _Escaping(sys.stdout, False)
+    sys.stderr = _Escaping(sys.stderr, True)
     try:
         yield
     finally:
