@@ -189,7 +189,7 @@ def _source(where: str, place: Place, allow: Collection[str], limits: Limits, as
     arrays = {name: _canonical(where, tensors, name, cell, dialect.convention) for name, cell in names.items()}
     config, notes = _config_of(place, dialect)
     notes += [f"prefix taken off: {listed([dialect.prefix])} of {len(inside)} names"] if dialect.prefix else []
-    notes += [f"left out, of other modules: {listed(outside)}"] if outside else []
+    notes += [f"left out, of other modules: {listed(outside, 3)}"] if outside else []
     notes += [
         f"left out, {reason}: {listed([n for n in left if left[n] == reason], 3)}"
         for reason in dict.fromkeys(left.values())

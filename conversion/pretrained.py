@@ -22,7 +22,8 @@ from conversion.files import CONTAINERS
 from conversion.folds import LOSSY, check_allowed, with_class_row
 from conversion.heads import check_heads
 from conversion.keywords import LOADING, Choosing, Fitting, Opening, refusals
-from conversion.naming import listed
+from conversion.naming import HEADS, listed
+from conversion.recognition import heads_beside
 from vit_core.checkpoint import MANIFEST_NAME, is_saved_here, replaced_weights, save_folder
 from vit_core.config import CONFIG_NAME, PretrainedConfig, patch_grid, read_config
 from vit_core.errors import (
@@ -179,6 +180,8 @@ def _loaded(source: Source, model: str, given: Mapping[str, Any]) -> Loaded:
     config.dtype = _dtype(source, config, given)
     fitting = {name: given[name] for name in _FITTING if name in given}
     fitted = _fit(source, config, model, options, given, dtype=config.dtype, **fitting)
+    if given.get("strict", True):
+        _check_heads(source, model, fitted)
     report = report_of(source, config, model, fitted)
     _log(report, fitted, source.outside)
     info = {
@@ -475,6 +478,18 @@ def _fit(
             arrays[name] = with_class_row(arrays[name], math.prod(grid or ()))
     stored = Stored(source.where, arrays, source.unexplained, grid)
     return fit(stored, Wanted(model, table, patch_grid(config), **wanted))
+
+
+def _check_heads(source: Source, model: str, fitted: Fitted) -> None:
+    """Raises where a head would be drawn at random although somebody's own stands beside the encoder."""
+    if not any(name.startswith(HEADS) for name in fitted.missing):
+        return
+    if beside := heads_beside(source.outside, source.dialect):
+        raise CheckpointError(
+            f"{source.where}: {model} needs a head behind {source.dialect.prefix[:80]!r}; there is none, and "
+            f"{listed(beside, 2)} is another module's.\n"
+            "Load the class without a head, or rename it; strict=False initialises a head anew."
+        )
 
 
 def _stored_grid(source: Source, model: str, given: Mapping[str, Any]) -> Grid | None:

@@ -8,8 +8,9 @@ from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from conversion.dialects import DIALECTS, Dialect
-from conversion.naming import LONGEST, explained, listed, understood
+from conversion.naming import HEADS, LONGEST, explained, listed, understood
 from conversion.tables.refusals import MARKS
+from conversion.tables.rows import Part
 from conversion.towers import chosen, lacking, matrices_of, split, towers
 from vit_core.errors import CheckpointError
 
@@ -88,6 +89,18 @@ def dropped(name: str, dialect: Dialect) -> str | None:
         if name.startswith((start, dialect.prefix + start)):
             return reason
     return None
+
+
+def heads_beside(names: Collection[str], dialect: Dialect) -> list[str]:
+    """The names, among those of other modules, that a head of the model would have if it stood beside the encoder."""
+    rows = [row for canonical, row in dialect.rows.items() if canonical.startswith(HEADS)]
+    ends = tuple(cell.name if isinstance(cell, Part) else cell for row in rows for cell in row)
+    found = [name for name in names if name.endswith(ends) and len(name) <= LONGEST]
+    return [
+        name
+        for name in found
+        if any(name.endswith(end) and dialect.prefix.startswith(name[: -len(end)]) for end in ends)
+    ]
 
 
 def refuse_marked(where: str, names: Collection[str], prefix: str = "") -> None:

@@ -145,6 +145,20 @@ def test_what_stands_beside_the_model_is_listed(folder):
     )
 
 
+@pytest.mark.parametrize("prefix", ["encoder.", "vit._orig_mod.", "net.backbone."])
+def test_a_head_beside_the_prefix_is_neither_taken_nor_drawn_anew_silently(folder, prefix):
+    outer = prefix.partition(".")[0] + "." if prefix.startswith("net") else ""
+    heads = {f"{outer}{name}": TENSORS[name] for name in ("classifier.weight", "classifier.bias")}
+    save(folder / "model.safetensors", {**behind(prefix, BARE), **heads})
+    load = partial(conversion.load_pretrained, folder, CLS)
+    refused(lambda: load({}), f"needs a head behind {prefix!r}", f"{outer}classifier.", "strict=False")
+    loaded = load({"strict": False})
+    assert loaded.missing == ["classifier.weight", "classifier.bias"]
+    same(conversion.load_pretrained(folder, "ViTModel", {"add_pooling_layer": False}).tensors, BARE)
+    save(folder / "model.safetensors", behind(prefix, BARE))  # with none there, a fresh one is what is meant
+    assert load({}).missing == ["classifier.weight", "classifier.bias"]
+
+
 def test_what_stands_inside_the_model_is_no_other_module(folder):
     extra = {"visual.vit.strange": np.ones(3, np.float32)}
     path = save(folder / "model.safetensors", {**behind("visual."), **extra})
