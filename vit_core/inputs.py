@@ -133,7 +133,7 @@ def check_pixel_values(
         InputError: wrong rank, channels, dtype or size.
     """
     channels, dims = config.num_channels, tuple(shape)
-    if len(dims) != 4 or channels not in (dims[1], dims[3]):
+    if len(dims) != 4 or (dims[1] != channels and dims[3] != channels):  # `in` takes no symbol for its number
         raise InputError(
             f"{model}: pixel_values: expected (batch, {channels}, height, width) or "
             f"(batch, height, width, {channels}), got {_dims(dims)}."
@@ -151,14 +151,16 @@ def check_pixel_values(
 
 def _check_size(model: str, config: PretrainedConfig, height: Side, width: Side, interpolate: bool) -> None:
     sides = tuple(zip((height, width), pair(config.image_size), pair(config.patch_size), strict=True))
-    got = f"{height}x{width}"
     if interpolate and any(side is not None and side < patch for side, _, patch in sides):
         rows, columns = pair(config.patch_size)
-        raise InputError(f"{model}: pixel_values: expected at least one patch of {rows}x{columns} pixels, got {got}.")
+        raise InputError(
+            f"{model}: pixel_values: expected at least one patch of {rows}x{columns} pixels, got {height}x{width}."
+        )
     if not interpolate and any(side is not None and side != size for side, size, _ in sides):
         rows, columns = pair(config.image_size)
         raise InputError(
-            f"{model}: pixel_values: expected images of {rows}x{columns} pixels (height x width), got {got}.\n"
+            f"{model}: pixel_values: expected images of {rows}x{columns} pixels (height x width), got "
+            f"{height}x{width}.\n"
             "Resize them with the image processor, or pass interpolate_pos_encoding=True."
         )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -9,6 +11,9 @@ import numpy as np
 from vit_core.errors import InputError
 
 Array = np.ndarray[Any, np.dtype[Any]]
+
+MOST_PATCHES = 2**20  # that `kept_fraction` vouches for: an image of 16384x16384 pixels in patches of 16x16
+LARGEST_DENOMINATOR = 1024  # products of the two still fit 32 bits
 
 
 def noise(seed: int, batch: int, patches: int, step: int = 0) -> Array:
@@ -46,6 +51,33 @@ def num_kept(patches: int, mask_ratio: float) -> int:
             f"mask_ratio: expected a number in [0, 1) that keeps at least one of {patches} patches, got {mask_ratio!r}."
         )
     return kept
+
+
+def kept_fraction(mask_ratio: float) -> tuple[int, int, int]:
+    """`num_kept` in whole numbers, for programs that meet any number of patches, and whose numbers are no doubles.
+
+    Returns:
+        (times, plus, over): (patches * times + plus) // over are kept, of any number of patches up to MOST_PATCHES.
+
+    Raises:
+        InputError: the ratio is outside [0, 1), or how its products round follows no such rule.
+    """
+    num_kept(2**53, mask_ratio)  # a ratio at all
+    return _kept_fraction(float(mask_ratio))
+
+
+@lru_cache(maxsize=64)
+def _kept_fraction(ratio: float) -> tuple[int, int, int]:
+    share = Fraction(1 - ratio).limit_denominator(LARGEST_DENOMINATOR)
+    patches = np.arange(1, MOST_PATCHES + 1)
+    expected = (patches * (1 - ratio)).astype(np.int64)
+    for plus in (0, -1):
+        if ((patches * share.numerator + plus) // share.denominator == expected).all():
+            return share.numerator, plus, share.denominator
+    raise InputError(
+        f"mask_ratio: {ratio!r} of a number of patches that is not known while tracing: rounding would decide.\n"
+        "Use a ratio that binary fractions hold (0.75, 0.625, 0.3125 ...), or trace with images of a fixed size."
+    )
 
 
 def check_seed(name: str, value: int) -> int:

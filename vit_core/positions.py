@@ -1,7 +1,7 @@
 """Position tables: the fixed sin-cos table, and resizing by two one-dimensional interpolation matrices.
 
 Resizing a table is linear and separable, so it is written once, in NumPy, as one matrix per axis; every backend applies
-the two with an einsum. No framework's image resize touches a position table: they disagree with one another.
+the two with matrix products. No framework's image resize touches a position table: they disagree with one another.
 
 Axis words: rows x columns is the patch grid, patches = rows * columns, tokens = 1 + patches.
 """
@@ -21,6 +21,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 # How far a table may be from the sin-cos one and still count as it: some files hold one computed in float32. A table
 # in a narrower dtype may be off by its rounding.
 SINCOS_TOLERANCE = 1e-6
+CUBIC = -0.75  # the free number of Keys' kernel (his a), as torch has it; most others have -0.5
 
 
 def sincos_table(hidden: int, rows: int, columns: int) -> Array:
@@ -108,37 +109,58 @@ def is_sincos(table: Array, grid: tuple[int, int]) -> bool:
     return bool(np.abs(table.astype(np.float64) - sincos_table(hidden, *grid)).max() <= tolerance)
 
 
-def cubic_matrix(old: Any, new: Any, xp: Any = np, scale: Any = None) -> Any:
-    """The matrix of kernel "hf": four taps around each sample, those past the border moved onto it.
+def cubic_weights(offset: Any) -> tuple[Any, Any, Any, Any]:
+    """What kernel "hf" takes of the points -1, 0, 1 and 2 places behind the one before a sample.
+
+    Args:
+        offset: distance of the sample from that point, in [0, 1): an array of any framework, since nothing but
+            arithmetic is done to it. It is what backends build their matrices from where sizes are known to the
+            compiled program alone.
+    """
+    return (
+        _outer(1 + offset, CUBIC),
+        _inner(offset, CUBIC),
+        _inner(1 - offset, CUBIC),
+        _outer(2 - offset, CUBIC),
+    )
+
+
+def _cubic_matrix(old: int, new: int, scale: float | None = None) -> Array:
+    """Four taps around each sample, those past the border moved onto it.
 
     Args:
         old: points of the stored axis.
         new: points wanted.
-        xp: NumPy, or a namespace with NumPy's names, for sizes that are known only inside a compiled graph.
         scale: distance of two samples in points of the stored axis; old / new unless given.
 
     Returns:
-        (new, old), float64, an array of `xp`.
+        (new, old), float64.
     """
-    centre = (xp.arange(new, dtype=xp.float64) + 0.5) * (old / new if scale is None else scale) - 0.5
-    first, points = xp.floor(centre), xp.arange(old, dtype=xp.float64)
-    matrix = 0.0
+    centre = (np.arange(new) + 0.5) * (old / new if scale is None else scale) - 0.5
+    first, points = np.floor(centre), np.arange(old)
+    matrix = np.zeros((new, old))
     for tap in (-1, 0, 1, 2):
-        place = xp.clip(first + tap, 0, old - 1)[:, None]
-        weight = _cubic(centre - (first + tap), a=-0.75, xp=xp)[:, None]
-        matrix = matrix + xp.where(place == points, weight, 0.0)
+        place = np.clip(first + tap, 0, old - 1)[:, None]
+        weight = _cubic(centre - (first + tap), CUBIC)[:, None]
+        matrix += np.where(place == points, weight, 0.0)
     return matrix
 
 
-def _cubic(distance: Any, a: float, xp: Any = np) -> Any:
+def _cubic(distance: Array, a: float) -> Array:
     """Keys' cubic convolution kernel at |distance| (zero from 2 on).
 
     Source: R. Keys, Cubic convolution interpolation for digital image processing, 1981, equation 15.
     """
-    d = xp.abs(distance)
-    inner = ((a + 2) * d - (a + 3)) * d * d + 1
-    outer = a * (((d - 5) * d + 8) * d - 4)
-    return xp.where(d <= 1, inner, xp.where(d < 2, outer, 0.0))
+    d = np.abs(distance)
+    return np.where(d <= 1, _inner(d, a), np.where(d < 2, _outer(d, a), 0.0))
+
+
+def _inner(d: Any, a: float) -> Any:
+    return ((a + 2) * d - (a + 3)) * d * d + 1
+
+
+def _outer(d: Any, a: float) -> Any:
+    return a * (((d - 5) * d + 8) * d - 4)
 
 
 def _dropped_cubic(old: int, new: int, stretch: float) -> Array:
@@ -166,9 +188,9 @@ def _normalised(weights: Array) -> Array:
 
 
 KERNELS: dict[str, Callable[[int, int], Any]] = {
-    "hf": cubic_matrix,
+    "hf": _cubic_matrix,
     "timm": lambda old, new: _dropped_cubic(old, new, max(old / new, 1.0)),
     "tf": _tf_cubic,
     "bigvision": _aligned_linear,
-    "dino": lambda old, new: cubic_matrix(old, new, scale=old / (new + 0.1)),
+    "dino": lambda old, new: _cubic_matrix(old, new, scale=old / (new + 0.1)),
 }

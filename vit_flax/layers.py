@@ -18,7 +18,7 @@ from jax import Array
 from vit_core.config import PretrainedConfig, patch_grid
 from vit_core.inputs import IGNORED_LABEL
 from vit_core.parameters import Initialiser, weights_of
-from vit_core.positions import sincos_table
+from vit_core.positions import cubic_weights, resize_matrix, sincos_table
 
 ZEROS, ONES = nn.initializers.zeros_init(), nn.initializers.ones_init()
 
@@ -26,6 +26,22 @@ ZEROS, ONES = nn.initializers.zeros_init(), nn.initializers.ones_init()
 def wide(dtype: Any) -> np.dtype[Any]:
     """float32, or float64 for float64: the dtype of parameters, softmax, losses and position resizing."""
     return np.dtype(np.float64 if dtype == jnp.float64 else np.float32)
+
+
+def is_known(side: Any) -> bool:
+    """Whether a side is a number, not a symbol of jax.export."""
+    return isinstance(side, int)
+
+
+def seen(*sides: Any) -> tuple[int | None, ...]:
+    """Sides for checks that only refuse: None for symbols."""
+    return tuple(side if is_known(side) else None for side in sides)
+
+
+def grid_of(pixel_values: Array, patch: tuple[int, int]) -> tuple[Any, Any]:
+    """The patch grid (rows, columns) of images, counted as the projection counts: symbols then come out the same."""
+    height, width = pixel_values.shape[2:]
+    return (height - patch[0]) // patch[0] + 1, (width - patch[1]) // patch[1] + 1
 
 
 def initialiser(init: Initialiser, config: Any = None) -> Callable[..., Array]:
@@ -143,6 +159,49 @@ def dropout(rate: float) -> nn.Dropout:
 def recomputed(layer: type[nn.Module]) -> Any:
     """A ViTLayer whose activations are computed again in the backward pass."""
     return nn.remat(layer, static_argnums=(3, 4))  # of __call__: output_attentions and deterministic
+
+
+def resized_positions(positions: Array, old: tuple[int, int], new: tuple[Any, Any]) -> Array:
+    """A position table (1, tokens, hidden) for another patch grid, of known or unknown sides; the class token stays.
+
+    Differs: the kernel is written out (bicubic, a = -0.75, no antialias) as two matrices, in float32 or wider;
+    jax.image.resize has another one (a = -0.5, antialiased).
+    """
+    if all(map(is_known, new)) and old == new:
+        return positions
+    rows, columns = (axis_matrix(o, n, wide(positions.dtype)) for o, n in zip(old, new, strict=True))
+    hidden = positions.shape[2]
+    grid = positions[0, 1:].astype(rows.dtype).reshape(old[0], old[1] * hidden)
+    grid = (rows @ grid).reshape(new[0], old[1], hidden)  # (rows, columns, hidden)
+    patches = (columns @ grid).reshape(1, new[0] * new[1], hidden)
+    return jnp.concatenate((positions[:, :1], patches.astype(positions.dtype)), axis=1)  # (1, tokens, hidden)
+
+
+def axis_matrix(old: int, new: Any, dtype: Any) -> Array:
+    """`vit_core.positions.resize_matrix`, for a `new` that may be a symbol: (new, old)."""
+    return jnp.asarray(resize_matrix(old, new), dtype) if is_known(new) else traced_matrix(old, new, dtype)
+
+
+def traced_matrix(old: int, new: Any, dtype: Any) -> Array:
+    """`axis_matrix` as array operations, right for every size that the program meets: `new` may be a symbol.
+
+    Places are whole numbers of 1 / (2 * new) points, so that float32 loses nothing on long axes; no size is compared
+    with another one. Columns are multiplied out, not broadcast: translators to ONNX know no symbols there.
+    """
+
+    def across(column: Array) -> Array:  # (new,) -> (new, old)
+        return jnp.matmul(column.reshape(new, 1), jnp.ones((1, old), dtype), precision=jax.lax.Precision.HIGHEST)
+
+    points, size = jnp.arange(old, dtype=dtype).reshape(1, old), jnp.asarray(2 * new, jnp.int32)
+    samples = jax.lax.iota(jnp.int32, new)
+    places = (2 * samples + 1) * old + new  # one point on, so that none is negative
+    first = jax.lax.div(places, jnp.zeros_like(places) + size)  # `//` looks at signs, which few translators know
+    offset = (places - first * size).astype(dtype) / size.astype(dtype)  # (new,)
+    matrix = jnp.zeros((), dtype)
+    for tap, weight in zip((-2, -1, 0, 1), cubic_weights(offset), strict=True):
+        place = jnp.clip(first + tap, 0, old - 1).astype(dtype)
+        matrix = matrix + jnp.where(across(place) == points, across(weight), 0)  # (new, old)
+    return matrix
 
 
 def pixel_shuffle(patches: Array, step: int) -> Array:

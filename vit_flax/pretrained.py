@@ -22,7 +22,7 @@ from jax import Array
 import conversion
 from conversion.keywords import LoadingInfo, check_saving
 from conversion.layouts import canonical_axes, from_canonical, to_canonical
-from vit_core.config import PretrainedConfig, pair, patch_grid
+from vit_core.config import PretrainedConfig, pair
 from vit_core.errors import BackendError, CheckpointError, InputError
 from vit_core.inputs import (
     check_class_indices,
@@ -40,12 +40,11 @@ from vit_core.inputs import (
 )
 from vit_core.masking import check_seed
 from vit_core.parameters import Parameter, check_tensors, class_name, parameter_table, pruned_heads
-from vit_core.positions import resize_matrix
 from vit_core.tensors import dtype_name, to_numpy
 from vit_core.upload import PushToHub
 from vit_flax.activations import activation
 from vit_flax.keywords import FlaxLoading, FlaxSaving
-from vit_flax.layers import initialiser, wide
+from vit_flax.layers import grid_of, initialiser, is_known, seen, wide
 
 logger = logging.getLogger("vitriad")
 
@@ -56,12 +55,6 @@ Tensors = Mapping[str, Any]  # canonical name -> array in the canonical layout
 WORDS = {**dict.fromkeys(("linear", "heads_in", "heads_out", "conv"), "kernel"), "norm_scale": "scale"}
 OPTIONS = ("add_pooling_layer", "use_mask_token")  # of a module that has them
 THREADS = 2  # that bring tensors into Flax' layout: memory is what they wait for
-
-
-def resize_matrices(old: tuple[int, int], new: tuple[int, int], dtype: Any) -> tuple[Array, Array]:
-    """The matrices that resize rows and columns of a position grid, in `wide(dtype)`."""
-    rows, columns = (jnp.asarray(resize_matrix(o, n), wide(dtype)) for o, n in zip(old, new, strict=True))
-    return rows, columns
 
 
 class FlaxViTPreTrainedModule(nn.Module):
@@ -87,7 +80,7 @@ class FlaxViTPreTrainedModule(nn.Module):
     # --- the door of __call__: static facts only, so that it holds under every transformation ------------------------
 
     @nn.nowrap
-    def door(self, pixel_values: Array | None, interpolate: bool | None) -> tuple[Array, tuple[int, int]]:
+    def door(self, pixel_values: Array | None, interpolate: bool | None) -> tuple[Array, tuple[Any, Any]]:
         """The images as (batch, channels, height, width) in the module's dtype, and their patch grid (rows, columns).
 
         Raises:
@@ -98,17 +91,23 @@ class FlaxViTPreTrainedModule(nn.Module):
         pixel_values = jnp.asarray(pixel_values)
         is_float = jnp.issubdtype(pixel_values.dtype, jnp.floating)
         channels_last = check_pixel_values(
-            self.called_as, self.config, pixel_values.shape, is_float=is_float, interpolate=bool(interpolate)
+            self.called_as, self.config, seen(*pixel_values.shape), is_float=is_float, interpolate=bool(interpolate)
         )
         if channels_last:
             pixel_values = pixel_values.transpose(0, 3, 1, 2)
-        size = (pixel_values.shape[2], pixel_values.shape[3])
-        warn_unseen(size, pair(self.config.patch_size))
-        return pixel_values.astype(self.dtype), patch_grid(self.config, size)
+        size, patch = pixel_values.shape[2:], pair(self.config.patch_size)
+        if all(map(is_known, size)):
+            warn_unseen(size, patch)
+        elif not interpolate:
+            raise InputError(
+                f"{self.called_as}: pixel_values: height and width are not known while tracing.\n"
+                "Pass interpolate_pos_encoding=True, or trace with images of the configuration's size."
+            )
+        return pixel_values.astype(self.dtype), grid_of(pixel_values, patch)
 
     @nn.nowrap
     def masked_door(
-        self, bool_masked_pos: Array | None, batch: int, grid: tuple[int, int], has_mask_token: bool
+        self, bool_masked_pos: Array | None, batch: Any, grid: tuple[Any, Any], has_mask_token: bool
     ) -> Array | None:
         """bool_masked_pos, checked: (batch, patches).
 
@@ -121,8 +120,9 @@ class FlaxViTPreTrainedModule(nn.Module):
             raise InputError(
                 f"{self.called_as}: bool_masked_pos: this model has no mask token; build it with use_mask_token=True."
             )
-        check_per_patch(self.called_as, "bool_masked_pos", bool_masked_pos.shape, batch, grid[0] * grid[1])
-        return bool_masked_pos
+        patches = grid[0] * grid[1]
+        check_per_patch(self.called_as, "bool_masked_pos", seen(*bool_masked_pos.shape), *seen(batch, patches))
+        return bool_masked_pos.reshape(batch, patches)  # what is not known while tracing has to be the same symbol
 
     @nn.nowrap
     def head_mask_door(self, head_mask: Array | None) -> Array | None:

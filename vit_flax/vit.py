@@ -25,7 +25,7 @@ from vit_core.parameters import Initialiser, patch_weights_of, weights_of
 from vit_flax import layers
 from vit_flax.activations import activation
 from vit_flax.layers import wide
-from vit_flax.pretrained import FlaxViTPreTrainedModule, resize_matrices
+from vit_flax.pretrained import FlaxViTPreTrainedModule
 
 
 class ViTPatchEmbeddings(nn.Module):
@@ -44,20 +44,6 @@ class ViTPatchEmbeddings(nn.Module):
         patches = self.projection(pixel_values.transpose(0, 2, 3, 1))  # (batch, rows, columns, hidden)
         batch, rows, columns, hidden = patches.shape
         return patches.reshape(batch, rows * columns, hidden)
-
-
-def resized_positions(positions: Array, old: tuple[int, int], new: tuple[int, int]) -> Array:
-    """A position table (1, tokens, hidden) for another patch grid; the class token's row stays.
-
-    Differs: the kernel is written out (bicubic, a = -0.75, no antialias) as two matrices, in float32 or wider;
-    jax.image.resize has another one (a = -0.5, antialiased).
-    """
-    if old == new:
-        return positions
-    rows, columns = resize_matrices(old, new, positions.dtype)
-    grid = positions[0, 1:].astype(rows.dtype).reshape(*old, -1)  # (rows, columns, hidden)
-    patches = jnp.einsum("ri,cj,ijh->rch", rows, columns, grid).reshape(1, new[0] * new[1], -1)
-    return jnp.concatenate((positions[:, :1], patches.astype(positions.dtype)), axis=1)  # (1, tokens, hidden)
 
 
 class ViTEmbeddings(layers.Module):
@@ -89,8 +75,8 @@ class ViTEmbeddings(layers.Module):
         batch, _, hidden = embeddings.shape
         cls_token = jnp.broadcast_to(self.cls_token, (batch, 1, hidden))
         embeddings = jnp.concatenate((cls_token, embeddings), axis=1)  # (batch, tokens, hidden)
-        grid = patch_grid(self.config, (pixel_values.shape[2], pixel_values.shape[3]))
-        positions = resized_positions(self.position_embeddings, patch_grid(self.config), grid)
+        grid = layers.grid_of(pixel_values, pair(self.config.patch_size))
+        positions = layers.resized_positions(self.position_embeddings, patch_grid(self.config), grid)
         return self.dropout(embeddings + positions, deterministic=deterministic)
 
 
@@ -328,7 +314,8 @@ class FlaxViTForMaskedImageModelingModule(FlaxViTPreTrainedModule):
         pixel_values, (rows, columns) = self.door(pixel_values, interpolate_pos_encoding)
         switches = deterministic, output_attentions, output_hidden_states, True
         encoded = self.vit(pixel_values, *switches, head_mask, interpolate_pos_encoding, bool_masked_pos)
-        patches = encoded.last_hidden_state[:, 1:].reshape(pixel_values.shape[0], rows, columns, -1)
+        batch, hidden = pixel_values.shape[0], self.config.hidden_size
+        patches = encoded.last_hidden_state[:, 1:].reshape(batch, rows, columns, hidden)
         reconstruction = layers.pixel_shuffle(self.decoder["0"](patches), stride)  # (batch, channels, height, width)
         output = MaskedImageModelingOutput(
             loss=None if bool_masked_pos is None else self.loss(pixel_values, reconstruction, bool_masked_pos),

@@ -20,18 +20,18 @@ from vit_core.calls import documented
 from vit_core.config import Size, ViTMAEConfig, pair, patch_grid
 from vit_core.errors import InputError
 from vit_core.inputs import check_per_patch
-from vit_core.masking import num_kept
+from vit_core.masking import kept_fraction, num_kept
 from vit_core.outputs import ViTMAEForPreTrainingOutput, ViTMAEModelOutput
 from vit_core.parameters import Initialiser, weights_of
 from vit_flax import layers
-from vit_flax.layers import wide
+from vit_flax.layers import is_known, seen, wide
 from vit_flax.pretrained import FlaxViTPreTrainedModule
-from vit_flax.vit import ViTEncoder, ViTLayer, ViTPatchEmbeddings, resized_positions
+from vit_flax.vit import ViTEncoder, ViTLayer, ViTPatchEmbeddings
 
 SINCOS = Initialiser("sincos")
 
 
-def random_masking(noise: Array, kept: int) -> tuple[Array, Array, Array]:
+def random_masking(noise: Array, kept: Any) -> tuple[Array, Array, Array]:
     """Which patches are kept: those with the least noise.
 
     Args:
@@ -69,10 +69,11 @@ class ViTMAEEmbeddings(layers.Module):
         self.position_embeddings = self.parameter("position_embeddings", shape, sincos, trainable=False)
         self.patch_embeddings = ViTPatchEmbeddings(config, self.dtype)
 
-    def __call__(self, pixel_values: Array, noise: Array, kept: int) -> tuple[Array, Array, Array]:
+    def __call__(self, pixel_values: Array, noise: Array, kept: Any) -> tuple[Array, Array, Array]:
         """(batch, channels, height, width) -> (batch, 1 + kept, hidden), mask and ids_restore (batch, patches)."""
-        grid = patch_grid(self.config, (pixel_values.shape[2], pixel_values.shape[3]))
-        positions = resized_positions(self.position_embeddings, patch_grid(self.config), grid)  # (1, tokens, hidden)
+        grid = layers.grid_of(pixel_values, pair(self.config.patch_size))
+        old = patch_grid(self.config)
+        positions = layers.resized_positions(self.position_embeddings, old, grid)  # (1, tokens, hidden)
         embeddings = self.patch_embeddings(pixel_values) + positions[:, 1:]  # (batch, patches, hidden)
         ids_keep, mask, ids_restore = random_masking(noise, kept)
         embeddings = take(embeddings, ids_keep)  # (batch, kept, hidden)
@@ -111,7 +112,7 @@ class FlaxViTMAEModule(FlaxViTPreTrainedModule):
         """Encodes the kept patches of images. Arguments as for FlaxViTMAEModel."""
         pixel_values, (rows, columns) = self.door(pixel_values, interpolate_pos_encoding)
         noise = self.noise_door(noise, pixel_values.shape[0], rows * columns)
-        kept = num_kept(rows * columns, self.config.mask_ratio if mask_ratio is None else mask_ratio)
+        kept = self.num_kept(rows * columns, mask_ratio)
         hidden_states, mask, ids_restore = self.embeddings(pixel_values, noise, kept)
         hidden_states, all_hidden_states, attentions = self.encoder(
             hidden_states, self.head_mask_door(head_mask), output_attentions, output_hidden_states, deterministic
@@ -126,7 +127,7 @@ class FlaxViTMAEModule(FlaxViTPreTrainedModule):
         return output if return_dict else output.to_tuple()
 
     @nn.nowrap
-    def noise_door(self, noise: Array | None, batch: int, patches: int) -> Array:
+    def noise_door(self, noise: Array | None, batch: Any, patches: Any) -> Array:
         """The noise of a call, or fresh noise: (batch, patches).
 
         Raises:
@@ -138,8 +139,17 @@ class FlaxViTMAEModule(FlaxViTPreTrainedModule):
                     f"{self.model}: noise: pass noise=, or a key of the masks (mask_rng=, rngs={{'mask': …}})."
                 )
             return jax.random.uniform(self.make_rng("mask"), (batch, patches), jnp.float32)
-        check_per_patch(self.called_as, "noise", noise.shape, batch, patches)
-        return noise
+        check_per_patch(self.called_as, "noise", seen(*noise.shape), *seen(batch, patches))
+        return noise.reshape(batch, patches)  # what is not known while tracing has to be the same symbol
+
+    @nn.nowrap
+    def num_kept(self, patches: Any, mask_ratio: float | None) -> Any:
+        """How many patches the encoder sees: a number, or a symbol where their number is one."""
+        ratio = self.config.mask_ratio if mask_ratio is None else mask_ratio
+        if is_known(patches):
+            return num_kept(patches, ratio)
+        times, plus, over = kept_fraction(ratio)
+        return (patches * times + plus) // over
 
 
 class ViTMAEDecoder(layers.Module):
@@ -177,14 +187,14 @@ class ViTMAEDecoder(layers.Module):
             hidden_states, _ = layer(hidden_states, None, False, deterministic)
         return self.decoder_pred(self.decoder_norm(hidden_states))[:, 1:]
 
-    def positions(self, patches: int) -> Array:
+    def positions(self, patches: Any) -> Array:
         """The decoder's positions for that many patches: (1, tokens, decoder hidden).
 
         Differs: another count is met by resizing the flattened table as one line, which is what the reference does at
         run time (and not what the encoder does).
         """
         table = self.decoder_pos_embed
-        return resized_positions(table, (1, table.shape[1] - 1), (1, patches))
+        return layers.resized_positions(table, (1, table.shape[1] - 1), (1, patches))
 
 
 class FlaxViTMAEForPreTrainingModule(FlaxViTPreTrainedModule):
@@ -212,9 +222,10 @@ class FlaxViTMAEForPreTrainingModule(FlaxViTPreTrainedModule):
         """Reconstructs the removed patches of images. Arguments as for FlaxViTMAEForPreTraining."""
         pixel_values, (rows, columns) = self.door(pixel_values, interpolate_pos_encoding)
         ratio = self.config.mask_ratio if mask_ratio is None else mask_ratio
-        if num_kept(rows * columns, ratio) == rows * columns:
+        patches = rows * columns
+        if is_known(patches) and num_kept(patches, ratio) == patches:
             raise InputError(
-                f"{self.model}: mask_ratio: {ratio} removes none of {rows * columns} patches, so there is no loss.\n"
+                f"{self.model}: mask_ratio: {ratio} removes none of {patches} patches, so there is no loss.\n"
                 "Use FlaxViTMAEModel to encode whole images."
             )
         encoded = self.vit(

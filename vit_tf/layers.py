@@ -17,6 +17,7 @@ from keras import ops
 from tensorflow import Tensor
 
 from vit_core.inputs import IGNORED_LABEL
+from vit_core.positions import cubic_weights, resize_matrix
 from vit_tf import _keras
 
 # (path, dtype) -> the value that the weight at the path starts with, in the model whose weights are being made
@@ -46,6 +47,11 @@ class Value(keras.initializers.Initializer):
 
 
 VALUE = Value()
+
+
+def wide(dtype: Any) -> str:
+    """float32, or float64 for float64: the dtype of softmax, losses and position resizing."""
+    return keras.backend.result_type(dtype, "float32")
 
 
 def linear(inputs: int, units: int, name: str, use_bias: bool = True, dtype: str | None = None) -> keras.layers.Dense:
@@ -115,6 +121,43 @@ class ModuleDict(Module):
     def values(self) -> Any:
         """The layers."""
         return self.parts.values()
+
+
+def resized_positions(positions: Tensor, old: tuple[int, int], new: tuple[Any, Any]) -> Tensor:
+    """A position table (1, tokens, hidden) for another patch grid, of known or unknown sides; the class token stays.
+
+    Differs: the kernel is written out (bicubic, a = -0.75, no antialias) as two matrices, in float32 or wider;
+    tf.image.resize has another one (a = -0.5).
+    """
+    if not any(map(tf.is_tensor, new)) and old == new:
+        return positions
+    rows, columns = (axis_matrix(o, n, wide(positions.dtype)) for o, n in zip(old, new, strict=True))
+    hidden = positions.shape[2]
+    grid = ops.reshape(ops.cast(positions[0, 1:], rows.dtype), (old[0], old[1] * hidden))
+    grid = ops.reshape(ops.matmul(rows, grid), (new[0], old[1], hidden))  # (rows, columns, hidden)
+    patches = ops.reshape(ops.matmul(columns, grid), (1, new[0] * new[1], hidden))
+    return ops.concatenate((positions[:, :1], ops.cast(patches, positions.dtype)), axis=1)  # (1, tokens, hidden)
+
+
+def axis_matrix(old: int, new: Any, dtype: str) -> Tensor:
+    """`vit_core.positions.resize_matrix`, for a `new` that may be a tensor: (new, old)."""
+    return traced_matrix(old, new, dtype) if tf.is_tensor(new) else ops.cast(resize_matrix(old, new), dtype)
+
+
+def traced_matrix(old: int, new: Tensor, dtype: str) -> Tensor:
+    """`axis_matrix` as tensor operations, right for every size that the graph meets.
+
+    Places are whole numbers of 1 / (2 * new) points, so that float32 loses nothing on long axes.
+    """
+    points, samples = tf.range(old), tf.range(new)
+    places = (2 * samples + 1) * old + new  # one point on, so that none is negative
+    first = places // (2 * new)
+    offset = ops.cast(places - first * (2 * new), dtype) / ops.cast(2 * new, dtype)  # (new,)
+    matrix = tf.zeros((), dtype)
+    for tap, weight in zip((-2, -1, 0, 1), cubic_weights(offset), strict=True):
+        is_at = tf.clip_by_value(first + tap, 0, old - 1)[:, None] == points  # (new, old)
+        matrix = matrix + tf.where(is_at, weight[:, None], tf.zeros((), dtype))
+    return matrix
 
 
 class PixelShuffle(keras.layers.Layer):

@@ -10,7 +10,6 @@ from contextvars import ContextVar
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, ClassVar, Literal, NamedTuple, Self, TypeVar, Unpack, overload
 
 import keras
@@ -38,7 +37,6 @@ from vit_core.inputs import (
     warn_unseen,
 )
 from vit_core.parameters import BASE_CLASSES, Parameter, check_tensors, class_name, parameter_table, pruned_heads
-from vit_core.positions import cubic_matrix, resize_matrix
 from vit_core.tensors import to_numpy
 from vit_core.upload import PushToHub
 from vit_tf import _keras, weights
@@ -71,30 +69,6 @@ class Flags(NamedTuple):
     def inner(self) -> dict[str, bool]:
         """The same for a model inside another one, which takes its outputs by name."""
         return {**self.named(), "return_dict": True}
-
-
-def wide(dtype: Any) -> str:
-    """float32, or float64 for float64: the dtype of softmax, losses and position resizing."""
-    return keras.backend.result_type(dtype, "float32")
-
-
-# NumPy's names for sizes that are known only inside a compiled graph.
-_GRAPH = SimpleNamespace(
-    arange=lambda n, dtype: tf.range(tf.cast(n, dtype), dtype=dtype),
-    abs=tf.abs,
-    clip=tf.clip_by_value,
-    floor=tf.floor,
-    where=tf.where,
-    float64=tf.float64,
-)
-
-
-def resize_matrices(old: tuple[int, int], new: tuple[Any, Any], dtype: Any) -> tuple[Tensor, Tensor]:
-    """The matrices that resize rows and columns of a position grid, in `wide(dtype)`. New sides may be tensors."""
-    rows, columns = (
-        cubic_matrix(o, n, xp=_GRAPH) if tf.is_tensor(n) else resize_matrix(o, n) for o, n in zip(old, new, strict=True)
-    )
-    return ops.cast(rows, wide(dtype)), ops.cast(columns, wide(dtype))
 
 
 _is_inner: ContextVar[bool] = ContextVar("is_inner", default=False)

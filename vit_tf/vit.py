@@ -22,7 +22,8 @@ from vit_core.inputs import check_labels
 from vit_core.outputs import BaseModelOutputWithPooling, ImageClassifierOutput, MaskedImageModelingOutput
 from vit_tf import layers as nn
 from vit_tf.activations import activation
-from vit_tf.pretrained import SERIALISABLE, TFViTPreTrainedModel, resize_matrices, wide
+from vit_tf.layers import wide
+from vit_tf.pretrained import SERIALISABLE, TFViTPreTrainedModel
 
 
 class ViTPatchEmbeddings(nn.Module):
@@ -37,21 +38,6 @@ class ViTPatchEmbeddings(nn.Module):
         patches = self.projection(ops.transpose(pixel_values, (0, 2, 3, 1)))  # (batch, rows, columns, hidden)
         batch, rows, columns, hidden = ops.shape(patches)
         return ops.reshape(patches, (batch, rows * columns, hidden))
-
-
-def resized_positions(positions: Tensor, old: tuple[int, int], new: tuple[Any, Any]) -> Tensor:
-    """A position table (1, tokens, hidden) for another patch grid; the class token's row stays.
-
-    Differs: the kernel is written out (bicubic, a = -0.75, no antialias) as two matrices, in float32 or wider;
-    tf.image.resize has another one (a = -0.5). Sides of the new grid may be tensors.
-    """
-    if not any(map(tf.is_tensor, new)) and old == new:
-        return positions
-    rows, columns = resize_matrices(old, new, positions.dtype)
-    hidden = positions.shape[2]
-    grid = ops.reshape(ops.cast(positions[0, 1:], rows.dtype), (*old, hidden))  # (rows, columns, hidden)
-    patches = ops.reshape(ops.einsum("ri,cj,ijh->rch", rows, columns, grid), (1, new[0] * new[1], hidden))
-    return ops.concatenate((positions[:, :1], ops.cast(patches, positions.dtype)), axis=1)  # (1, tokens, hidden)
 
 
 class ViTEmbeddings(nn.Module):
@@ -80,7 +66,7 @@ class ViTEmbeddings(nn.Module):
         height, width = ops.shape(pixel_values)[2:]
         grid = (height // self.patch_size[0], width // self.patch_size[1])
         positions = ops.convert_to_tensor(self.position_embeddings)
-        return self.dropout(embeddings + resized_positions(positions, self.grid, grid))
+        return self.dropout(embeddings + nn.resized_positions(positions, self.grid, grid))
 
 
 class ViTAttention(nn.Module):

@@ -23,8 +23,9 @@ from vit_core.inputs import check_per_patch
 from vit_core.masking import num_kept
 from vit_core.outputs import ViTMAEForPreTrainingOutput, ViTMAEModelOutput
 from vit_tf import layers as nn
-from vit_tf.pretrained import SERIALISABLE, TFViTMAEPreTrainedModel, dims, known_patches, wide
-from vit_tf.vit import ViTEncoder, ViTLayer, ViTPatchEmbeddings, resized_positions
+from vit_tf.layers import wide
+from vit_tf.pretrained import SERIALISABLE, TFViTMAEPreTrainedModel, dims, known_patches
+from vit_tf.vit import ViTEncoder, ViTLayer, ViTPatchEmbeddings
 
 
 def random_masking(noise: Tensor, kept: Any) -> tuple[Tensor, Tensor, Tensor]:
@@ -69,7 +70,7 @@ class ViTMAEEmbeddings(nn.Module):
         height, width = ops.shape(pixel_values)[2:]
         grid = (height // self.patch_size[0], width // self.patch_size[1])
         table = ops.cast(self.position_embeddings, self.compute_dtype)
-        positions = resized_positions(table, self.grid, grid)  # (1, tokens, hidden)
+        positions = nn.resized_positions(table, self.grid, grid)  # (1, tokens, hidden)
         embeddings = self.patch_embeddings(pixel_values) + positions[:, 1:]  # (batch, patches, hidden)
         ids_keep, mask, ids_restore = random_masking(noise, kept)
         embeddings = take(embeddings, ids_keep)  # (batch, kept, hidden)
@@ -217,7 +218,7 @@ class ViTMAEDecoder(nn.Module):
         run time (and not what the encoder does).
         """
         table = ops.convert_to_tensor(self.decoder_pos_embed)
-        return resized_positions(table, (1, table.shape[1] - 1), (1, patches))
+        return nn.resized_positions(table, (1, table.shape[1] - 1), (1, patches))
 
 
 @SERIALISABLE

@@ -39,11 +39,11 @@ from vit_core.parameters import (
     parameter_table,
     pruned_heads,
 )
-from vit_core.positions import cubic_matrix, resize_matrix
 from vit_core.tensors import to_numpy
 from vit_core.upload import PushToHub
 from vit_torch.familiar import Familiar
 from vit_torch.keywords import TorchLoading, TorchSaving
+from vit_torch.layers import grid_of, is_known, is_settled, is_tracing, seen
 from vit_torch.training import Recomputed
 from vit_torch.weights import as_tensor, fill, placed, prune, writer
 
@@ -57,21 +57,6 @@ class Flags(NamedTuple):
     attentions: bool
     hidden_states: bool
     return_dict: bool
-
-
-def wide(dtype: torch.dtype) -> torch.dtype:
-    """float32, or float64 for float64: the dtype of softmax, losses and position resizing."""
-    return torch.promote_types(dtype, torch.float32)
-
-
-def resize_matrices(old: tuple[int, int], new: tuple[int, int], like: Tensor) -> tuple[Tensor, Tensor]:
-    """The matrices that resize rows and columns of a position grid, in `wide(like.dtype)` on the device of `like`."""
-    if torch.compiler.is_compiling():  # the same formula as tensor operations: sizes may be symbols here
-        rows, columns = (cubic_matrix(o, n, xp=torch) for o, n in zip(old, new, strict=True))
-    else:
-        rows, columns = (torch.tensor(resize_matrix(o, n)) for o, n in zip(old, new, strict=True))
-    where = {"dtype": wide(like.dtype), "device": like.device}
-    return rows.to(**where), columns.to(**where)
 
 
 class PreTrainedModel(PushToHub, Recomputed, Familiar, nn.Module):
@@ -367,7 +352,7 @@ class PreTrainedModel(PushToHub, Recomputed, Familiar, nn.Module):
         except (TypeError, ValueError, RuntimeError):
             raise no_numbers(self.called_as, name, value) from None
 
-    def door(self, pixel_values: Tensor | None, interpolate: bool | None) -> tuple[Tensor, tuple[int, int]]:
+    def door(self, pixel_values: Tensor | None, interpolate: bool | None) -> tuple[Tensor, tuple[Any, Any]]:
         """The images as (batch, channels, height, width) in the model's dtype, and their patch grid (rows, columns).
 
         Raises:
@@ -379,23 +364,26 @@ class PreTrainedModel(PushToHub, Recomputed, Familiar, nn.Module):
         pixel_values = images_given(model, pixel_values)
         device = pixel_values.device if isinstance(pixel_values, Tensor) else self.device
         pixel_values = self.tensor("pixel_values", pixel_values)
+        is_fixed = not interpolate and not all(map(is_settled, pixel_values.shape[1:]))
         channels_last = check_pixel_values(
             model,
             self.config,
-            pixel_values.shape,
+            seen(*pixel_values.shape) if interpolate or is_tracing() else pixel_values.shape,
             is_float=pixel_values.is_floating_point(),
             interpolate=bool(interpolate),
         )
         if channels_last:
             pixel_values = pixel_values.permute(0, 3, 1, 2)
-        height, width = pixel_values.shape[2:]
-        patch_height, patch_width = pair(self.config.patch_size)
+        if is_fixed:  # what is traced refuses images of another size, though a converter drops all guards
+            pixel_values = pixel_values.expand(-1, -1, *pair(self.config.image_size))
+        size, patch = pixel_values.shape[2:], pair(self.config.patch_size)
         if not torch.compiler.is_compiling():
-            warn_unseen((height, width), (patch_height, patch_width))
+            if all(map(is_known, size)):
+                warn_unseen(tuple(size), patch)
             check_values(model, pixel_values=self.host(pixel_values))
-        return pixel_values.to(device, self.dtype), (height // patch_height, width // patch_width)
+        return pixel_values.to(device, self.dtype), grid_of(pixel_values, patch)
 
-    def masked_door(self, bool_masked_pos: Tensor | None, batch: int, grid: tuple[int, int]) -> Tensor | None:
+    def masked_door(self, bool_masked_pos: Tensor | None, batch: Any, grid: tuple[Any, Any]) -> Tensor | None:
         """bool_masked_pos as a tensor (batch, patches).
 
         Raises:
@@ -409,9 +397,10 @@ class PreTrainedModel(PushToHub, Recomputed, Familiar, nn.Module):
             raise InputError(
                 f"{model}: bool_masked_pos: this model has no mask token; build it with use_mask_token=True."
             )
-        check_per_patch(model, "bool_masked_pos", bool_masked_pos.shape, batch, grid[0] * grid[1])
+        patches = grid[0] * grid[1]
+        check_per_patch(model, "bool_masked_pos", seen(*bool_masked_pos.shape), *seen(batch, patches))
         check_values(model, bool_masked_pos=self.host(bool_masked_pos))
-        return bool_masked_pos
+        return bool_masked_pos.reshape(batch, patches)  # what is not known while tracing is checked as it runs
 
     def head_mask_door(self, head_mask: Tensor | None) -> Tensor | None:
         """head_mask as (layers, batch or 1, heads, tokens or 1, tokens or 1) in the model's dtype.
@@ -422,7 +411,7 @@ class PreTrainedModel(PushToHub, Recomputed, Familiar, nn.Module):
         if head_mask is None:
             return None
         head_mask = self.tensor("head_mask", head_mask).to(self.device)
-        check_head_mask(self.called_as, self.config, head_mask.shape)
+        check_head_mask(self.called_as, self.config, seen(*head_mask.shape))
         check_values(self.called_as, head_mask=self.host(head_mask))
         heads, layers = self.config.num_attention_heads, self.config.num_hidden_layers
         if head_mask.ndim < 5:
@@ -431,7 +420,7 @@ class PreTrainedModel(PushToHub, Recomputed, Familiar, nn.Module):
 
     def host(self, tensor: Tensor) -> Array | None:
         """The values of a tensor where they can be looked at: eager, and on the CPU or inside `vit_core.checked()`."""
-        if torch.compiler.is_compiling() or torch.jit.is_tracing() or type(tensor) not in (Tensor, nn.Parameter):  # type: ignore[attr-defined]
+        if torch.compiler.is_compiling() or is_tracing() or type(tensor) not in (Tensor, nn.Parameter):
             return None
         if torch._C._functorch.is_functorch_wrapped_tensor(tensor):  # inside torch.func.vmap, grad …
             return None

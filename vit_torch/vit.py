@@ -18,10 +18,11 @@ from torch import Tensor, nn
 
 from vit_core.config import PretrainedConfig, ViTConfig, pair, patch_grid
 from vit_core.errors import InputError
-from vit_core.inputs import IGNORED_LABEL, check_class_indices, check_labels
+from vit_core.inputs import check_class_indices, check_labels
 from vit_core.outputs import BaseModelOutputWithPooling, ImageClassifierOutput, MaskedImageModelingOutput
 from vit_torch.activations import activation
-from vit_torch.pretrained import ViTPreTrainedModel, resize_matrices, wide
+from vit_torch.layers import cropped, cross_entropy, grid_of, resized_positions, wide
+from vit_torch.pretrained import ViTPreTrainedModel
 from vit_torch.training import Recomputing
 
 
@@ -38,20 +39,6 @@ class ViTPatchEmbeddings(nn.Module):
     def forward(self, pixel_values: Tensor) -> Tensor:
         """(batch, channels, height, width) -> (batch, patches, hidden); a rest that fills no patch is unseen."""
         return self.projection(pixel_values).flatten(2).transpose(1, 2)  # (batch, patches, hidden)
-
-
-def resized_positions(positions: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
-    """A position table (1, tokens, hidden) for another patch grid; the class token's row stays.
-
-    Differs: the kernel is written out (bicubic, a = -0.75, no antialias) as two matrices, in float32 or wider;
-    F.interpolate would do the same here, the other frameworks' resizes would not.
-    """
-    if old == new:
-        return positions
-    rows, columns = resize_matrices(old, new, positions)
-    grid = positions[0, 1:].to(rows.dtype).unflatten(0, old)  # (rows, columns, hidden)
-    patches = torch.einsum("ri,cj,ijh->rch", rows, columns, grid).flatten(0, 1).to(positions.dtype)
-    return torch.cat((positions[:, :1], patches[None]), dim=1)  # (1, tokens, hidden)
 
 
 class ViTEmbeddings(nn.Module):
@@ -75,8 +62,8 @@ class ViTEmbeddings(nn.Module):
             embeddings = embeddings * (1 - masked) + self.mask_token * masked
         cls_token = self.cls_token.expand(embeddings.shape[0], -1, -1)  # (batch, 1, hidden)
         embeddings = torch.cat((cls_token, embeddings), dim=1)  # (batch, tokens, hidden)
-        grid = (pixel_values.shape[2] // self.patch_size[0], pixel_values.shape[3] // self.patch_size[1])
-        return self.dropout(embeddings + resized_positions(self.position_embeddings, self.grid, grid))
+        positions = resized_positions(self.position_embeddings, self.grid, grid_of(pixel_values, self.patch_size))
+        return self.dropout(embeddings + positions)
 
 
 class ViTAttention(nn.Module):
@@ -333,7 +320,7 @@ class ViTForMaskedImageModeling(ViTPreTrainedModel):
         mask = torch.as_tensor(bool_masked_pos, device=reconstruction.device).to(wide(reconstruction.dtype))
         mask = mask.unflatten(1, (height // stride, width // stride))  # (batch, rows, columns)
         mask = mask.repeat_interleave(stride, 1).repeat_interleave(stride, 2)[:, None]  # (batch, 1, height, width)
-        error = (pixel_values[:, :, :height, :width].to(mask.dtype) - reconstruction.to(mask.dtype)).abs()
+        error = (cropped(pixel_values, height, width).to(mask.dtype) - reconstruction.to(mask.dtype)).abs()
         return (error * mask).sum() / (mask.sum() + 1e-5) / self.config.num_channels
 
 
@@ -403,20 +390,3 @@ class ViTForImageClassification(ViTPreTrainedModel):
         if problem == "regression":
             return F.mse_loss(logits, targets, reduction="mean")
         return F.binary_cross_entropy_with_logits(logits, targets, reduction="mean")
-
-
-def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean negative log-likelihood over the labels that are not -100: ().
-
-    Args:
-        logits: (batch, classes).
-        labels: (batch,), integers of any width.
-
-    Differs: a label outside the classes makes the loss NaN on every device, compiled or not.
-    """
-    labels = labels.long()
-    kept = labels != IGNORED_LABEL
-    known = (labels >= 0) & (labels < logits.shape[1])
-    picked = logits.log_softmax(-1).gather(1, torch.where(known, labels, 0)[:, None])[:, 0]  # (batch,)
-    losses = torch.where(known, -picked, torch.where(kept, torch.nan, 0.0))
-    return losses.sum() / kept.sum()

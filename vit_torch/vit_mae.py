@@ -17,14 +17,15 @@ from torch import Tensor, nn
 from vit_core.config import Size, ViTMAEConfig, pair, patch_grid
 from vit_core.errors import InputError
 from vit_core.inputs import check_per_patch, check_values
-from vit_core.masking import num_kept
+from vit_core.masking import kept_fraction, num_kept
 from vit_core.outputs import ViTMAEForPreTrainingOutput, ViTMAEModelOutput
-from vit_torch.pretrained import ViTMAEPreTrainedModel, wide
+from vit_torch.layers import cropped, grid_of, is_settled, resized_positions, seen, stable_order, wide
+from vit_torch.pretrained import ViTMAEPreTrainedModel
 from vit_torch.training import Recomputing
-from vit_torch.vit import ViTEncoder, ViTLayer, ViTPatchEmbeddings, resized_positions
+from vit_torch.vit import ViTEncoder, ViTLayer, ViTPatchEmbeddings
 
 
-def random_masking(noise: Tensor, kept: int) -> tuple[Tensor, Tensor, Tensor]:
+def random_masking(noise: Tensor, kept: Any) -> tuple[Tensor, Tensor, Tensor]:
     """Which patches are kept: those with the least noise.
 
     Args:
@@ -34,12 +35,9 @@ def random_masking(noise: Tensor, kept: int) -> tuple[Tensor, Tensor, Tensor]:
     Returns:
         ids_keep (batch, kept), by rising noise; mask (batch, patches), float32; ids_restore (batch, patches).
     """
-    patches = noise.shape[1]
-    if kept == patches:
-        ids_shuffle = torch.arange(patches, device=noise.device).expand(noise.shape)
-    else:
-        ids_shuffle = noise.float().argsort(dim=1, stable=True)
-    ids_restore = ids_shuffle.argsort(dim=1, stable=True)
+    places = torch.arange(noise.shape[1], device=noise.device)
+    noise = noise.float() * (places >= kept).any()  # equal noise leaves a stable sort in image order
+    ids_shuffle, ids_restore = stable_order(noise)
     return ids_shuffle[:, :kept], (ids_restore >= kept).float(), ids_restore
 
 
@@ -60,9 +58,9 @@ class ViTMAEEmbeddings(nn.Module):
         self.position_embeddings = nn.Parameter(torch.empty(1, tokens, config.hidden_size), requires_grad=False)
         self.patch_embeddings = ViTPatchEmbeddings(config)
 
-    def forward(self, pixel_values: Tensor, noise: Tensor, kept: int) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, pixel_values: Tensor, noise: Tensor, kept: Any) -> tuple[Tensor, Tensor, Tensor]:
         """(batch, channels, height, width) -> (batch, 1 + kept, hidden), mask and ids_restore (batch, patches)."""
-        grid = (pixel_values.shape[2] // self.patch_size[0], pixel_values.shape[3] // self.patch_size[1])
+        grid = grid_of(pixel_values, self.patch_size)
         positions = resized_positions(self.position_embeddings, self.grid, grid)  # (1, tokens, hidden)
         embeddings = self.patch_embeddings(pixel_values) + positions[:, 1:]  # (batch, patches, hidden)
         ids_keep, mask, ids_restore = random_masking(noise, kept)
@@ -120,7 +118,7 @@ class ViTMAEModel(ViTMAEPreTrainedModel):
         flags = self.flags(output_attentions, output_hidden_states, return_dict)
         pixel_values, (rows, columns) = self.door(pixel_values, interpolate_pos_encoding)
         noise = self.noise_door(noise, pixel_values.shape[0], rows * columns)
-        kept = num_kept(rows * columns, self.config.mask_ratio if mask_ratio is None else mask_ratio)
+        kept = self.num_kept(rows * columns, mask_ratio)
         hidden_states, mask, ids_restore = self.embeddings(pixel_values, noise, kept)
         hidden_states, all_hidden_states, attentions = self.encoder(
             hidden_states, self.head_mask_door(head_mask), flags.attentions, flags.hidden_states
@@ -134,7 +132,7 @@ class ViTMAEModel(ViTMAEPreTrainedModel):
         )
         return output if flags.return_dict else output.to_tuple()
 
-    def noise_door(self, noise: Tensor | None, batch: int, patches: int) -> Tensor:
+    def noise_door(self, noise: Tensor | None, batch: Any, patches: Any) -> Tensor:
         """The noise of a call, or fresh noise: (batch, patches).
 
         Raises:
@@ -143,9 +141,22 @@ class ViTMAEModel(ViTMAEPreTrainedModel):
         if noise is None:
             return torch.rand(batch, patches, device=self.device)
         noise = self.tensor("noise", noise).to(self.device)
-        check_per_patch(self.called_as, "noise", noise.shape, batch, patches)
+        check_per_patch(self.called_as, "noise", seen(*noise.shape), *seen(batch, patches))
         check_values(self.called_as, noise=self.host(noise))
-        return noise
+        return noise.reshape(batch, patches)  # what is not known while tracing is checked when the program runs
+
+    def num_kept(self, patches: Any, mask_ratio: float | None) -> Any:
+        """How many patches the encoder sees: a number, or a symbol where their number is one."""
+        ratio = self.config.mask_ratio if mask_ratio is None else mask_ratio
+        if is_settled(patches):
+            return num_kept(patches, ratio)
+        if torch.compiler.is_dynamo_compiling():
+            raise InputError(
+                f"{self.called_as}: mask_ratio: not to be had of a number of patches that is not known while tracing "
+                "with strict=True.\nExport with strict=False."
+            )
+        times, plus, over = kept_fraction(ratio)
+        return (patches * times + plus) // over  # that it keeps a patch is checked as the program runs
 
 
 class ViTMAEDecoder(nn.Module):
@@ -180,7 +191,7 @@ class ViTMAEDecoder(nn.Module):
                 hidden_states, _ = layer(hidden_states)
         return self.decoder_pred(self.decoder_norm(hidden_states))[:, 1:]
 
-    def positions(self, patches: int) -> Tensor:
+    def positions(self, patches: Any) -> Tensor:
         """The decoder's positions for that many patches: (1, tokens, decoder hidden).
 
         Differs: another count is met by resizing the flattened table as one line, which is what the reference does at
@@ -224,9 +235,10 @@ class ViTMAEForPreTraining(ViTMAEPreTrainedModel):
         flags = self.flags(output_attentions, output_hidden_states, return_dict)
         pixel_values, (rows, columns) = self.door(pixel_values, interpolate_pos_encoding)
         ratio = self.config.mask_ratio if mask_ratio is None else mask_ratio
-        if num_kept(rows * columns, ratio) == rows * columns:
+        patches = rows * columns
+        if is_settled(patches) and num_kept(patches, ratio) == patches:
             raise InputError(
-                f"{type(self).__name__}: mask_ratio: {ratio} removes none of {rows * columns} patches, so there is no "
+                f"{type(self).__name__}: mask_ratio: {ratio} removes none of {patches} patches, so there is no "
                 "loss.\nUse ViTMAEModel to encode whole images."
             )
         encoded = self.vit(
@@ -265,7 +277,7 @@ class ViTMAEForPreTraining(ViTMAEPreTrainedModel):
         """
         pixel_values, (rows, columns) = self.door(pixel_values, interpolate_pos_encoding)
         height, width = pair(self.config.patch_size)
-        pixel_values = pixel_values[:, :, : rows * height, : columns * width]
+        pixel_values = cropped(pixel_values, rows * height, columns * width)
         patches = pixel_values.unflatten(3, (columns, width)).unflatten(2, (rows, height))
         return patches.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)  # (batch, patches, pixels)
 

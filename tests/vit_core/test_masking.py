@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from vit_core.errors import InputError
-from vit_core.masking import noise, num_kept
+from vit_core.masking import MOST_PATCHES, kept_fraction, noise, num_kept
 
 WORD = 2**64 - 1
 
@@ -103,3 +103,25 @@ def test_ratios_refused(patches, ratio):
         num_kept(patches, ratio)
     expected = f"a number in [0, 1) that keeps at least one of {patches} patches, got {ratio!r}."
     assert str(caught.value) == f"mask_ratio: expected {expected}"
+
+
+@pytest.mark.parametrize("ratio", [0.75, 0, 0.9, 0.6, 0.5, 0.1, 1 / 3, np.float32(0.25)])
+def test_the_number_kept_in_whole_numbers(ratio):
+    times, plus, over = kept_fraction(ratio)
+    for patches in (*range(over, 500), 196, 1369, 4096, MOST_PATCHES):
+        expected = num_kept(patches, ratio) if int(patches * (1 - ratio)) else 0
+        assert (patches * times + plus) // over == expected
+    assert max(times, over) * MOST_PATCHES < 2**31
+
+
+@pytest.mark.parametrize(("ratio", "kept", "of"), [(0.3, 7, 10), (0.07, 93, 100), (0.65, 7, 20)])
+def test_ratios_whose_products_round_either_way_have_no_such_rule(ratio, kept, of):
+    assert {num_kept(of * i, ratio) - kept * i for i in range(1, 300)} == {0, -1}
+    with pytest.raises(InputError, match=f"mask_ratio: {ratio} .* not known while tracing"):
+        kept_fraction(ratio)
+
+
+def test_what_is_no_ratio_has_no_rule_either():
+    for ratio in (1, -0.1, "0.75", None, [0.75]):
+        with pytest.raises(InputError, match="expected a number in"):
+            kept_fraction(ratio)

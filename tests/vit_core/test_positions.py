@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from vit_core.config import ViTConfig
 from vit_core.errors import InputError
 from vit_core.parameters import parameter_table
-from vit_core.positions import KERNELS, cubic_matrix, is_sincos, resize_matrix, resize_table, sincos_table
+from vit_core.positions import KERNELS, cubic_weights, is_sincos, resize_matrix, resize_table, sincos_table
 
 # Two sums of at most 16 products of numbers below 4, in another order: measured 6e-15.
 TOLERANCE = {"rtol": 0, "atol": 3e-14}
@@ -140,12 +140,11 @@ def test_matrices(kernel, old, new):
         matrix[0, 0] = 1
 
 
-@pytest.mark.parametrize(("old", "new"), SIZES)
-def test_the_formula_in_tensor_operations_is_the_same_to_the_last_bit(old, new):
-    matrix = cubic_matrix(old, new, xp=torch)
-    assert matrix.dtype == torch.float64
-    np.testing.assert_array_equal(matrix.numpy(), resize_matrix(old, new))
-    np.testing.assert_array_equal(cubic_matrix(old, new), resize_matrix(old, new))
+def test_the_weights_that_backends_take_are_those_of_the_matrix():
+    inner = resize_matrix(37, 64)[20]  # four points, none at a border
+    (first,), offset = np.nonzero(inner)[0][:1], (20 + 0.5) * 37 / 64 - 0.5
+    np.testing.assert_equal(int(first), math.floor(offset) - 1)
+    np.testing.assert_allclose(cubic_weights(offset % 1), inner[first : first + 4], **TOLERANCE)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,128 @@
+"""What models are made of beside torch's own modules: position tables for any grid, and the loss over class indices."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vit_core.inputs import IGNORED_LABEL
+from vit_core.positions import cubic_weights, resize_matrix
+
+
+def wide(dtype: torch.dtype) -> torch.dtype:
+    """float32, or float64 for float64: the dtype of softmax, losses and position resizing."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+def is_known(side: Any) -> bool:
+    """Whether a side is a number, not something that only the traced or compiled program will know."""
+    if torch.compiler.is_compiling():
+        return bool(torch.fx.experimental.symbolic_shapes.has_static_value(side))
+    return isinstance(side, int)
+
+
+def is_tracing() -> bool:
+    """Whether torch.jit.trace records: OpenVINO's converter and the older exporters do."""
+    return bool(torch.jit.is_tracing())  # type: ignore[attr-defined]
+
+
+def is_settled(side: Any) -> bool:
+    """Whether Python may decide by a side: torch.compile makes another program where a decision comes out otherwise."""
+    return is_known(side) or (torch.compiler.is_compiling() and not torch.compiler.is_exporting())
+
+
+def seen(*sides: Any) -> tuple[int | None, ...]:
+    """Sides for checks that only refuse: those of the example under torch.jit.trace, None for symbols of an export."""
+    if is_tracing():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]  # nothing of it stays in the program
+            return tuple(map(int, sides))
+    return tuple(side if is_settled(side) else None for side in sides)
+
+
+def grid_of(pixel_values: Tensor, patch: tuple[int, int]) -> tuple[Any, Any]:
+    """The patch grid (rows, columns) of images, counted as the projection counts: symbols then come out the same."""
+    height, width = pixel_values.shape[2:]
+    return (height - patch[0]) // patch[0] + 1, (width - patch[1]) // patch[1] + 1
+
+
+def resized_positions(positions: Tensor, old: tuple[int, int], new: tuple[Any, Any]) -> Tensor:
+    """A position table (1, tokens, hidden) for another patch grid, of known or unknown sides; the class token stays.
+
+    Differs: the kernel is written out (bicubic, a = -0.75, no antialias) as two matrices, in float32 or wider;
+    F.interpolate would do the same here, the other frameworks' resizes would not.
+    """
+    if all(map(is_known, new)) and old == new:
+        return positions
+    rows, columns = (axis_matrix(o, n, positions) for o, n in zip(old, new, strict=True))
+    grid = positions[0, 1:].to(rows.dtype).unflatten(0, old)  # (rows, columns, hidden)
+    grid = (rows @ grid.flatten(1)).unflatten(1, grid.shape[1:])
+    patches = (columns @ grid).flatten(0, 1).to(positions.dtype)
+    return torch.cat((positions[:, :1], patches[None]), dim=1)  # (1, tokens, hidden)
+
+
+def axis_matrix(old: int, new: Any, like: Tensor) -> Tensor:
+    """`vit_core.positions.resize_matrix` in `wide(like.dtype)` on the device of `like`: (new, old)."""
+    if is_known(new) and not (torch.compiler.is_compiling() or is_tracing()):
+        return torch.tensor(resize_matrix(old, new)).to(dtype=wide(like.dtype), device=like.device)
+    return traced_matrix(old, new, like)
+
+
+def traced_matrix(old: int, new: Any, like: Tensor) -> Tensor:
+    """`axis_matrix` as tensor operations, right for every size that the program meets: `new` may be a symbol.
+
+    Places are whole numbers of 1 / (2 * new) points, so that float32 loses nothing on long axes; no size is compared
+    with another one, which would tie the program to the answer.
+    """
+    points, samples = torch.arange(old, device=like.device), torch.arange(new, device=like.device)
+    places = (2 * samples + 1) * old + new  # one point on, so that none is negative
+    first = places // (2 * new)
+    offset = (places - first * (2 * new)).to(wide(like.dtype)) / (2 * new)  # (new,)
+    matrix = torch.zeros((), dtype=offset.dtype, device=like.device)
+    for tap, weight in zip((-2, -1, 0, 1), cubic_weights(offset), strict=True):
+        is_at = (first + tap).clamp(0, old - 1)[:, None] == points  # (new, old)
+        matrix = matrix + torch.where(is_at, weight[:, None], 0.0)
+    return matrix
+
+
+def cropped(pixel_values: Tensor, height: Any, width: Any) -> Tensor:
+    """The upper left part of images: (batch, channels, height, width)."""
+    if is_known(height) and is_known(width):
+        return pixel_values[:, :, :height, :width]
+    rows, columns = (torch.arange(side, device=pixel_values.device) for side in (height, width))
+    return pixel_values.index_select(2, rows).index_select(3, columns)  # a slice would compare its end with the side
+
+
+def stable_order(noise: Tensor) -> tuple[Tensor, Tensor]:
+    """The places of numbers (batch, patches) by rising value, equal ones as they stand, and the inverse of that.
+
+    Differs: traced programs count what stands before each number: ONNX has no stable sort.
+    """
+    if not (torch.compiler.is_exporting() or is_tracing()):
+        order = noise.argsort(dim=1, stable=True)
+        return order, order.argsort(dim=1, stable=True)
+    places = torch.arange(noise.shape[1], device=noise.device)
+    other, own = noise[:, None, :], noise[:, :, None]
+    is_before = (other < own) | ((other == own) & (places < places[:, None]))  # (batch, patches, patches)
+    ranks = is_before.sum(dim=2)
+    return torch.zeros_like(ranks).scatter(1, ranks, places.expand_as(ranks)), ranks
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean negative log-likelihood over the labels that are not -100: ().
+
+    Args:
+        logits: (batch, classes).
+        labels: (batch,), integers of any width.
+
+    Differs: a label outside the classes makes the loss NaN on every device, compiled or not.
+    """
+    labels = labels.long()
+    kept = labels != IGNORED_LABEL
+    known = (labels >= 0) & (labels < logits.shape[1])
+    picked = logits.log_softmax(-1).gather(1, torch.where(known, labels, 0)[:, None])[:, 0]  # (batch,)
+    losses = torch.where(known, -picked, torch.where(kept, torch.nan, 0.0))
+    return losses.sum() / kept.sum()
