@@ -20,7 +20,7 @@ from tensorflow import Tensor
 from vit_core.config import Size, ViTMAEConfig, pair, patch_grid
 from vit_core.errors import InputError
 from vit_core.inputs import check_per_patch
-from vit_core.masking import num_kept
+from vit_core.masking import kept_fraction, num_kept
 from vit_core.outputs import ViTMAEForPreTrainingOutput, ViTMAEModelOutput
 from vit_tf import layers as nn
 from vit_tf.layers import wide
@@ -171,7 +171,11 @@ class TFViTMAEModel(TFViTMAEPreTrainedModel):
         if not tf.is_tensor(patches):
             return num_kept(patches, ratio)
         num_kept(2**53, ratio)  # the ratio is one; that it keeps a patch is checked when the graph runs
-        kept = tf.cast(tf.cast(patches, tf.float64) * (1 - float(ratio)), tf.int32)
+        try:
+            times, plus, over = kept_fraction(ratio)  # in whole numbers: LiteRT has no doubles
+            kept = (patches * times + plus) // over
+        except InputError:  # rounding decides
+            kept = tf.cast(tf.cast(patches, tf.float64) * (1 - float(ratio)), tf.int32)
         with tf.control_dependencies([tf.debugging.assert_positive(kept, f"mask_ratio: {ratio} keeps no patch")]):
             return tf.identity(kept)
 
