@@ -172,7 +172,9 @@ class ExportedModel(keras.Model):
         """Writes a SavedModel with these functions, by name; one function is the one that is served."""
         named = signatures if isinstance(signatures, Mapping) else {"serving_default": signatures}
         holder = tf.Module()
-        holder.variables_of_model = [variable.value for variable in self.variables]
+        traced = [each if hasattr(each, "captured_inputs") else each.get_concrete_function() for each in named.values()]
+        used = [variable for function in traced for variable in function.variables]  # also the state of Keras' seed
+        holder.variables_of_model = [*(variable.value for variable in self.variables), *used]
         if len(named) == 1:
             (holder.serve,) = named.values()
         tf.saved_model.save(holder, str(path), signatures=dict(named))

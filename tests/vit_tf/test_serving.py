@@ -78,6 +78,16 @@ def test_a_saved_model_is_written_beside_the_checkpoint(tmp_path):
     close(loaded(images).logits, model(images).logits)
 
 
+@pytest.mark.parametrize("name", [name for name in FIELDS if "MAE" in name])
+def test_a_served_autoencoder_draws_a_mask_for_every_call(name, tmp_path):
+    model, images = make_model(name), make_inputs(name)["pixel_values"]
+    model.save_pretrained(tmp_path / "model", saved_model=True)
+    served = tf.saved_model.load(tmp_path / "model/saved_model/1").signatures["serving_default"]
+    first, second = (served(pixel_values=tf.constant(images))["mask"].numpy() for _ in range(2))
+    np.testing.assert_array_equal(first.sum(1), model(images).mask.numpy().sum(1))
+    assert np.abs(first - second).max() == 1
+
+
 def test_versions_are_replaced_one_by_one(tmp_path):
     first, images = make_model(CLASSIFIER), make_inputs(CLASSIFIER)["pixel_values"]
     second = make_model(CLASSIFIER)
