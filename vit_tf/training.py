@@ -105,6 +105,19 @@ class TrainedModel(keras.Model):
             "loss of an image to weight.\nDelete the argument, or give targets as y and a loss to compile()."
         )
 
+    def _why_no_loss(self) -> str:
+        if self._takes_labels():
+            return (
+                "expected one array of labels beside the images.\nWrite fit(images, labels) or "
+                'fit({"pixel_values": images, "labels": labels}); a data set yields such pairs or dicts.'
+            )
+        if hasattr(self, "loss_of"):
+            return (
+                "expected the mask that it is about among the inputs.\nWrite "
+                'fit({"pixel_values": images, "bool_masked_pos": mask}); a data set yields such dicts.'
+            )
+        return "an encoder has none of its own.\nGive one to compile(), and targets as y."
+
     @tf.autograph.experimental.do_not_convert
     def _class_weighted(self, class_weight: Mapping[int, float], *data: Any) -> tuple[Any, Any, Any]:
         """One element of a data set, with the weight of each label's class."""
@@ -201,9 +214,7 @@ class TrainedModel(keras.Model):
         if sample_weight is not None and not (self._takes_labels() and labels is not None):
             raise InputError(f"{model}: sample_weight: {self._why_unweighted()}")
         if labels is None or keras.tree.is_nested(labels) or not self._takes_labels():
-            raise InputError(
-                f"{model}: fit: no loss: give its labels or mask among the inputs, or a loss to compile()."
-            )
+            raise InputError(f"{model}: fit, evaluate: no loss: {self._why_no_loss()}")
         return self.loss_of(y_pred["logits"], labels, sample_weight)
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:

@@ -1,7 +1,9 @@
 """Training through `fit`: on real digits, by every form of the labels, continued, frozen, mixed, mirrored."""
 
+import re
 import subprocess
 import sys
+from functools import partial
 
 import keras
 import numpy as np
@@ -272,3 +274,21 @@ def test_two_mirrored_devices_train_like_one(tmp_path):
     np.save(tmp_path / "classes.npy", CLASSES[:256])
     run = subprocess.run([sys.executable, "-c", ON_TWO_DEVICES, tmp_path], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr[-3000:]
+
+
+LACKING = {
+    CLASSIFIER: "expected one array of labels beside the images.\nWrite fit(images, labels) or fit({",
+    MASKED: 'among the inputs.\nWrite fit({"pixel_values": images, "bool_masked_pos": mask});',
+    "TFViTModel": "an encoder has none of its own.\nGive one to compile(), and targets as y.",
+    "TFViTMAEModel": "an encoder has none of its own.\nGive one to compile(), and targets as y.",
+}
+
+
+@pytest.mark.parametrize("name", LACKING)
+def test_images_alone_are_refused_with_what_to_write(name):
+    model, images = fresh(name, run_eagerly=True), IMAGES[:4]
+    for data in (images, {"pixel_values": images}, tf.data.Dataset.from_tensor_slices(images).batch(16)):
+        for verb in (partial(model.fit, shuffle=False), model.evaluate):
+            with pytest.raises(InputError, match=re.escape(LACKING[name])) as caught:
+                verb(data, verbose=0)
+            assert len(str(caught.value).splitlines()) <= 3
