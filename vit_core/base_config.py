@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from copy import copy, deepcopy
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal, Self, Unpack, overload
 
 from vit_core.atomic_folder import write_file
@@ -30,6 +31,13 @@ TRANSFORMERS_VERSION = "4.57.6"
 Size = int | tuple[int, int]
 
 _UNWRITTEN = ("name_or_path", "hub_commit", "attn_implementation")
+
+# What transformers' base configuration has of every model, for code that asks; a file's own value is in `extra`.
+_OF_ANY_MODEL: Mapping[str, Any] = {
+    **dict.fromkeys(("is_encoder_decoder", "is_decoder", "add_cross_attention", "tie_word_embeddings"), False),
+    "torchscript": False,
+    "sub_configs": MappingProxyType({}),
+}
 
 CONFIGS: dict[str, type[PretrainedConfig]] = {}  # by model_type
 
@@ -110,6 +118,8 @@ class PretrainedConfig(PushToHub):
             return vars(self)[name]
         if name in (extra := vars(self).get("extra", {})) and not name.startswith("_"):
             return extra[name]
+        if name in _OF_ANY_MODEL:
+            return _OF_ANY_MODEL[name]
         raise AttributeError(f"{type(self).__name__} has no field {name!r}")
 
     @property
@@ -129,6 +139,11 @@ class PretrainedConfig(PushToHub):
     def use_return_dict(self) -> bool:
         """Whether calls return outputs with named fields rather than tuples (as the key torchscript wants them)."""
         return bool(self.return_dict) and not self.extra.get("torchscript")
+
+    def get_text_config(self, decoder: bool = False) -> Self:
+        """This configuration, as code that also handles models of text asks for it; there is no part for text."""
+        del decoder
+        return self
 
     @property
     def _commit_hash(self) -> Any:

@@ -46,6 +46,7 @@ _VIT_NAMES = ("ViTImageProcessor", "ViTImageProcessorFast", "ViTImageProcessorPi
 _DEIT_NAMES = tuple(name.replace("ViT", "DeiT") for name in _VIT_NAMES)
 # Options of the reference's other processors that are no options of this one, at the only value that changes nothing.
 _FIXED = {"data_format": "channels_first", "input_data_format": None, "return_tensors": None, "default_to_square": True}
+_FIXED |= {"use_fast": False}
 # What the class of those names leaves unsaid.
 _DEIT_DEFAULTS: dict[str, Any] = {"size": 256, "resample": 3, "do_center_crop": True, "crop_size": 224}
 
@@ -352,7 +353,7 @@ class ViTImageProcessor(PushToHub):
             return_unused_kwargs: return (processor, keywords that are no options) instead of refusing such keywords.
             **kwargs: options that override those of the dict.
         """
-        known = {*CHECKS, *image_processor_dict}
+        known = {*CHECKS, "use_fast", *image_processor_dict}
         unused = {name: value for name, value in kwargs.items() if name not in known}
         if unused and not return_unused_kwargs:
             raise ImageError(f"{cls.__name__}: no option called {', '.join(map(repr, unused))}.")
@@ -475,6 +476,7 @@ def _read_options(
     options = options.get("image_processor", options)  # the file of a multi-part processor
     if not isinstance(options, dict):
         raise ImageError(f"{path}: image_processor: expected an object, got {seen(options)}.")
+    options.pop("use_fast", None)  # who wrote it; a keyword asks for it
     # The earliest ViT files name no type at all.
     name = options.get("image_processor_type", options.get("feature_extractor_type"))
     if name in _DEIT_NAMES:
@@ -498,6 +500,10 @@ def _checked_extra(extra: Mapping[str, Any]) -> dict[str, Any]:
     for name, only in _FIXED.items():
         if extra.get(name) not in (only, None):
             raise ImageError(f"ViTImageProcessor: {name}: expected {only} as an option, got {seen(extra[name])}.")
-    ignored = {"image_processor_type", "feature_extractor_type"}  # the class says its own name when it is written
+    ignored = {
+        "image_processor_type",
+        "feature_extractor_type",
+        "use_fast",
+    }  # the class says its own name when it is written
     unset = {"processor_class"} if extra.get("processor_class") is None else set()
     return {name: deepcopy(value) for name, value in extra.items() if name not in ignored | unset}

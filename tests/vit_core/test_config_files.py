@@ -1,6 +1,8 @@
 """Configurations in files: byte for byte those of transformers 4.57.6, and every way to read one."""
 
 import json
+import pickle
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -302,3 +304,14 @@ def test_the_base_class_is_not_for_use():
     assert PretrainedConfig.model_type == ""
     with pytest.raises(TypeError, match="missing"):
         PretrainedConfig()
+
+
+def test_what_every_configuration_of_transformers_says_can_be_asked():
+    config = ViTConfig()
+    for name in ("is_encoder_decoder", "is_decoder", "add_cross_attention", "tie_word_embeddings", "torchscript"):
+        assert getattr(config, name) is False
+        assert name not in config.to_dict()
+    assert dict(config.sub_configs) == {} and config.get_text_config() is config
+    said = ViTConfig.from_dict({"model_type": "vit", "tie_word_embeddings": True})
+    assert said.tie_word_embeddings is True and said.to_dict()["tie_word_embeddings"] is True
+    assert deepcopy(said) == said == pickle.loads(pickle.dumps(said))

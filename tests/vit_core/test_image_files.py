@@ -7,6 +7,7 @@ import os
 import pickle
 import zlib
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -324,3 +325,16 @@ def test_bytes_and_file_objects_are_opened_as_the_file_is(wrap, picture, tmp_pat
 def test_what_is_no_image_is_refused(given, message):
     with pytest.raises(ImageError, match=message):
         open_image(given, limits=replace(LIMITS, image_file_bytes=1000))
+
+
+def test_the_other_numerics_are_refused_by_every_door(tmp_path):
+    ViTImageProcessor().save_pretrained(tmp_path)
+    for value in (False, None):
+        assert "use_fast" not in ViTImageProcessor.from_pretrained(tmp_path, use_fast=value).to_dict()
+        assert "use_fast" not in ViTImageProcessor(use_fast=value).to_dict()
+    for door in (ViTImageProcessor, partial(ViTImageProcessor.from_pretrained, tmp_path)):
+        with pytest.raises(ImageError, match="use_fast: expected False as an option, got True"):
+            door(use_fast=True)
+    options = json.loads((tmp_path / "preprocessor_config.json").read_text(encoding="utf-8"))
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({**options, "use_fast": True}), encoding="utf-8")
+    assert ViTImageProcessor.from_pretrained(tmp_path).to_dict() == ViTImageProcessor().to_dict()
