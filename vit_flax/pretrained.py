@@ -219,6 +219,11 @@ class FlaxViTPreTrainedModel(PushToHub):
             f"computed in {self.dtype.name})"
         )
 
+    @classmethod
+    def can_generate(cls) -> bool:
+        """False: these models do not generate text."""
+        return False
+
     @property
     def module(self) -> FlaxViTPreTrainedModule:
         """The pure module: `model.module.apply({"params": params}, …)` is what calls compile."""

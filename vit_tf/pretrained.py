@@ -96,6 +96,11 @@ class TFViTPreTrainedModel(PushToHub, CompiledCalls, TrainedModel, ExportedModel
         self.options = dict(options or {})  # add_pooling_layer and use_mask_token, where the class has them
         self.built_for = (None, config.num_channels, *pair(config.image_size))  # what exports take
 
+    @classmethod
+    def can_generate(cls) -> bool:
+        """False: these models do not generate text."""
+        return False
+
     # --- construction ------------------------------------------------------------------------------------------------
 
     @contextmanager

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from copy import deepcopy
+from typing import Any, ClassVar, Self
 
+import torch
 from torch import Tensor, nn
 
 _ADAPTERS = "use peft: get_peft_model(model, config), PeftModel.from_pretrained(model, folder)"
@@ -69,13 +71,38 @@ class Familiar:
 
     Attributes:
         _no_split_modules: classes whose parts stay on one device (accelerate, FSDP).
-        _keys_to_ignore_on_save: names that a checkpoint may lack; none.
+        _keys_to_ignore_on_save: names that a checkpoint may lack; none, also not when it is loaded.
+        _keep_in_fp32_modules: parts that stay wide in half precision; none.
+        _supports_sdpa: whether "sdpa" is a choice of attention.
     """
 
     base_model: Any
     config: Any
     _no_split_modules: ClassVar[list[str]] = ["ViTEmbeddings", "ViTMAEEmbeddings", "ViTLayer"]
     _keys_to_ignore_on_save: ClassVar[None] = None
+    _keys_to_ignore_on_load_missing: ClassVar[None] = None
+    _keep_in_fp32_modules: ClassVar[None] = None
+    _supports_sdpa: ClassVar[bool] = True
+
+    @classmethod
+    def _from_config(
+        cls,
+        config: Any,
+        *,
+        attn_implementation: str | None = None,
+        dtype: torch.dtype | None = None,
+        torch_dtype: torch.dtype | None = None,
+    ) -> Self:
+        """A model with fresh weights, of another attention or dtype where one is given."""
+        config = deepcopy(config)
+        config.attn_implementation = attn_implementation or config.attn_implementation
+        model: Any = cls(config)  # type: ignore[call-arg]  # of what this is mixed into
+        return model.to(dtype or torch_dtype) if dtype or torch_dtype else model  # type: ignore[no-any-return]
+
+    @classmethod
+    def _can_set_attn_implementation(cls) -> bool:
+        """True: `set_attn_implementation` chooses it, at any time."""
+        return True
 
     @property
     def num_labels(self) -> int:
@@ -101,7 +128,8 @@ class Familiar:
     def tie_weights(self) -> None:
         """Nothing: no weights are tied."""
 
-    def can_generate(self) -> bool:
+    @classmethod
+    def can_generate(cls) -> bool:
         """False: these models do not generate."""
         return False
 

@@ -139,3 +139,14 @@ def test_layers_are_pruned_from_the_end(name):
         with pytest.raises(ConfigError, match="pruned_heads"):
             model.prune_heads(layers)
     assert model.config.pruned_heads == twin.config.pruned_heads
+
+
+def test_a_model_of_a_configuration_takes_another_attention_and_dtype(name):
+    cls, config = getattr(vit_torch, name), make_config(name)
+    assert cls._supports_sdpa and cls._can_set_attn_implementation() and not cls.can_generate()
+    model = cls._from_config(config, attn_implementation="eager", dtype=torch.float64)
+    assert (model.config._attn_implementation, model.dtype) == ("eager", torch.float64)
+    assert cls._from_config(config, torch_dtype=torch.bfloat16).dtype == torch.bfloat16
+    plain = cls._from_config(config)
+    assert (plain.config._attn_implementation, plain.dtype) == ("sdpa", torch.float32)
+    assert config.attn_implementation is None
