@@ -97,7 +97,7 @@ class Familiar:
         config = deepcopy(config)
         config.attn_implementation = attn_implementation or config.attn_implementation
         model: Any = cls(config)  # type: ignore[call-arg]  # of what this is mixed into
-        return model.to(dtype or torch_dtype) if dtype or torch_dtype else model  # type: ignore[no-any-return]
+        return model.to(dtype or torch_dtype) if dtype or torch_dtype else model
 
     @classmethod
     def _can_set_attn_implementation(cls) -> bool:
