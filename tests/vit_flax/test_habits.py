@@ -91,6 +91,7 @@ def test_repr_says_class_sizes_and_dtypes():
     text = repr(model)
     assert text.startswith(f"FlaxViTModel({config.num_hidden_layers} layers of {config.hidden_size}, ")
     assert text.endswith(f"{model.num_parameters():,} parameters in float32, computed in float32)")
+    assert not type(model).can_generate()
     assert "parameters in bfloat16" in repr(FlaxViTModel(config, params_dtype="bfloat16", _do_init=False))
 
 

@@ -95,3 +95,12 @@ def test_more_than_a_configuration_is_never_taken_for_an_option(name):
             getattr(vit_tf, name)(make_config(name), extra)
     with pytest.raises(TypeError, match="positional argument"):
         vit_tf.TFViTPreTrainedModel(make_config(name), {"add_pooling_layer": False})
+
+
+def test_the_loss_of_each_image_comes_from_keras_and_nothing_generates():
+    model = make_model(CLASSIFIER)
+    output = model(IMAGES, labels=np.array(CLASSES))
+    each = keras.losses.sparse_categorical_crossentropy(np.array(CLASSES), output.logits, from_logits=True)
+    assert each.shape == (5,)
+    np.testing.assert_allclose(np.mean(each), output.loss, rtol=1e-6)
+    assert not type(model).can_generate()
