@@ -12,7 +12,7 @@ from conversion.keywords import AutoKeywords, LoadingInfo
 from conversion.pretrained import describe
 from vit_core.config import AutoConfig, PretrainedConfig
 from vit_core.errors import CheckpointError, ConfigError, MissingFileError
-from vit_core.hub import HUB_OPTIONS
+from vit_core.hub.download import HUB_OPTIONS
 from vit_core.parameters import MODEL_CLASSES
 
 Model = TypeVar("Model")

@@ -13,10 +13,10 @@ from typing import Any
 
 from conversion.dialects import Dialect
 from conversion.folds import side_of
-from vit_core.checkpoint import LazyArray
 from vit_core.config import pair
+from vit_core.config.labels import label_table
 from vit_core.errors import CheckpointError, ConfigError
-from vit_core.labels import label_table
+from vit_core.files.checkpoint import LazyArray
 
 Fields = dict[str, Any]
 

@@ -14,7 +14,6 @@ import numpy as np
 
 from conversion.configs import program_of
 from conversion.dialects import Dialect
-from conversion.files import CONTAINERS
 from conversion.folds import LOSSY, folded, mapped, unstacked, with_prefix
 from conversion.heads import shown_heads
 from conversion.layouts import to_canonical
@@ -22,16 +21,13 @@ from conversion.naming import HEADS, Names, canonical_names, listed, template
 from conversion.places import Opening, Place, open_place
 from conversion.recognition import dropped, recognised, refuse_marked
 from conversion.tables.rows import Part
-from vit_core.atomic_folder import finds_folder
-from vit_core.checkpoint import (
-    LazyArray,
-    WeightFile,
-    Weights,
-)
 from vit_core.errors import CheckpointError, InputError, VitError, reading
+from vit_core.files.atomic_folder import finds_folder
+from vit_core.files.checkpoint import LazyArray, WeightFile, Weights
+from vit_core.files.containers import CONTAINERS
+from vit_core.files.weight_files import KERAS_HUB, taken
 from vit_core.limits import LIMITS, Limits, check_limits
 from vit_core.parameters import BASE_PREFIX, MODEL_CLASSES, Kind, parameter_table
-from vit_core.weight_files import KERAS_HUB, taken
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -100,11 +96,11 @@ def open_source(
 
     Args:
         src: folder, weight file, or "owner/name" on the hub, of which only the files needed are fetched.
-        variant: see `vit_core.checkpoint.open_weights`, also for `mmap`, `verify`, `wait` and `limits`.
+        variant: see `vit_core.files.checkpoint.open_weights`, also for `mmap`, `verify`, `wait` and `limits`.
         weights: which of several sets of weights in a file to take, such as "teacher": a key, or what stands in front
             of names, or both with a dot between them.
         allow: what may be left out although the outputs then differ: "distillation", "pre_logits".
-        **hub: options of `vit_core.hub.Repository`.
+        **hub: options of `vit_core.hub.download.Repository`.
 
     Raises:
         MissingFileError: nothing there.

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from conversion.naming import EXCHANGEABLE, HEADS, listed, template
-from vit_core.checkpoint import LazyArray, check_finite
 from vit_core.errors import CheckpointError, SizeMismatchError
+from vit_core.files.checkpoint import LazyArray, check_finite
 from vit_core.parameters import BASE_PREFIX, Parameter
 from vit_core.positions import resize_table
 from vit_core.tensors import FLOAT_DTYPES

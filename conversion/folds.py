@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from conversion.naming import listed, template
-from vit_core.checkpoint import LazyArray
 from vit_core.errors import CheckpointError
+from vit_core.files.checkpoint import LazyArray
 from vit_core.parameters import BASE_PREFIX
 
 Array = np.ndarray[Any, np.dtype[Any]]

@@ -16,11 +16,11 @@ from zlib import crc32
 import ml_dtypes
 import numpy as np
 
-from conversion import h5_files
 from conversion.folds import Tensors
 from conversion.layouts import contiguous
-from vit_core.checkpoint import content_of, record_of, release
 from vit_core.errors import BackendError, CheckpointError
+from vit_core.files import h5
+from vit_core.files.checkpoint import content_of, record_of, release
 from vit_core.installing import install_command
 from vit_core.limits import LIMITS
 
@@ -157,7 +157,7 @@ def _set_names(group: Any, names: list[str]) -> None:
 def _compare(path: Path, checksums: Mapping[str, int]) -> None:
     """Reads a file that was written, for what the library and the disk say they did is not always what they did."""
     content = content_of(path)
-    found = h5_files.read(path, content, LIMITS)
+    found = h5.read(path, content, LIMITS)
     for name, checksum in checksums.items():
         release(content)
         if name not in found or crc32(found[name].read().tobytes()) != checksum:

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from conversion.naming import Names, listed, template
-from vit_core.checkpoint import LazyArray
 from vit_core.errors import CheckpointError
+from vit_core.files.checkpoint import LazyArray
 from vit_core.parameters import Kind
 
 # Kind of a tensor -> its number of axes, and which two of them are heads and head_dim.

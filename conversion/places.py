@@ -14,17 +14,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from conversion.files import open_any
 from conversion.naming import listed
-from vit_core.atomic_folder import finds_folder, is_decided
-from vit_core.checkpoint import MANIFEST_NAME, Weights, open_shards, open_weights, read_index, verified
 from vit_core.config import CONFIG_NAME
 from vit_core.errors import CheckpointError, ConfigError, MissingFileError, UnsafeFileError, VitError
-from vit_core.hub import Repository, commit_of, local_folder
-from vit_core.jsonfile import read_json
-from vit_core.limits import LIMITS, Limits
-from vit_core.links import followed
-from vit_core.weight_files import (
+from vit_core.files.atomic_folder import finds_folder, is_decided
+from vit_core.files.checkpoint import MANIFEST_NAME, Weights, open_shards, open_weights, read_index, verified
+from vit_core.files.containers import open_any
+from vit_core.files.json import read_json
+from vit_core.files.links import followed
+from vit_core.files.weight_files import (
     ADAPTER_NAME,
     KERAS_HUB,
     SUFFIX,
@@ -34,6 +32,8 @@ from vit_core.weight_files import (
     taken,
     weight_names,
 )
+from vit_core.hub.download import Repository, commit_of, local_folder
+from vit_core.limits import LIMITS, Limits
 
 # Suffix of a family's files -> a name in an index of them as it is in the file.
 _RENAMED: dict[str, Callable[[str], str]] = {
@@ -70,7 +70,7 @@ class Opening(NamedTuple):
     """How files are opened.
 
     Attributes:
-        variant, mmap, verify, wait, limits: see `vit_core.checkpoint.open_weights`.
+        variant, mmap, verify, wait, limits: see `vit_core.files.checkpoint.open_weights`.
         weights: which of several sets of weights in a file to take.
     """
 
@@ -97,7 +97,7 @@ def open_place(src: str | Path, opening: Opening, **hub: Any) -> Place:
 
     Args:
         src: folder, weight file or index, or "owner/name" on the hub.
-        **hub: options of `vit_core.hub.Repository`.
+        **hub: options of `vit_core.hub.download.Repository`.
 
     Raises:
         MissingFileError, UnsafeFileError, CheckpointError, ConfigError: nothing there, or nothing that can be read.
@@ -315,7 +315,7 @@ def _refuse_shard(file: Path, names: Collection[str], limits: Limits) -> None:
 
 
 def _open_folder(path: Path, opening: Opening) -> Weights:
-    """The weights of a folder, as `vit_core.weight_files` says."""
+    """The weights of a folder, as `vit_core.files.weight_files` says."""
     try:
         names = {*os.listdir(path)}
     except PermissionError as problem:

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from conversion.detect import Source
 from vit_core.config import PretrainedConfig, pair
 from vit_core.errors import ImageError
-from vit_core.jsonfile import read_json
+from vit_core.files.json import read_json
 from vit_core.limits import LIMITS, Limits
 
 if TYPE_CHECKING:
-    from vit_core.image_processing import ViTImageProcessor
+    from vit_core.images.processor import ViTImageProcessor
 
 Fields = dict[str, Any]
 
@@ -59,7 +59,7 @@ def find_processor(source: Source, config: PretrainedConfig, limits: Limits = LI
         ImageError: a file that says so is there and cannot be used.
         UnsafeFileError: it is a link out of the checkpoint.
     """
-    from vit_core.image_processing import ViTImageProcessor  # Pillow, which conversion needs here alone
+    from vit_core.images.processor import ViTImageProcessor  # Pillow, which conversion needs here alone
 
     if beside := source.beside(PREPROCESSOR_NAME):
         own: Any = ViTImageProcessor.from_pretrained(beside.parent, limits=limits)

@@ -16,13 +16,13 @@ from conversion.naming import listed
 from conversion.pretrained import Report, plan, report_of
 from conversion.processors import PREPROCESSOR_NAME, Found, find_processor, for_timm
 from conversion.writing import TARGETS, WRITERS, Target, expressed
-from vit_core.atomic_folder import replacing_file
-from vit_core.checkpoint import progress, release, replace_folder, replaced_weights, save_folder
 from vit_core.config import CONFIG_NAME, PretrainedConfig
 from vit_core.errors import CheckpointError, ConfigError, InputError, reading
-from vit_core.jsonfile import check_text, json_text
+from vit_core.files.atomic_folder import replacing_file
+from vit_core.files.checkpoint import progress, release, replace_folder, replaced_weights, save_folder
+from vit_core.files.json import check_text, json_text
+from vit_core.files.targets import check_target
 from vit_core.limits import LIMITS
-from vit_core.targets import check_target
 
 
 def convert(

@@ -19,9 +19,9 @@ from conversion.h5_writing import write_h5
 from conversion.layouts import canonical_axes, contiguous, from_canonical, split_heads
 from conversion.naming import HEADS, template
 from conversion.tables.rows import Part
-from vit_core.checkpoint import LazyArray, serialised, write_pieces
 from vit_core.config import PretrainedConfig
 from vit_core.errors import CheckpointError
+from vit_core.files.checkpoint import LazyArray, serialised, write_pieces
 from vit_core.parameters import BASE_PREFIX, MODEL_CLASSES
 
 Array = np.ndarray[Any, np.dtype[Any]]

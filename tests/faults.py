@@ -587,7 +587,7 @@ FAULTS = {
     ),
     "pixels divided by 256": (
         Edit(
-            "vit_core/image_steps.py",
+            "vit_core/images/steps.py",
             'number("rescale_factor", scale)',
             'number("rescale_factor", scale) * 255 / 256',
             "tests/vit_core/test_image_processing.py",
@@ -595,7 +595,7 @@ FAULTS = {
     ),
     "mean and deviation swapped": (
         Edit(
-            "vit_core/image_steps.py",
+            "vit_core/images/steps.py",
             "return (picture - centre) / spread",
             "return (picture - spread) / centre",
             "tests/vit_core/test_image_processing.py",

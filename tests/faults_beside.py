@@ -43,54 +43,60 @@ BESIDE = {
         Edit("vit_core/inputs.py", "return bool(np.isfinite(total)) or", "return not np.isnan(total) or", INPUTS),
     ),
     "first extra class kept": (
-        Edit("vit_core/labels.py", "sorted(found) if index >= classes", "sorted(found) if index > classes", LABELS),
+        Edit(
+            "vit_core/config/labels.py", "sorted(found) if index >= classes", "sorted(found) if index > classes", LABELS
+        ),
     ),
     "nesting one level too deep": (
         Edit(
-            "vit_core/jsonfile.py", "_depth(value) > limits.json_depth", "_depth(value) > limits.json_depth + 1", JSON
+            "vit_core/files/json.py", "_depth(value) > limits.json_depth", "_depth(value) > limits.json_depth + 1", JSON
         ),
     ),
-    "keys that stand there twice": (Edit("vit_core/jsonfile.py", "if key in keys:", "if False:", JSON),),
+    "keys that stand there twice": (Edit("vit_core/files/json.py", "if key in keys:", "if False:", JSON),),
     "digest not compared": (
         Edit(
-            "vit_core/checkpoint.py",
+            "vit_core/files/checkpoint.py",
             "if known.get(path.name) != _record(len(content), hashlib.sha256(content)):",
             "if known.get(path.name) == 0:",
             CHECKPOINTS,
         ),
     ),
-    "shards of one byte less": (Edit("vit_core/checkpoint.py", "array.nbytes > room", "array.nbytes >= room", SAVING),),
+    "shards of one byte less": (
+        Edit("vit_core/files/checkpoint.py", "array.nbytes > room", "array.nbytes >= room", SAVING),
+    ),
     "weights never synced": (
         Edit(
-            "vit_core/checkpoint.py",
+            "vit_core/files/checkpoint.py",
             "        file.flush()\n        os.fsync(file.fileno())\n    return _record",
             "        file.flush()\n    return _record",
             ORDER,
         ),
     ),
     "folders never synced": (
-        Edit("vit_core/atomic_folder.py", "            os.fsync(descriptor)", "            pass", ORDER),
+        Edit("vit_core/files/atomic_folder.py", "            os.fsync(descriptor)", "            pass", ORDER),
     ),
     "new parent folders not synced": (
-        Edit("vit_core/atomic_folder.py", "    _sync(path.parent for path in new)\n", "", ORDER),
+        Edit("vit_core/files/atomic_folder.py", "    _sync(path.parent for path in new)\n", "", ORDER),
     ),
     "free space not looked at": (
         Edit(
-            "vit_core/atomic_folder.py",
+            "vit_core/files/atomic_folder.py",
             "if (free := shutil.disk_usage(place).free) < _SPACE_FACTOR * size:",
             "if (free := shutil.disk_usage(place).free) < 0:",
             SAVING,
         ),
     ),
     "locks that keep nobody out": (
-        Edit("vit_core/atomic_folder.py", "fcntl.LOCK_EX | fcntl.LOCK_NB", "fcntl.LOCK_SH | fcntl.LOCK_NB", SAVING),
+        Edit(
+            "vit_core/files/atomic_folder.py", "fcntl.LOCK_EX | fcntl.LOCK_NB", "fcntl.LOCK_SH | fcntl.LOCK_NB", SAVING
+        ),
     ),
     "odd remainder of a crop on the other side": (
-        Edit("vit_core/image_steps.py", "start = (wanted - side + 1) // 2", "start = (wanted - side) // 2", IMAGES),
+        Edit("vit_core/images/steps.py", "start = (wanted - side + 1) // 2", "start = (wanted - side) // 2", IMAGES),
     ),
     "pixels multiplied in float32": (
         Edit(
-            "vit_core/image_steps.py",
+            "vit_core/images/steps.py",
             "(picture.astype(np.float64) * number(",
             "(picture.astype(np.float32) * number(",
             IMAGES,
@@ -98,22 +104,30 @@ BESIDE = {
     ),
     "limit of images off by one": (
         Edit(
-            "vit_core/image_batches.py",
+            "vit_core/images/batches.py",
             "if index == limits.batch_images:",
             "if index > limits.batch_images:",
             "tests/vit_core/test_image_modes.py",
         ),
     ),
-    "digest of a download not compared": (Edit("vit_core/hub.py", "if digest != etag:", "if False:", HUB),),
+    "digest of a download not compared": (Edit("vit_core/hub/download.py", "if digest != etag:", "if False:", HUB),),
     "the branch asked for every file": (
-        Edit("vit_core/hub.py", "self.commit = self._checked(found, path)", "self._checked(found, path)", DOWNLOADS),
+        Edit(
+            "vit_core/hub/download.py",
+            "self.commit = self._checked(found, path)",
+            "self._checked(found, path)",
+            DOWNLOADS,
+        ),
     ),
     "replaced weights left on the hub": (
         Edit(
-            "vit_core/upload.py", "for file in sorted(self.replaced)]", "for file in sorted(self.replaced)[:0]]", PUSH
+            "vit_core/hub/upload.py",
+            "for file in sorted(self.replaced)]",
+            "for file in sorted(self.replaced)[:0]]",
+            PUSH,
         ),
     ),
-    "a written card replaced": (Edit("vit_core/upload.py", "if CARD_NAME not in self.files:", "if True:", PUSH),),
+    "a written card replaced": (Edit("vit_core/hub/upload.py", "if CARD_NAME not in self.files:", "if True:", PUSH),),
     "another shape dropped silently": (
         Edit("conversion/engine.py", "if not wanted.ignore_mismatched_sizes:", "if False:", FITS),
     ),
@@ -145,9 +159,7 @@ BESIDE = {
         Edit("conversion/pretrained.py", "if beside := heads_beside(", "if [] and heads_beside(", PREFIXES),
     ),
     "moments of an optimiser held": (
-        Edit(
-            "conversion/msgpack_files.py", "if key in _STATES:", "if False:", "tests/conversion/test_trained_files.py"
-        ),
+        Edit("vit_core/files/msgpack.py", "if key in _STATES:", "if False:", "tests/conversion/test_trained_files.py"),
     ),
     "HDF5 file never synced": (Edit("conversion/h5_writing.py", "        os.fsync(file.fileno())\n", "", ORDER),),
     "first error of a disk forgotten": (

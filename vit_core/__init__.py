@@ -3,7 +3,6 @@
 Imports NumPy and Pillow, and no framework.
 """
 
-from vit_core.batch_feature import BatchFeature
 from vit_core.config import AutoConfig, ViTConfig, ViTMAEConfig
 from vit_core.errors import (
     BackendError,
@@ -17,9 +16,10 @@ from vit_core.errors import (
     UnsafeFileError,
     VitError,
 )
-from vit_core.image_files import open_image
-from vit_core.image_options import ChannelDimension, PILImageResampling
-from vit_core.image_processing import AutoImageProcessor, ViTFeatureExtractor, ViTImageProcessor
+from vit_core.images.batch_feature import BatchFeature
+from vit_core.images.files import open_image
+from vit_core.images.options import ChannelDimension, PILImageResampling
+from vit_core.images.processor import AutoImageProcessor, ViTFeatureExtractor, ViTImageProcessor
 from vit_core.inputs import checked
 from vit_core.limits import LIMITS, Limits
 

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from vit_core.base_config import Size
-    from vit_core.image_options import PerChannel
-    from vit_core.image_options import Size as Sides
+    from vit_core.config.base import Size
+    from vit_core.images.options import PerChannel
+    from vit_core.images.options import Size as Sides
     from vit_core.limits import Limits
 
 
 class HubKeywords(TypedDict, total=False):
-    """Where and how to fetch from the hub, see `vit_core.hub.Repository`."""
+    """Where and how to fetch from the hub, see `vit_core.hub.download.Repository`."""
 
     revision: str | None
     subfolder: str

@@ -1,7 +1,7 @@
 """ViT and ViTMAE in JAX / Flax Linen: transformers' class names, file formats and numbers."""
 
 from vit_core.config import AutoConfig, ViTConfig, ViTMAEConfig
-from vit_core.image_processing import AutoImageProcessor, ViTFeatureExtractor, ViTImageProcessor
+from vit_core.images.processor import AutoImageProcessor, ViTFeatureExtractor, ViTImageProcessor
 from vit_core.outputs import BaseModelOutput as FlaxBaseModelOutput
 from vit_core.outputs import BaseModelOutputWithPooling as FlaxBaseModelOutputWithPooling
 from vit_core.outputs import ImageClassifierOutput as FlaxSequenceClassifierOutput

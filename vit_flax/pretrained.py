@@ -24,6 +24,7 @@ from conversion.keywords import LoadingInfo, check_saving
 from conversion.layouts import canonical_axes, from_canonical, to_canonical
 from vit_core.config import PretrainedConfig, pair
 from vit_core.errors import BackendError, CheckpointError, InputError
+from vit_core.hub.upload import PushToHub
 from vit_core.inputs import (
     check_class_indices,
     check_head_mask,
@@ -41,7 +42,6 @@ from vit_core.inputs import (
 from vit_core.masking import check_seed
 from vit_core.parameters import Parameter, check_tensors, class_name, parameter_table, pruned_heads
 from vit_core.tensors import dtype_name, to_numpy
-from vit_core.upload import PushToHub
 from vit_flax.activations import activation
 from vit_flax.keywords import FlaxLoading, FlaxSaving
 from vit_flax.layers import grid_of, initialiser, is_known, seen, wide
@@ -414,9 +414,9 @@ class FlaxViTPreTrainedModel(PushToHub):
                 variant: infix of the file names, as in model.fp16.safetensors;
                 weights: which of several sets in a file, such as "teacher" or "a.key";
                 allow: what may be left out although outputs then differ, such as ["distillation"];
-                mmap, verify, limits: how files are read, see `vit_core.checkpoint.open_weights`;
+                mmap, verify, limits: how files are read, see `vit_core.files.checkpoint.open_weights`;
                 revision, subfolder, cache_dir, token, local_files_only, force_download, endpoint: of the hub, see
-                    `vit_core.hub.Repository`;
+                    `vit_core.hub.download.Repository`;
                 from_pt, from_tf, from_flax, use_safetensors, trust_remote_code: accepted where they say what is so;
                 any field of the configuration, such as num_labels, id2label, image_size, attn_implementation.
                 Other familiar keywords pass where they change nothing (`conversion.keywords.LOADING`).

@@ -2,7 +2,7 @@
 
 from vit_core.config import AutoConfig, ViTConfig, ViTMAEConfig
 from vit_core.errors import BackendError
-from vit_core.image_processing import AutoImageProcessor, ViTFeatureExtractor, ViTImageProcessor
+from vit_core.images.processor import AutoImageProcessor, ViTFeatureExtractor, ViTImageProcessor
 from vit_core.outputs import BaseModelOutput as TFBaseModelOutput
 from vit_core.outputs import BaseModelOutputWithPooling as TFBaseModelOutputWithPooling
 from vit_core.outputs import ImageClassifierOutput as TFSequenceClassifierOutput

@@ -17,8 +17,8 @@ from tensorflow import Tensor
 
 from vit_core.config import patch_grid
 from vit_core.errors import BackendError, InputError
-from vit_core.image_options import height_width
-from vit_core.image_processing import ViTImageProcessor
+from vit_core.images.options import height_width
+from vit_core.images.processor import ViTImageProcessor
 from vit_core.outputs import ModelOutput
 
 METHODS = {1: "lanczos3", 2: "bilinear", 3: "bicubic"}  # PIL's numbers of filters -> TensorFlow's names

@@ -22,6 +22,7 @@ import conversion
 from conversion.keywords import LoadingInfo, check_saving
 from vit_core.config import PretrainedConfig, ViTMAEConfig, pair
 from vit_core.errors import InputError
+from vit_core.hub.upload import PushToHub
 from vit_core.inputs import (
     check_class_indices,
     check_head_mask,
@@ -38,7 +39,6 @@ from vit_core.inputs import (
 )
 from vit_core.parameters import BASE_CLASSES, Parameter, check_tensors, class_name, parameter_table, pruned_heads
 from vit_core.tensors import to_numpy
-from vit_core.upload import PushToHub
 from vit_tf import _keras, weights
 from vit_tf.exporting import SAVED_MODEL, ExportedModel
 from vit_tf.graphs import TENSORS, CompiledCalls, static
@@ -233,9 +233,9 @@ class TFViTPreTrainedModel(PushToHub, CompiledCalls, TrainedModel, ExportedModel
                 variant: infix of the file names, as in model.fp16.safetensors;
                 weights: which of several sets in a file, such as "teacher" or "a.key";
                 allow: what may be left out although outputs then differ, such as ["distillation"];
-                mmap, verify, limits: how files are read, see `vit_core.checkpoint.open_weights`;
+                mmap, verify, limits: how files are read, see `vit_core.files.checkpoint.open_weights`;
                 revision, subfolder, cache_dir, token, local_files_only, force_download, endpoint: of the hub, see
-                    `vit_core.hub.Repository`;
+                    `vit_core.hub.download.Repository`;
                 from_pt, from_tf, from_flax, use_safetensors, trust_remote_code: accepted where they say what is so;
                 any field of the configuration, such as num_labels, id2label, image_size, attn_implementation.
                 Other familiar keywords pass where they change nothing (`conversion.keywords.LOADING`).

@@ -1,7 +1,7 @@
 """ViT and ViTMAE in PyTorch: transformers' class names, file formats and numbers."""
 
 from vit_core.config import AutoConfig, ViTConfig, ViTMAEConfig
-from vit_core.image_processing import AutoImageProcessor, ViTFeatureExtractor, ViTImageProcessor
+from vit_core.images.processor import AutoImageProcessor, ViTFeatureExtractor, ViTImageProcessor
 from vit_core.outputs import (
     BaseModelOutput,
     BaseModelOutputWithPooling,

@@ -18,6 +18,7 @@ from conversion.keywords import LoadingInfo, check_saving
 from vit_core.calls import Arguments, HasForward, Output
 from vit_core.config import PretrainedConfig, ViTConfig, ViTMAEConfig, pair
 from vit_core.errors import CheckpointError, InputError
+from vit_core.hub.upload import PushToHub
 from vit_core.inputs import (
     check_head_mask,
     check_keywords,
@@ -40,7 +41,6 @@ from vit_core.parameters import (
     pruned_heads,
 )
 from vit_core.tensors import to_numpy
-from vit_core.upload import PushToHub
 from vit_torch.familiar import Familiar
 from vit_torch.keywords import TorchLoading, TorchSaving
 from vit_torch.layers import grid_of, is_known, is_settled, is_tracing, seen
@@ -211,9 +211,9 @@ class PreTrainedModel(PushToHub, Recomputed, Familiar, nn.Module):
                 variant: infix of the file names, as in model.fp16.safetensors;
                 weights: which of several sets in a file, such as "teacher" or "a.key";
                 allow: what may be left out although outputs then differ, such as ["distillation"];
-                mmap, verify, limits: how files are read, see `vit_core.checkpoint.open_weights`;
+                mmap, verify, limits: how files are read, see `vit_core.files.checkpoint.open_weights`;
                 revision, subfolder, cache_dir, token, local_files_only, force_download, endpoint: of the hub, see
-                    `vit_core.hub.Repository`;
+                    `vit_core.hub.download.Repository`;
                 from_pt, from_tf, from_flax, use_safetensors, trust_remote_code: accepted where they say what is so;
                 any field of the configuration, such as num_labels, id2label, image_size, attn_implementation.
                 Other familiar keywords pass where they change nothing (`conversion.keywords.LOADING`).

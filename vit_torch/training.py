@@ -14,9 +14,9 @@ from torch.autograd.graph import save_on_cpu
 from torch.utils.checkpoint import checkpoint
 
 from conversion import written_config
-from vit_core.atomic_folder import write_file
 from vit_core.config import CONFIG_NAME
 from vit_core.errors import ConfigError, InputError
+from vit_core.files.atomic_folder import write_file
 from vit_core.parameters import class_name
 from vit_core.tensors import dtype_name
 

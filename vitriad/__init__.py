@@ -13,9 +13,9 @@ if TYPE_CHECKING:  # the same names as below, for type checkers and editors
     from vit_core.config import ViTConfig as ViTConfig
     from vit_core.config import ViTMAEConfig as ViTMAEConfig
     from vit_core.errors import VitError as VitError
-    from vit_core.image_files import open_image as open_image
-    from vit_core.image_processing import AutoImageProcessor as AutoImageProcessor
-    from vit_core.image_processing import ViTImageProcessor as ViTImageProcessor
+    from vit_core.images.files import open_image as open_image
+    from vit_core.images.processor import AutoImageProcessor as AutoImageProcessor
+    from vit_core.images.processor import ViTImageProcessor as ViTImageProcessor
     from vitriad.auto import AutoModel as AutoModel
     from vitriad.auto import AutoModelForImageClassification as AutoModelForImageClassification
     from vitriad.auto import AutoModelForMaskedImageModeling as AutoModelForMaskedImageModeling
@@ -25,18 +25,18 @@ if TYPE_CHECKING:  # the same names as below, for type checkers and editors
 # name -> module that defines it
 _PUBLIC = {
     "AutoConfig": "vit_core.config",
-    "AutoImageProcessor": "vit_core.image_processing",
+    "AutoImageProcessor": "vit_core.images.processor",
     "AutoModel": "vitriad.auto",
     "AutoModelForImageClassification": "vitriad.auto",
     "AutoModelForMaskedImageModeling": "vitriad.auto",
     "AutoModelForPreTraining": "vitriad.auto",
     "ViTConfig": "vit_core.config",
-    "ViTImageProcessor": "vit_core.image_processing",
+    "ViTImageProcessor": "vit_core.images.processor",
     "ViTMAEConfig": "vit_core.config",
     "VitError": "vit_core.errors",
     "convert": "conversion.streaming",
     "load": "vitriad.auto",
-    "open_image": "vit_core.image_files",
+    "open_image": "vit_core.images.files",
 }
 
 __all__ = list(_PUBLIC)

@@ -21,9 +21,9 @@ from conversion.detect import open_source
 from conversion.processors import PREPROCESSOR_NAME, find_processor
 from vit_core.config import PretrainedConfig, pair
 from vit_core.errors import ImageError, InputError
-from vit_core.image_files import image_pixels, open_image
-from vit_core.image_processing import AutoImageProcessor, ViTImageProcessor
-from vit_core.pixel_budget import PixelBudget
+from vit_core.images.files import image_pixels, open_image
+from vit_core.images.pixel_budget import PixelBudget
+from vit_core.images.processor import AutoImageProcessor, ViTImageProcessor
 from vit_core.tensors import to_numpy
 from vitriad.auto import model_class
 from vitriad.models import find
@@ -82,7 +82,7 @@ def image_paths(names: Iterable[str]) -> Iterator[str]:
 
 
 def load_classifier(folder: str | Path, backend: str, **hub_options: Any) -> Any:
-    """The classifier of a checkpoint, ready to predict; hub options as for `vit_core.hub.resolve`.
+    """The classifier of a checkpoint, ready to predict; hub options as for `vit_core.hub.download.resolve`.
 
     Raises:
         InputError: the checkpoint holds no trained classifier.

@@ -14,10 +14,10 @@ from PIL import Image, ImageDraw, ImageFont
 
 from vit_core.config import ViTMAEConfig, pair, patch_grid
 from vit_core.errors import InputError
-from vit_core.image_files import open_image
-from vit_core.image_processing import AutoImageProcessor
+from vit_core.files.targets import check_target
+from vit_core.images.files import open_image
+from vit_core.images.processor import AutoImageProcessor
 from vit_core.masking import noise
-from vit_core.targets import check_target
 from vit_core.tensors import to_numpy
 from vitriad.auto import available_backends, model_class
 from vitriad.classify import load_classifier, predict, probabilities, read_pixels

@@ -22,10 +22,10 @@ from typing import Any
 
 import numpy as np
 
-from vit_core.atomic_folder import write_file
-from vit_core.checkpoint import save_folder
 from vit_core.errors import BackendError, InputError
-from vit_core.targets import check_target
+from vit_core.files.atomic_folder import write_file
+from vit_core.files.checkpoint import save_folder
+from vit_core.files.targets import check_target
 from vit_core.tensors import missing_backend
 from vitriad import parity_cases
 from vitriad.backends import BACKENDS

@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from vit_core.image_files import open_image
-from vit_core.image_processing import AutoImageProcessor
+from vit_core.images.files import open_image
+from vit_core.images.processor import AutoImageProcessor
 from vit_core.parameters import MODEL_CLASSES, draw
 from vit_core.tensors import to_numpy
 from vitriad.auto import model_class

@@ -172,8 +172,8 @@ def _pixels(config: Any, image: str | None) -> Any:
     if image is None:
         shape = (1, config.num_channels, *pair(config.image_size))
         return np.random.default_rng(_SEED).standard_normal(shape).astype(np.float32)
-    from vit_core.image_files import open_image
-    from vit_core.image_processing import ViTImageProcessor
+    from vit_core.images.files import open_image
+    from vit_core.images.processor import ViTImageProcessor
 
     height, width = pair(config.image_size)
     processor = ViTImageProcessor(size={"height": height, "width": width}, do_convert_rgb=True)

@@ -12,8 +12,8 @@ import sys
 import numpy as np
 import pytest
 
-from vit_core.checkpoint import LazyArray, save_folder
 from vit_core.config import ViTConfig
+from vit_core.files.checkpoint import LazyArray, save_folder
 from vit_core.parameters import parameter_table
 
 pytestmark = pytest.mark.bench

@@ -11,9 +11,9 @@ from checkpoints import make_config, make_tensors, write
 from weight_files import packed, tensor, torch_zip
 
 import conversion
-from conversion.files import open_any
 from vit_core.config import ViTConfig
 from vit_core.errors import CheckpointError, ConfigError, MissingFileError
+from vit_core.files.containers import open_any
 
 
 def tar(*names):

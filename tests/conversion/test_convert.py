@@ -9,9 +9,9 @@ from checkpoints import make_config, make_tensors, write
 from foreign import ENTRIES, keywords, source
 
 import conversion
-from conversion.files import open_any
 from conversion.writing import TARGETS
 from vit_core.errors import CheckpointError
+from vit_core.files.containers import open_any
 from vit_core.parameters import MODEL_CLASSES
 
 PAIRS = [

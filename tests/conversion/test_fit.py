@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import conversion
-from vit_core.checkpoint import save_folder
 from vit_core.errors import CheckpointError
+from vit_core.files.checkpoint import save_folder
 from vit_core.parameters import BASE_CLASSES, MODEL_CLASSES, parameter_table
 from vit_core.positions import resize_table, sincos_table
 

@@ -37,10 +37,10 @@ def test_the_harness_can_fail(fault):
     code = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "import conversion_fuzzing as fuzzing\n"
-        "from conversion import files\n"
-        "sound = files.msgpack_files.read\n"
+        "from vit_core.files import msgpack\n"
+        "sound = msgpack.read\n"
         f"def read(path, content, limits):\n    {fault}\n    return sound(path, content, limits)\n"
-        "files.msgpack_files.read = read\n"
+        "msgpack.read = read\n"
         "fuzzing.EACH = 1\n"
         "fuzzing.main('msgpack')\n"
     )

@@ -11,8 +11,8 @@ from checkpoints import make_config, make_tensors, write
 
 import conversion
 from conversion import h5_writing
-from conversion.files import open_any
 from vit_core.errors import CheckpointError
+from vit_core.files.containers import open_any
 
 CLS = "ViTMAEModel"
 CALLS = ("pwrite", "ftruncate", "fsync", "pread")

@@ -15,7 +15,7 @@ import logging, sys
 logging.basicConfig(format="%(message)s", stream=sys.stdout, level="INFO")
 import conversion
 from vit_core.config import AutoConfig, ViTConfig, ViTMAEConfig
-from vit_core.image_processing import ViTImageProcessor
+from vit_core.images.processor import ViTImageProcessor
 from vit_core.errors import VitError
 
 folder = sys.argv[1]

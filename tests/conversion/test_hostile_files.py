@@ -16,8 +16,8 @@ from foreign import FOLDER
 from weight_files import packed, tensor, torch_zip
 
 import conversion
-from conversion.files import open_any
 from vit_core.errors import CheckpointError, UnsafeFileError
+from vit_core.files.containers import open_any
 from vit_core.limits import Limits
 
 

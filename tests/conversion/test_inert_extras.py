@@ -12,8 +12,8 @@ from checkpoints import make_config, make_tensors
 from weight_files import Program, called, named, tensor, torch_tree, torch_zip
 
 import conversion
-from conversion.files import open_any
 from vit_core.errors import CheckpointError, UnsafeFileError
+from vit_core.files.containers import open_any
 from vit_core.limits import Limits
 
 CLS = "ViTForImageClassification"
@@ -200,7 +200,7 @@ MODULES = {
     "logging": "FileHandler",
     "xmlrpc.client": "ServerProxy",
     "vit_core.hub": "Repository",
-    "conversion.files": "open_any Path",
+    "vit_core.files.containers": "open_any Path",
 }
 GADGETS = [f"{module}.{name}" for module, names in MODULES.items() for name in names.split()]
 PLACES = {

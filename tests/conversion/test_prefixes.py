@@ -13,11 +13,11 @@ from weight_files import torch_tree
 import conversion
 from conversion.detect import detect, kinds, open_source
 from conversion.dialects import DIALECTS
-from conversion.files import open_any
 from conversion.layouts import from_canonical
 from conversion.naming import template
-from vit_core.checkpoint import serialised, write_pieces
 from vit_core.errors import CheckpointError
+from vit_core.files.checkpoint import serialised, write_pieces
+from vit_core.files.containers import open_any
 
 CLS = "ViTForImageClassification"
 CONFIG = make_config(CLS)
@@ -312,7 +312,7 @@ def write_ours(folder):
 
 @pytest.mark.parametrize("max_shard_size", ["1MB", 4000])
 def test_and_of_a_folder(folder, max_shard_size):
-    from vit_core.checkpoint import save_folder
+    from vit_core.files.checkpoint import save_folder
 
     files = {"config.json": CONFIG.to_json_string()}
     save_folder(folder / "m", files=files, tensors=two("."), max_shard_size=max_shard_size)

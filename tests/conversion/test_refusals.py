@@ -5,10 +5,10 @@ import pytest
 from checkpoints import make_config, make_tensors, write
 
 import conversion
-from conversion.files import open_any
 from conversion.tables.refusals import MARKS
-from vit_core.checkpoint import serialised, write_pieces
 from vit_core.errors import CheckpointError
+from vit_core.files.checkpoint import serialised, write_pieces
+from vit_core.files.containers import open_any
 
 HEADS = {"num_attention_heads": 3}
 

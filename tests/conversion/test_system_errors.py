@@ -149,9 +149,9 @@ def raising(error):
 @pytest.mark.parametrize("copied", [False, True])
 def test_no_memory_for_weights(copied, folder, monkeypatch):
     if copied:
-        monkeypatch.setattr("vit_core.checkpoint.np.empty", raising(MemoryError("Unable to allocate 3 GiB")))
+        monkeypatch.setattr("vit_core.files.checkpoint.np.empty", raising(MemoryError("Unable to allocate 3 GiB")))
     else:
-        monkeypatch.setattr("vit_core.checkpoint.mapping.mmap", raising(OSError(12, os.strerror(12))))
+        monkeypatch.setattr("vit_core.files.checkpoint.mapping.mmap", raising(OSError(12, os.strerror(12))))
     for read in (load_all, conversion.load):
         with pytest.raises(CheckpointError, match="out of memory: Unable to" if copied else "Cannot allocate memory"):
             read(folder, mmap=not copied)
@@ -169,6 +169,6 @@ def test_no_memory_for_an_image(tmp_path, monkeypatch):
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", raising(MemoryError()))
     with pytest.raises(ImageError, match=r"a\.png: not enough memory to decode it"):
         open_image(tmp_path / "a.png")
-    monkeypatch.setattr("vit_core.image_steps.resize", raising(MemoryError()))
+    monkeypatch.setattr("vit_core.images.steps.resize", raising(MemoryError()))
     with pytest.raises(ImageError, match="image 0 of 1: not enough memory"):
         ViTImageProcessor(size=8)(image)

@@ -6,8 +6,8 @@ from checkpoints import make_config, make_tensors, write
 from weight_files import packed, torch_tree
 
 import conversion
-from conversion.files import open_any
 from vit_core.errors import CheckpointError
+from vit_core.files.containers import open_any
 
 CLS = "ViTForImageClassification"
 CONFIG = make_config(CLS)

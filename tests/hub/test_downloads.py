@@ -14,7 +14,7 @@ from hub.loopback import Hub, failing, sending
 import conversion
 import vitriad
 from vit_core import AutoImageProcessor, ViTConfig, ViTImageProcessor
-from vit_core.hub import Repository
+from vit_core.hub.download import Repository
 from vit_core.parameters import draw
 
 NAME = "owner/name"

@@ -11,7 +11,7 @@ from hub.loopback import Hub, failing
 import conversion
 from vit_core import ViTConfig, ViTImageProcessor
 from vit_core.errors import CheckpointError, ConfigError, InputError, MissingFileError
-from vit_core.model_card import model_card
+from vit_core.hub.model_card import model_card
 from vit_core.parameters import draw
 from vitriad.auto import model_class
 

@@ -12,7 +12,7 @@ from hub.loopback import Answer, Hub, failing, saying, sending
 import conversion
 from vit_core import ViTConfig, ViTImageProcessor
 from vit_core.errors import CheckpointError, ConfigError, ImageError, InputError, MissingFileError, UnsafeFileError
-from vit_core.hub import Repository
+from vit_core.hub.download import Repository
 
 NAME = "owner/name"
 WEIGHTS = "model.safetensors"

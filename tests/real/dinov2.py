@@ -16,7 +16,7 @@ from real.fetching import PHOTOGRAPHS, WEIGHTS, fetched
 from safetensors.numpy import save_file
 
 from vit_core import ViTImageProcessor
-from vit_core.image_files import open_image
+from vit_core.images.files import open_image
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from vit_core.checkpoint import DTYPES, check_finite, open_file, open_weights, save_folder
 from vit_core.errors import CheckpointError, MissingFileError
+from vit_core.files.checkpoint import DTYPES, check_finite, open_file, open_weights, save_folder
 from vit_core.limits import LIMITS
 
 

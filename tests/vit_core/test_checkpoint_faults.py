@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vit_core import atomic_folder
-from vit_core.atomic_folder import finish_swap
-from vit_core.checkpoint import open_weights, save_folder
 from vit_core.errors import CheckpointError
+from vit_core.files import atomic_folder
+from vit_core.files.atomic_folder import finish_swap
+from vit_core.files.checkpoint import open_weights, save_folder
 
 SYSTEM_MODULES = ("posix", "fcntl", "io", "_io")
 # Calls that change nothing, and those that close files: one that never happened is no fault of the system.

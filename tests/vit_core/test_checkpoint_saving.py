@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from vit_core import atomic_folder, checkpoint
-from vit_core.atomic_folder import finish_swap
-from vit_core.checkpoint import open_weights, save_folder
 from vit_core.errors import CheckpointError, ConfigError, InputError
+from vit_core.files import atomic_folder, checkpoint
+from vit_core.files.atomic_folder import finish_swap
+from vit_core.files.checkpoint import open_weights, save_folder
 
 TENSORS = {f"layer.{i}.weight": np.full((2, i), i, np.float32) for i in (1, 2, 10)}
 CONFIG = {"config.json": '{"hidden": "größe"}\n'}
@@ -254,9 +254,8 @@ def test_a_second_writer_is_told_who_is_the_first(folder):
         def __getitem__(self, name):
             message = refusal(folder)
             assert message == f"{folder}: process {os.getpid()} is saving to it right now."
-            code = (
-                f"from vit_core.checkpoint import save_folder; save_folder({str(folder)!r}, files={{}}, tensors={{}})"
-            )
+            save = f"save_folder({str(folder)!r}, files={{}}, tensors={{}})"
+            code = f"from vit_core.files.checkpoint import save_folder; {save}"
             other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
             assert message in other.stderr
             return super().__getitem__(name)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from vit_core.config import AutoConfig, ViTConfig, ViTMAEConfig
+from vit_core.config.foreign_fields import FOREIGN, Spelling
 from vit_core.errors import ConfigError
-from vit_core.foreign_fields import FOREIGN, Spelling
 
 OFF = ([False, None], [True, 1, "yes", [True]])
 ON = ([True, None], [False, 0, "no", {}])

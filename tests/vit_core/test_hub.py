@@ -9,8 +9,8 @@ import pytest
 import conversion
 from vit_core import ViTConfig, ViTImageProcessor
 from vit_core.errors import CheckpointError, InputError, MissingFileError, VitError
-from vit_core.hub import HUB_OPTIONS, Repository, commit_of, resolve
-from vit_core.weight_files import SUFFIXES
+from vit_core.files.weight_files import SUFFIXES
+from vit_core.hub.download import HUB_OPTIONS, Repository, commit_of, resolve
 
 FILES = ["config.json"]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

@@ -14,12 +14,8 @@ import pytest
 from PIL import Image
 
 from vit_core.errors import ImageError, MissingFileError
-from vit_core.image_files import FILE_FORMATS, open_image
-from vit_core.image_processing import (
-    AutoImageProcessor,
-    ViTFeatureExtractor,
-    ViTImageProcessor,
-)
+from vit_core.images.files import FILE_FORMATS, open_image
+from vit_core.images.processor import AutoImageProcessor, ViTFeatureExtractor, ViTImageProcessor
 from vit_core.limits import LIMITS
 
 NAME = "preprocessor_config.json"
@@ -291,7 +287,7 @@ def test_hub_options_reach_the_hub_and_overrides_do_not(tmp_path, monkeypatch):
         asked.append((name, list(files), options))
         return write(tmp_path, {"size": 9})
 
-    monkeypatch.setattr("vit_core.hub.resolve", resolve)
+    monkeypatch.setattr("vit_core.hub.download.resolve", resolve)
     loaded = AutoImageProcessor.from_pretrained("owner/name", revision="v1", local_files_only=True, do_resize=False)
     assert loaded == ViTImageProcessor(size=9, do_resize=False)
     assert asked == [("owner/name", [NAME], {"revision": "v1", "local_files_only": True})]

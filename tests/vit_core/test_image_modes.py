@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageSequence
 
 from vit_core.errors import ImageError, InputError
-from vit_core.image_processing import AutoImageProcessor, ViTImageProcessor
+from vit_core.images.processor import AutoImageProcessor, ViTImageProcessor
 from vit_core.limits import LIMITS
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "images"

@@ -15,9 +15,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from vit_core import image_steps
-from vit_core.batch_feature import BatchFeature
-from vit_core.image_processing import ViTImageProcessor
+from vit_core.images import steps
+from vit_core.images.batch_feature import BatchFeature
+from vit_core.images.processor import ViTImageProcessor
 from vit_core.tensors import from_numpy, to_numpy
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "images"
@@ -144,7 +144,7 @@ def test_json_text(case):
 def test_any_image_equals_pillow_then_three_operations(data):
     height, width, new_height, new_width = (data.draw(st.integers(1, 40)) for _ in range(4))
     code = data.draw(st.integers(0, 5))
-    # older versions never begin with the height, see vit_core.image_steps
+    # older versions never begin with the height, see vit_core.images.steps
     assume(int(PIL.__version__.partition(".")[0]) >= 13 or height - new_height <= max(0, 2 * (width - new_width)))
     name = ["NEAREST", "LANCZOS", "BILINEAR", "BICUBIC", "BOX", "HAMMING"][code]
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
@@ -167,7 +167,7 @@ def test_images_that_get_much_lower_lose_their_height_first_in_every_version_of_
         for side in sides:
             stretched = stretched.resize(side, Image.Resampling.BICUBIC)
         results.append(np.asarray(stretched.convert(mode)))
-    np.testing.assert_array_equal(image_steps.resize(image, (9, 20), Image.Resampling.BICUBIC), results[0])
+    np.testing.assert_array_equal(steps.resize(image, (9, 20), Image.Resampling.BICUBIC), results[0])
     assert (results[0] != results[1]).any()  # so the line above can fail
 
 

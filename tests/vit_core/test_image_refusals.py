@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vit_core.batch_feature import BatchFeature
 from vit_core.errors import ImageError, InputError
-from vit_core.image_processing import ViTImageProcessor
+from vit_core.images.batch_feature import BatchFeature
+from vit_core.images.processor import ViTImageProcessor
 from vit_core.limits import LIMITS
 
 GOOD = np.zeros((3, 8, 6), np.uint8)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from vit_core.errors import ConfigError, ImageError, MissingFileError
-from vit_core.jsonfile import json_text, read_json
+from vit_core.files.json import json_text, read_json
 from vit_core.limits import LIMITS
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from vit_core.config import ViTConfig, ViTMAEConfig
+from vit_core.config.labels import label_table
 from vit_core.errors import ConfigError
-from vit_core.labels import label_table
 from vit_core.limits import LIMITS
 
 COUNT = f"expected an int from 0 to {LIMITS.labels}"

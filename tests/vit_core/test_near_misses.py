@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from vit_core.config import AutoConfig, ViTConfig, ViTMAEConfig
+from vit_core.config.foreign_fields import FOREIGN
 from vit_core.errors import ConfigError
-from vit_core.foreign_fields import FOREIGN
 
 NAMES = (Path(__file__).parents[1] / "golden" / "configs" / "names.txt").read_text(encoding="utf-8").split()
 TYPOS = {

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vit_core import ViTImageProcessor, image_batches, open_image
+from vit_core import ViTImageProcessor, open_image
 from vit_core.errors import ImageError, MissingImageError
-from vit_core.image_files import image_pixels
-from vit_core.pixel_budget import PIXELS_IN_WORK, PixelBudget
+from vit_core.images import batches as image_batches
+from vit_core.images.files import image_pixels
+from vit_core.images.pixel_budget import PIXELS_IN_WORK, PixelBudget
 
 
 class Watch:
@@ -92,7 +93,7 @@ MEASURED = """
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from vit_core import ViTConfig, ViTImageProcessor
-from vit_core.pixel_budget import PixelBudget
+from vit_core.images.pixel_budget import PixelBudget
 from vitriad.classify import _pixels_or_error, read_pixels
 paths, processor, config, budget = sys.argv[2:], ViTImageProcessor(size=32), ViTConfig(image_size=32), PixelBudget()
 read = {

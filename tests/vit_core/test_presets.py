@@ -5,9 +5,9 @@ import math
 import pytest
 
 from vit_core.config import ViTConfig, ViTMAEConfig
+from vit_core.config.presets import PRESETS
 from vit_core.errors import ConfigError
 from vit_core.parameters import parameter_table
-from vit_core.presets import PRESETS
 
 # With 1000 classes; sizes at other resolutions differ by their rows of positions.
 CLASSIFIERS = {

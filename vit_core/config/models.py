@@ -7,43 +7,23 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Unpack, overload
 
-from vit_core.base_config import CONFIGS, TRANSFORMERS_VERSION, PretrainedConfig, Size, indivisible, pair, patch_grid
-from vit_core.config_rules import (
+from vit_core.config.base import CONFIGS, PretrainedConfig, Size, indivisible, pair, patch_grid
+from vit_core.config.rules import (
     ACTIVATION,
-    ACTIVATIONS,
-    ATTENTION_IMPLEMENTATIONS,
     BASE_RULES,
     BOOL,
     HEADS,
     LAYERS,
     MASK_RATIO,
-    PROBLEM_TYPES,
     SHARED_RULES,
     SIDE,
     WIDTH,
     Rule,
 )
+from vit_core.config.stored import read_config
 from vit_core.errors import ConfigError
 from vit_core.keywords import ConfigKeywords
 from vit_core.plain_values import is_int, short
-from vit_core.stored_config import CONFIG_NAME, read_config
-
-__all__ = [
-    "ACTIVATIONS",
-    "ATTENTION_IMPLEMENTATIONS",
-    "CONFIGS",
-    "CONFIG_NAME",
-    "PROBLEM_TYPES",
-    "TRANSFORMERS_VERSION",
-    "AutoConfig",
-    "PretrainedConfig",
-    "Size",
-    "ViTConfig",
-    "ViTMAEConfig",
-    "pair",
-    "patch_grid",
-    "read_config",
-]
 
 
 class ViTConfig(PretrainedConfig):

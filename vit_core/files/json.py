@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from vit_core.errors import MissingFileError, VitError
-from vit_core.file_kinds import JSON, kind_of
+from vit_core.files.kinds import JSON, kind_of
+from vit_core.files.links import followed
 from vit_core.limits import LIMITS, Limits, check_limits
-from vit_core.links import followed
 
 
 def read_json(

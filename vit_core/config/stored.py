@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vit_core.errors import ConfigError
-from vit_core.jsonfile import read_json
+from vit_core.files.json import read_json
 from vit_core.limits import LIMITS, check_limits
 
 CONFIG_NAME = "config.json"
@@ -22,8 +22,8 @@ logger = logging.getLogger("vitriad")
 
 def read_config(name_or_path: str | Path, kwargs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """The JSON object of a stored configuration, with its origin, and the fields among `kwargs`."""
-    from vit_core.hub import HUB_OPTIONS, commit_of, resolve
-    from vit_core.weight_files import is_weights
+    from vit_core.files.weight_files import is_weights
+    from vit_core.hub.download import HUB_OPTIONS, commit_of, resolve
 
     options = {name: value for name, value in kwargs.items() if name in HUB_OPTIONS}
     overrides = {name: value for name, value in kwargs.items() if name not in HUB_OPTIONS}

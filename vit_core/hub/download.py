@@ -15,11 +15,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
-from vit_core.atomic_folder import finds_folder, finish_swap
 from vit_core.errors import CheckpointError, InputError, MissingFileError, UnsafeFileError, VitError
+from vit_core.files.atomic_folder import finds_folder, finish_swap
+from vit_core.files.weight_files import SUFFIXES, is_weights
 from vit_core.keywords import HubKeywords
 from vit_core.limits import LIMITS
-from vit_core.weight_files import SUFFIXES, is_weights
 
 # Keywords of from_pretrained that say where and how to fetch, and nothing else.
 HUB_OPTIONS = (*HubKeywords.__annotations__,)

@@ -5,8 +5,8 @@ tensor is handed out; names that come from data (an index) never lead out of the
 copy-on-write map of the file: nothing is copied, and writing to one does not touch the file. Someone who truncates a
 mapped file in place takes the ground away from under the views; saves made here replace files, and `mmap=False` copies.
 
-Writing replaces the folder as a whole (`vit_core.atomic_folder`): a save interrupted anywhere leaves the old checkpoint
-or the new one, complete.
+Writing replaces the folder as a whole (`vit_core.files.atomic_folder`): a save interrupted anywhere leaves the old
+checkpoint or the new one, complete.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from typing import Any, BinaryIO, NamedTuple
 import ml_dtypes
 import numpy as np
 
-from vit_core.atomic_folder import finds_folder, replacing, sync_files
 from vit_core.errors import CheckpointError, InputError, MissingFileError, UnsafeFileError, advice, reading
-from vit_core.file_kinds import kind_of
-from vit_core.jsonfile import json_text, read_json
+from vit_core.files.atomic_folder import finds_folder, replacing, sync_files
+from vit_core.files.json import json_text, read_json
+from vit_core.files.kinds import kind_of
+from vit_core.files.links import followed
+from vit_core.files.weight_files import SUFFIX, names_taken, weight_names
 from vit_core.limits import LIMITS, Limits
-from vit_core.links import followed
-from vit_core.weight_files import SUFFIX, names_taken, weight_names
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -537,8 +537,8 @@ def save_folder(
     """Writes a checkpoint, in place of the one that was there.
 
     Other files of the folder are kept (as hard links); weights, shards and indices that a load could take for this
-    checkpoint (`vit_core.weight_files`) are not, whoever wrote them. The folder itself is replaced; where it cannot be
-    (a mount point, the folder this process runs in), its files are, one by one: if that is interrupted, other programs
+    checkpoint (`vit_core.files.weight_files`) are not, whoever wrote them. The folder itself is replaced; where it
+    cannot be (a mount point, the folder this process runs in), its files are, one by one: if that is interrupted, other programs
     may see old files beside new ones until a load or save of vitriad has finished it.
 
     Args:

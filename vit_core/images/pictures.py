@@ -22,8 +22,8 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from vit_core.errors import ImageError
-from vit_core.image_options import Array
-from vit_core.image_steps import Picture
+from vit_core.images.options import Array
+from vit_core.images.steps import Picture
 from vit_core.tensors import framework_of, to_numpy
 
 _logger = logging.getLogger("vitriad")

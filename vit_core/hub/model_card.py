@@ -6,8 +6,8 @@ import json
 import math
 from pathlib import Path
 
-from vit_core.checkpoint import open_weights
 from vit_core.config import AutoConfig, PretrainedConfig, pair
+from vit_core.files.checkpoint import open_weights
 
 _TASKS = {"ViTForImageClassification": "image-classification"}  # the others give features
 _PREFIXES = ("vit_torch.", "vit_tf.TF", "vit_flax.Flax")

@@ -2,8 +2,8 @@
 
 The format is a program for a small stack machine. The machine here knows the instructions that build numbers, text,
 lists, tuples, dictionaries and tensors; "call this function" means something for the names in `_REBUILD`, all of them
-implemented below, makes an inert placeholder for the names in `conversion.inert`, and is an error for every other one.
-Tensors are places in the file: nothing is copied.
+implemented below, makes an inert placeholder for the names in `vit_core.files.inert`, and is an error for every
+other one. Tensors are places in the file: nothing is copied.
 
 Source: Python's own documentation of the instructions (protocols 2 to 5); torch 2.13, layout of its two containers, a
 zip archive and, before 1.6, five such programs in a row with the numbers behind them.
@@ -20,10 +20,10 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 
-from conversion import inert
-from conversion.zip_files import Member, members
-from vit_core.checkpoint import LazyArray, placed
 from vit_core.errors import CheckpointError, UnsafeFileError
+from vit_core.files import inert
+from vit_core.files.checkpoint import LazyArray, placed
+from vit_core.files.zip import Member, members
 from vit_core.limits import Limits
 
 MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02"  # of a file before torch 1.6

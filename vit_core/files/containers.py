@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from conversion import h5_files, msgpack_files, npz_files, torch_files
 from conversion.naming import listed
-from conversion.zip_files import members
-from vit_core.checkpoint import LazyArray, WeightFile, content_of, open_file
 from vit_core.errors import CheckpointError
+from vit_core.files import h5, msgpack, npz, torch
+from vit_core.files.checkpoint import LazyArray, WeightFile, content_of, open_file
+from vit_core.files.zip import members
 from vit_core.limits import LIMITS, Limits
 
 CONTAINERS = ("torch", "npz", "h5", "msgpack")  # what is no safetensors file, as `metadata["format"]` has it
@@ -42,15 +42,15 @@ def open_any(path: Path, *, weights: str | None = None, mmap: bool = True, limit
     if start.startswith(b"PK\x03\x04"):
         return _archive(path, content, weights, limits)
     if start.startswith(b"\x89HDF\r\n\x1a\n"):
-        return WeightFile(path, {"format": "h5"}, h5_files.read(path, content, limits), content)
-    if start.startswith(torch_files.MAGIC[:16]):
-        return _taken(path, torch_files.read_legacy(path, content, limits), weights, content)
+        return WeightFile(path, {"format": "h5"}, h5.read(path, content, limits), content)
+    if start.startswith(torch.MAGIC[:16]):
+        return _taken(path, torch.read_legacy(path, content, limits), weights, content)
     if start[8:9] == b"{":
         return open_file(path, mmap=mmap, limits=limits)
     if start[:1] == b"\x80" and start[1:2] in (b"\2", b"\3", b"\4", b"\5"):
         raise CheckpointError(f"{path}: a pickle, but not of torch.save.\nSave it with the program that wrote it.")
-    if msgpack_files.is_one(start, len(content)):
-        tensors, others = msgpack_files.read(path, content, limits)
+    if msgpack.is_one(start, len(content)):
+        tensors, others = msgpack.read(path, content, limits)
         return WeightFile(path, {"format": "msgpack"}, tensors, content, others)
     return open_file(path, mmap=mmap, limits=limits)  # which says what is wrong with it
 
@@ -63,14 +63,14 @@ def _archive(path: Path, content: Any, weights: str | None, limits: Limits) -> W
             "Save its weights alone: torch.save(torch.jit.load(path).state_dict(), new_path)."
         )
     if any(name.endswith("/data.pkl") for name in names):
-        return _taken(path, torch_files.read_zip(path, content, limits), weights, content)
+        return _taken(path, torch.read_zip(path, content, limits), weights, content)
     if inner := names.get("model.weights.h5"):
         config = names.get("config.json")
         said = (
             {"keras": str(config.bytes(), "utf-8", "replace")} if config and config.size < limits.config_bytes else {}
         )
-        return WeightFile(path, {"format": "h5", **said}, h5_files.read(path, inner.bytes(), limits), content)
-    return WeightFile(path, {"format": "npz"}, npz_files.read(path, content, limits), content)
+        return WeightFile(path, {"format": "h5", **said}, h5.read(path, inner.bytes(), limits), content)
+    return WeightFile(path, {"format": "npz"}, npz.read(path, content, limits), content)
 
 
 def _taken(path: Path, tree: Any, weights: str | None, content: Any) -> WeightFile:
@@ -155,12 +155,12 @@ def _elsewhere(tree: Any) -> str:
     return f"\nSay where they are: weights={found[0][:80]!r} (--weights on the command line)." if found else ""
 
 
-def _opaque_in(value: Any) -> torch_files.Opaque | None:
+def _opaque_in(value: Any) -> torch.Opaque | None:
     """Something that is only known by name, in a value or anywhere inside it."""
     waiting, seen = [value], set[int]()
     while waiting:
         item = waiting.pop()
-        if isinstance(item, torch_files.Opaque):
+        if isinstance(item, torch.Opaque):
             return item
         if isinstance(item, dict | tuple) and id(item) not in seen:
             seen.add(id(item))
@@ -170,7 +170,7 @@ def _opaque_in(value: Any) -> torch_files.Opaque | None:
 
 def _kind(value: Any) -> str:
     """What a value is that is no tensor, with the value itself where it is short."""
-    if isinstance(value, torch_files.Opaque):
+    if isinstance(value, torch.Opaque):
         return value.name
     said = f" {value!r}" if isinstance(value, str | int | float) and len(repr(value)) <= 40 else ""
     return "None" if value is None else f"{type(value).__name__}{said}"

@@ -3,8 +3,8 @@
     vit_core.open_image -> ViTImageProcessor: resize -> crop -> rescale -> normalize -> BatchFeature
 
 Numerics and `preprocessor_config.json` are those of transformers 4.57.6's Pillow and NumPy processor, bit for bit and
-byte for byte; each departure is marked `Differs:`. `image_options` checks options, `pictures` reads images,
-`image_steps` has the steps and `image_batches` their loop; here are the classes and their files.
+byte for byte; each departure is marked `Differs:`. `options` checks options, `pictures` reads images,
+`steps` has the steps and `batches` their loop; here are the classes and their files.
 """
 
 from __future__ import annotations
@@ -17,12 +17,15 @@ from typing import Any, ClassVar, Literal, Self, Unpack, overload
 
 from PIL import Image
 
-from vit_core import image_steps
-from vit_core.atomic_folder import write_file
-from vit_core.batch_feature import BatchFeature
 from vit_core.errors import ImageError
-from vit_core.image_batches import Batch, apply, threads
-from vit_core.image_options import (
+from vit_core.files.atomic_folder import write_file
+from vit_core.files.json import check_text, json_text, read_json
+from vit_core.files.weight_files import is_weights
+from vit_core.hub.upload import PushToHub
+from vit_core.images import steps
+from vit_core.images.batch_feature import BatchFeature
+from vit_core.images.batches import Batch, apply, threads
+from vit_core.images.options import (
     CHECKS,
     OPTIONS,
     RARE_OPTIONS,
@@ -34,11 +37,8 @@ from vit_core.image_options import (
     seen,
     size,
 )
-from vit_core.jsonfile import check_text, json_text, read_json
 from vit_core.keywords import PreprocessKeywords, ProcessorKeywords
 from vit_core.limits import LIMITS, Limits
-from vit_core.upload import PushToHub
-from vit_core.weight_files import is_weights
 
 PREPROCESSOR_NAME = "preprocessor_config.json"
 
@@ -254,7 +254,7 @@ class ViTImageProcessor(PushToHub):
         """
         sides, code, compatible = height_width("size", size), CHECKS["resample"]("resample", resample), self.compatible
         return apply(
-            lambda picture: image_steps.as_array(image_steps.resize(picture, sides, code, compatible=bool(compatible))),
+            lambda picture: steps.as_array(steps.resize(picture, sides, code, compatible=bool(compatible))),
             image,
             data_format,
             input_data_format,
@@ -262,7 +262,7 @@ class ViTImageProcessor(PushToHub):
 
     def rescale(self, image: Any, scale: float, data_format: object = None, input_data_format: object = None) -> Array:
         """One image times `scale`, float32; layouts as for `resize`."""
-        return apply(lambda picture: image_steps.rescale(picture, scale), image, data_format, input_data_format)
+        return apply(lambda picture: steps.rescale(picture, scale), image, data_format, input_data_format)
 
     def normalize(
         self,
@@ -273,14 +273,14 @@ class ViTImageProcessor(PushToHub):
         input_data_format: object = None,
     ) -> Array:
         """One image as (image - mean) / std per channel; integers become float32; layouts as for `resize`."""
-        return apply(lambda picture: image_steps.normalize(picture, mean, std), image, data_format, input_data_format)
+        return apply(lambda picture: steps.normalize(picture, mean, std), image, data_format, input_data_format)
 
     def center_crop(
         self, image: Any, size: Size, data_format: object = None, input_data_format: object = None
     ) -> Array:
         """The middle of one image, with zeros around it where it is smaller than `size`; layouts as for `resize`."""
         sides = height_width("size", size)
-        return apply(lambda picture: image_steps.center_crop(picture, sides), image, data_format, input_data_format)
+        return apply(lambda picture: steps.center_crop(picture, sides), image, data_format, input_data_format)
 
     @overload
     @classmethod
@@ -311,14 +311,14 @@ class ViTImageProcessor(PushToHub):
                 file, or "owner/name".
             return_unused_kwargs: as for `from_dict`.
             **kwargs: `vit_core.keywords.ProcessorKeywords`: revision, subfolder, cache_dir, token, local_files_only,
-                force_download and endpoint (see `vit_core.hub.Repository`), limits, and options that override those of
-                the file.
+                force_download and endpoint (see `vit_core.hub.download.Repository`), limits, and options that override
+                those of the file.
 
         Raises:
             MissingFileError: no such file, folder or repository.
             ImageError: the file belongs to another processor, or an option in it cannot be used.
         """
-        from vit_core.hub import HUB_OPTIONS, resolve
+        from vit_core.hub.download import HUB_OPTIONS, resolve
 
         hub_options = {name: value for name, value in kwargs.items() if name in HUB_OPTIONS}
         overrides = {name: value for name, value in kwargs.items() if name not in HUB_OPTIONS}

@@ -9,8 +9,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from vit_core.errors import CheckpointError, InputError
-from vit_core.hub import Repository, check_hub_name, hub_errors
-from vit_core.jsonfile import json_text, read_json
+from vit_core.files.json import json_text, read_json
+from vit_core.hub.download import Repository, check_hub_name, hub_errors
 
 CARD_NAME = "README.md"
 
@@ -88,9 +88,9 @@ class _Branch:
 
     def complete(self, folder: Path, variant: str | None, license: str | None) -> None:
         """Adds what a saved model lacks to be uploaded here: a card, and the records of weights that stay."""
-        from vit_core.checkpoint import MANIFEST_NAME
-        from vit_core.model_card import model_card
-        from vit_core.weight_files import weight_names
+        from vit_core.files.checkpoint import MANIFEST_NAME
+        from vit_core.files.weight_files import weight_names
+        from vit_core.hub.model_card import model_card
 
         new = {path.name for path in folder.iterdir()}
         if MANIFEST_NAME not in new:  # no model

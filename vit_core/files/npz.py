@@ -12,9 +12,9 @@ import ml_dtypes
 import numpy as np
 from numpy.lib import format as npy
 
-from conversion.zip_files import Member, members
-from vit_core.checkpoint import DTYPES, LazyArray
 from vit_core.errors import CheckpointError, UnsafeFileError
+from vit_core.files.checkpoint import DTYPES, LazyArray
+from vit_core.files.zip import Member, members
 from vit_core.limits import Limits
 
 _HEADER = 10_000  # bytes; what NumPy itself reads at most

@@ -13,9 +13,9 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from conversion.zip_files import RawBytes
-from vit_core.checkpoint import DTYPES, LazyArray, placed
 from vit_core.errors import BackendError, CheckpointError, UnsafeFileError, VitError
+from vit_core.files.checkpoint import DTYPES, LazyArray, placed
+from vit_core.files.zip import RawBytes
 from vit_core.installing import install_command
 from vit_core.limits import Limits
 

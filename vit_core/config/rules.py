@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from vit_core.config.labels import index_of, label_table, text_of
 from vit_core.errors import ConfigError
-from vit_core.labels import index_of, label_table, text_of
 from vit_core.limits import LIMITS
 from vit_core.plain_values import is_int, is_number, plain, short
 from vit_core.tensors import dtype_name

@@ -10,7 +10,7 @@ from typing import BinaryIO
 from PIL import Image
 
 from vit_core.errors import ImageError, MissingImageError
-from vit_core.image_options import Size, height_width
+from vit_core.images.options import Size, height_width
 from vit_core.limits import LIMITS, Limits, check_limits
 
 FILE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TextIO
 
 from vit_core.errors import CheckpointError, VitError
-from vit_core.targets import is_writable
+from vit_core.files.targets import is_writable
 
 try:
     import fcntl

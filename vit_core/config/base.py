@@ -11,19 +11,19 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal, Self, Unpack, overload
 
-from vit_core.atomic_folder import write_file
-from vit_core.config_rules import BASE_DEFAULTS, BASE_RULES, Rule
+from vit_core.config.foreign_fields import FOREIGN, Spelling
+from vit_core.config.labels import inverse, settle_labels
+from vit_core.config.near_misses import NearMisses
+from vit_core.config.presets import PRESETS
+from vit_core.config.rules import BASE_DEFAULTS, BASE_RULES, Rule
+from vit_core.config.stored import CONFIG_NAME, SEARCHED, SPELLINGS, canonical, merge, read_config, warn_of_keys
 from vit_core.errors import ConfigError
-from vit_core.foreign_fields import FOREIGN, Spelling
-from vit_core.jsonfile import check_text, json_text, read_json
+from vit_core.files.atomic_folder import write_file
+from vit_core.files.json import check_text, json_text, read_json
+from vit_core.hub.upload import PushToHub
 from vit_core.keywords import ConfigKeywords
-from vit_core.labels import inverse, settle_labels
 from vit_core.limits import LIMITS
-from vit_core.near_misses import NearMisses
 from vit_core.plain_values import short
-from vit_core.presets import PRESETS
-from vit_core.stored_config import CONFIG_NAME, SEARCHED, SPELLINGS, canonical, merge, read_config, warn_of_keys
-from vit_core.upload import PushToHub
 
 # The release whose files ours match; written into new files, a version that was read is kept.
 TRANSFORMERS_VERSION = "4.57.6"
@@ -48,7 +48,7 @@ class PretrainedConfig(PushToHub):
     Known fields are attributes, checked alone when they are assigned; how they fit together is checked by the
     constructor, by `validate()`, and by every model. Unknown keys are kept in `extra`, readable as attributes, and
     written back: they are inert, and never stand in front of a field or a method. Keys that ask for another model
-    (`vit_core.foreign_fields`) pass with the values that ask for nothing.
+    (`vit_core.config.foreign_fields`) pass with the values that ask for nothing.
 
     Raises:
         ConfigError: listing every violation; also for a key that asks for what is not here, and for one that is most
@@ -163,7 +163,7 @@ class PretrainedConfig(PushToHub):
     def preset(cls, name: str, **overrides: Any) -> Self:
         """The configuration of a published size, such as "vit-base-patch16-224" or "vit-mae-base".
 
-        Source: vit_core/presets.py, which cites the tables of the papers.
+        Source: vit_core/config/presets.py, which cites the tables of the papers.
         """
         known = PRESETS[cls.model_type]
         if name not in known:
@@ -192,8 +192,8 @@ class PretrainedConfig(PushToHub):
             name_or_path: folder holding config.json, a weight file beside it, a JSON file, or "owner/name" on the hub.
             return_unused_kwargs: return (config, keywords that are no fields) instead of refusing such keywords.
             **kwargs: `vit_core.keywords.ConfigKeywords`: revision, subfolder, cache_dir, token, local_files_only,
-                force_download and endpoint (see `vit_core.hub.Repository`), limits, and fields that override those of
-                the file.
+                force_download and endpoint (see `vit_core.hub.download.Repository`), limits, and fields that override
+                those of the file.
 
         Raises:
             MissingFileError: no such file; a folder without config.json is never a default configuration.

@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from vit_core import image_steps
 from vit_core.errors import ImageError, InputError
-from vit_core.image_options import CHECKS, Array, ChannelDimension, height_width, layout, seen
-from vit_core.image_steps import Picture
+from vit_core.images import steps
+from vit_core.images.options import CHECKS, Array, ChannelDimension, height_width, layout, seen
+from vit_core.images.pictures import each_image, inferred_layout, is_drawn, read
+from vit_core.images.pixel_budget import PixelBudget
+from vit_core.images.steps import Picture
 from vit_core.limits import Limits, check_limits
-from vit_core.pictures import each_image, inferred_layout, is_drawn, read
-from vit_core.pixel_budget import PixelBudget
 from vit_core.tensors import framework_of
 
 _logger = logging.getLogger("vitriad")
@@ -100,24 +100,24 @@ class Batch:
     def _resized(self, picture: Picture) -> Picture:
         if self.sides:
             compatible = bool(self.options["compatible"])
-            picture = image_steps.resize(picture, self.sides, self.options["resample"], compatible=compatible)
+            picture = steps.resize(picture, self.sides, self.options["resample"], compatible=compatible)
         if self.crop_sides:
-            picture = image_steps.center_crop(image_steps.as_array(picture), self.crop_sides)
+            picture = steps.center_crop(steps.as_array(picture), self.crop_sides)
         return picture
 
     def _finished(self, index: int, picture: Picture, channels: int, layout: str) -> Array:
         """The picture through the last two steps, in its row; one channel where more are wanted is repeated."""
         if isinstance(picture, np.ndarray) and picture.dtype != np.uint8:
             picture = np.broadcast_to(picture, (*picture.shape[:2], channels))
-            picture = image_steps.rescale_and_normalize(picture, self.options)
+            picture = steps.rescale_and_normalize(picture, self.options)
             result = self._row(index, _shape(picture, channels, layout), picture.dtype)
             _planes(result, layout)[...] = np.moveaxis(picture, -1, 0)
             return result
         if channels not in self.tables:
-            self.tables[channels] = image_steps.levels(channels, self.options)
+            self.tables[channels] = steps.levels(channels, self.options)
         table = self.tables[channels]
         result = self._row(index, _shape(picture, channels, layout), table.dtype)
-        planes = [*image_steps.planes(picture)]
+        planes = [*steps.planes(picture)]
         planes *= channels // len(planes)
         for levels, plane, into in zip(table, planes, _planes(result, layout), strict=True):
             levels.take(plane, out=into, mode="wrap")  # "raise" would write through a buffer
@@ -138,7 +138,7 @@ def apply(step: Callable[[Array], Array], image: Any, data_format: object, input
     wanted = layout("data_format", data_format)
     as_it_is = dict.fromkeys(CHECKS) | {"do_convert_rgb": False}
     found = read(image, layout("input_data_format", input_data_format), as_it_is)
-    picture = step(image_steps.as_array(found.picture))
+    picture = step(steps.as_array(found.picture))
     result = np.empty(_shape(picture, picture.shape[2], wanted or found.layout), picture.dtype)
     _planes(result, wanted or found.layout)[...] = np.moveaxis(picture, -1, 0)
     return result

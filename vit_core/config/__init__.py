@@ -1,0 +1,23 @@
+"""Configurations: what a model is built from, checked once, and written as transformers 4.57 writes it."""
+
+from vit_core.config.base import CONFIGS, TRANSFORMERS_VERSION, PretrainedConfig, Size, pair, patch_grid
+from vit_core.config.models import AutoConfig, ViTConfig, ViTMAEConfig
+from vit_core.config.rules import ACTIVATIONS, ATTENTION_IMPLEMENTATIONS, PROBLEM_TYPES
+from vit_core.config.stored import CONFIG_NAME, read_config
+
+__all__ = [
+    "ACTIVATIONS",
+    "ATTENTION_IMPLEMENTATIONS",
+    "CONFIGS",
+    "CONFIG_NAME",
+    "PROBLEM_TYPES",
+    "TRANSFORMERS_VERSION",
+    "AutoConfig",
+    "PretrainedConfig",
+    "Size",
+    "ViTConfig",
+    "ViTMAEConfig",
+    "pair",
+    "patch_grid",
+    "read_config",
+]

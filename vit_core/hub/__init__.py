@@ -1,0 +1,1 @@
+"""The hub: downloading, uploading, and the model card."""
