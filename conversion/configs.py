@@ -16,7 +16,7 @@ from conversion.folds import side_of
 from vit_core.config import pair
 from vit_core.config.labels import label_table
 from vit_core.errors import CheckpointError, ConfigError
-from vit_core.files.checkpoint import LazyArray
+from vit_core.files.arrays import LazyArray
 
 Fields = dict[str, Any]
 

@@ -17,19 +17,20 @@ from conversion.dialects import Dialect
 from conversion.folds import LOSSY, folded, mapped, unstacked, with_prefix
 from conversion.heads import shown_heads
 from conversion.layouts import to_canonical
-from conversion.naming import HEADS, Names, canonical_names, listed, template
+from conversion.naming import HEADS, Names, canonical_names, template
 from conversion.places import Opening, Place, open_place
 from conversion.recognition import dropped, recognised, refuse_marked
 from conversion.tables.rows import Part
 from vit_core.errors import CheckpointError, InputError, VitError, reading
+from vit_core.files.arrays import LazyArray, WeightFile
 from vit_core.files.atomic_folder import finds_folder
-from vit_core.files.checkpoint import LazyArray, WeightFile, Weights
 from vit_core.files.containers import CONTAINERS
+from vit_core.files.folders import Weights
 from vit_core.files.weight_files import KERAS_HUB, taken
 from vit_core.limits import LIMITS, Limits, check_limits
 from vit_core.parameters import BASE_PREFIX, MODEL_CLASSES, Kind, parameter_table
-
-Array = np.ndarray[Any, np.dtype[Any]]
+from vit_core.plain_values import listed
+from vit_core.tensors import Array
 
 # What safetensors files say of themselves -> the dialect that it stands for; None where names alone decide.
 _FORMATS = {"tf": "hf_tf", "flax": "hf_flax", **dict.fromkeys(("pt", "mlx", *CONTAINERS))}
@@ -96,7 +97,7 @@ def open_source(
 
     Args:
         src: folder, weight file, or "owner/name" on the hub, of which only the files needed are fetched.
-        variant: see `vit_core.files.checkpoint.open_weights`, also for `mmap`, `verify`, `wait` and `limits`.
+        variant: see `vit_core.files.folders.open_weights`, also for `mmap`, `verify`, `wait` and `limits`.
         weights: which of several sets of weights in a file to take, such as "teacher": a key, or what stands in front
             of names, or both with a dot between them.
         allow: what may be left out although the outputs then differ: "distillation", "pre_logits".

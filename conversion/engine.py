@@ -7,18 +7,18 @@ reported at once, before any data is touched.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from conversion.naming import EXCHANGEABLE, HEADS, listed, template
+from conversion.naming import EXCHANGEABLE, HEADS, template
 from vit_core.errors import CheckpointError, SizeMismatchError
-from vit_core.files.checkpoint import LazyArray, check_finite
+from vit_core.files.arrays import LazyArray, check_finite
 from vit_core.parameters import BASE_PREFIX, Parameter
+from vit_core.plain_values import listed
 from vit_core.positions import resize_table
-from vit_core.tensors import FLOAT_DTYPES
+from vit_core.tensors import FLOAT_DTYPES, Array
 
-Array = np.ndarray[Any, np.dtype[Any]]
 Grid = tuple[int, int]
 
 

@@ -9,16 +9,16 @@ import math
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from operator import itemgetter
-from typing import Any
 
 import numpy as np
 
-from conversion.naming import listed, template
+from conversion.naming import template
 from vit_core.errors import CheckpointError
-from vit_core.files.checkpoint import LazyArray
+from vit_core.files.arrays import LazyArray
 from vit_core.parameters import BASE_PREFIX
+from vit_core.plain_values import listed
+from vit_core.tensors import Array
 
-Array = np.ndarray[Any, np.dtype[Any]]
 Tensors = dict[str, LazyArray]
 
 # What can be given up if asked for: outputs then differ.

@@ -10,10 +10,11 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from conversion.naming import Names, listed, template
+from conversion.naming import Names, template
 from vit_core.errors import CheckpointError
-from vit_core.files.checkpoint import LazyArray
+from vit_core.files.arrays import LazyArray
 from vit_core.parameters import Kind
+from vit_core.plain_values import listed
 
 # Kind of a tensor -> its number of axes, and which two of them are heads and head_dim.
 _AXES: dict[Kind, tuple[int, slice]] = {

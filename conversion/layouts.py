@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
-
+from vit_core.files.arrays import contiguous
 from vit_core.parameters import Kind
-
-Array = np.ndarray[Any, np.dtype[Any]]
+from vit_core.tensors import Array
 
 # convention -> kind -> order in which the stored axes become the canonical ones; a kind that is not listed is stored in
 # the canonical layout. "torch" is the canonical convention itself. "heads" has an axis of their own for the heads, as
@@ -24,9 +20,7 @@ AXES: dict[str, dict[Kind, tuple[int, ...]]] = {
     "heads": _CHANNELS_LAST,
 }
 
-_PAGE = 2**21  # bytes: of huge pages, in which memory comes much faster
 _ALIGNMENT = 64  # bytes; what frameworks take over
-_STRIP = 64  # rows that are transposed at a time, which fit into a cache
 
 
 def to_canonical(array: Array, kind: Kind, convention: str) -> Array:
@@ -70,18 +64,3 @@ def from_canonical(array: Array, kind: Kind, convention: str) -> Array:
     """
     axes = canonical_axes(kind, convention)
     return array if axes is None else contiguous(array.transpose(axes), alignment=_ALIGNMENT)
-
-
-def contiguous(array: Array, alignment: int = 1) -> Array:
-    """The same tensor in contiguous memory of its own or the file's, that begins at a multiple of so many bytes."""
-    if array.flags.c_contiguous and array.flags.writeable and array.ctypes.data % alignment == 0:
-        return array
-    spare = np.empty(array.nbytes + _PAGE, np.uint8)
-    start = -spare.ctypes.data % _PAGE
-    laid_out = spare[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
-    if array.ndim != 2:
-        laid_out[...] = array
-        return laid_out
-    for i in range(0, array.shape[1], _STRIP):  # of a transposed matrix, five times as fast as all at once
-        laid_out[:, i : i + _STRIP] = array[:, i : i + _STRIP]
-    return laid_out

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -11,6 +11,7 @@ from conversion.dialects import Dialect
 from conversion.tables.rows import Part, Row
 from vit_core.errors import CheckpointError
 from vit_core.parameters import BASE_PREFIX
+from vit_core.plain_values import listed
 
 # Parts that a file may lack, or have although the class does not. Heads stand beside the encoder, never inside it.
 HEADS = ("classifier.", "decoder.")
@@ -36,12 +37,6 @@ class _Spellings(NamedTuple):
     rows: Mapping[str, list[tuple[str, int | None]]]
     outlines: frozenset[str]
     endings: frozenset[str] | None
-
-
-def listed(names: Sequence[str], most: int = 10) -> str:
-    """The first names of a list, fit for a message whatever a file called them."""
-    shown = [name if name.isprintable() and len(name) <= 160 else f"{name[:80]!r}…" for name in names[:most]]
-    return (", ".join(shown) or "none") + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def canonical_names(where: str, names: Iterable[str], dialect: Dialect) -> tuple[Names, list[str]]:

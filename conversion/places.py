@@ -14,14 +14,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from conversion.naming import listed
 from vit_core.config import CONFIG_NAME
 from vit_core.errors import CheckpointError, ConfigError, MissingFileError, UnsafeFileError, VitError
 from vit_core.files.atomic_folder import finds_folder, is_decided
-from vit_core.files.checkpoint import MANIFEST_NAME, Weights, open_shards, open_weights, read_index, verified
 from vit_core.files.containers import open_any
+from vit_core.files.folders import Weights, open_shards, open_weights, read_index, verified
 from vit_core.files.json import read_json
 from vit_core.files.links import followed
+from vit_core.files.manifest import MANIFEST_NAME
 from vit_core.files.weight_files import (
     ADAPTER_NAME,
     KERAS_HUB,
@@ -34,6 +34,7 @@ from vit_core.files.weight_files import (
 )
 from vit_core.hub.download import Repository, commit_of, local_folder
 from vit_core.limits import LIMITS, Limits
+from vit_core.plain_values import listed
 
 # Suffix of a family's files -> a name in an index of them as it is in the file.
 _RENAMED: dict[str, Callable[[str], str]] = {
@@ -70,7 +71,7 @@ class Opening(NamedTuple):
     """How files are opened.
 
     Attributes:
-        variant, mmap, verify, wait, limits: see `vit_core.files.checkpoint.open_weights`.
+        variant, mmap, verify, wait, limits: see `vit_core.files.folders.open_weights`.
         weights: which of several sets of weights in a file to take.
     """
 

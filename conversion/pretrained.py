@@ -13,15 +13,13 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from conversion.configs import infer, is_of_transformers, said_size, stored_grid
 from conversion.detect import Source, held_source, lone_checkpoint, open_source
 from conversion.engine import Fitted, Grid, Stored, Wanted, fit
 from conversion.folds import LOSSY, check_allowed, with_class_row
 from conversion.heads import check_heads
 from conversion.keywords import LOADING, Choosing, Fitting, Opening, refusals
-from conversion.naming import HEADS, listed
+from conversion.naming import HEADS
 from conversion.recognition import heads_beside
 from vit_core.config import CONFIG_NAME, PretrainedConfig, patch_grid, read_config
 from vit_core.errors import (
@@ -33,17 +31,17 @@ from vit_core.errors import (
     VitError,
     reading,
 )
-from vit_core.files.checkpoint import MANIFEST_NAME, is_saved_here, replaced_weights, save_folder
 from vit_core.files.containers import CONTAINERS
+from vit_core.files.manifest import MANIFEST_NAME, is_saved_here
+from vit_core.files.saving import replaced_weights, save_folder
 from vit_core.files.weight_files import TRAINER_NAME, weight_names
 from vit_core.hub.download import HUB_OPTIONS
 from vit_core.limits import LIMITS
 from vit_core.parameters import BASE_PREFIX, MODEL_CLASSES, check_tensors, parameter_table
 from vit_core.parameters import class_name as canonical_class
+from vit_core.plain_values import listed
 from vit_core.positions import KERNELS
-from vit_core.tensors import FLOAT_DTYPES, dtype_name
-
-Array = np.ndarray[Any, np.dtype[Any]]
+from vit_core.tensors import FLOAT_DTYPES, Array, dtype_name
 
 logger = logging.getLogger("vitriad")
 
@@ -127,7 +125,7 @@ def load_pretrained(
             ignore_mismatched_sizes: parameters of another shape are initialised;
             position_kernel: resampler for position tables of another grid, see `vit_core.positions.resize_matrix`;
             allow_nonfinite: load NaN and infinity;
-            variant, mmap, verify, limits: see `vit_core.files.checkpoint.open_weights`;
+            variant, mmap, verify, limits: see `vit_core.files.folders.open_weights`;
             weights, allow: see `conversion.detect.open_source`;
             revision, subfolder, cache_dir, token, local_files_only, force_download, endpoint: see
                 `vit_core.hub.download.Repository`;
@@ -284,7 +282,7 @@ def save_pretrained(
     Weights that a load could take for the new ones go with the old checkpoint, whoever wrote them; a log line says so.
 
     Args:
-        folder: see `vit_core.files.checkpoint.save_folder`, also for `max_shard_size`, `variant`, `write_file`, `folders`
+        folder: see `vit_core.files.saving.save_folder`, also for `max_shard_size`, `variant`, `write_file`, `folders`
             and `source` (unless given, the hub repository and the commit that the configuration was loaded from).
         config: of the model; the file also says the class and the dtype.
         tensors: canonical name -> array, all that the class has.

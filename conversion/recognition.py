@@ -8,11 +8,12 @@ from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from conversion.dialects import DIALECTS, Dialect
-from conversion.naming import HEADS, LONGEST, explained, listed, understood
+from conversion.naming import HEADS, LONGEST, explained, understood
 from conversion.tables.refusals import MARKS
 from conversion.tables.rows import Part
 from conversion.towers import chosen, lacking, matrices_of, split, towers
 from vit_core.errors import CheckpointError
+from vit_core.plain_values import listed
 
 _SAMPLE = 2000  # names that settle a dialect
 # The share of names that a dialect has to explain. The biases of a model that is named otherwise can be half of them.

@@ -12,17 +12,18 @@ from typing import Any
 from conversion.configs import timm_config
 from conversion.detect import Source, lone_checkpoint
 from conversion.folds import Tensors
-from conversion.naming import listed
 from conversion.pretrained import Report, plan, report_of
 from conversion.processors import PREPROCESSOR_NAME, Found, find_processor, for_timm
 from conversion.writing import TARGETS, WRITERS, Target, expressed
 from vit_core.config import CONFIG_NAME, PretrainedConfig
 from vit_core.errors import CheckpointError, ConfigError, InputError, reading
+from vit_core.files.arrays import release
 from vit_core.files.atomic_folder import replacing_file
-from vit_core.files.checkpoint import progress, release, replace_folder, replaced_weights, save_folder
 from vit_core.files.json import check_text, json_text
+from vit_core.files.saving import progress, replace_folder, replaced_weights, save_folder
 from vit_core.files.targets import check_target
 from vit_core.limits import LIMITS
+from vit_core.plain_values import listed
 
 
 def convert(

@@ -11,11 +11,12 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cache
 
 from conversion.dialects import DIALECTS, Dialect
-from conversion.naming import LONGEST, listed, template
+from conversion.naming import LONGEST, template
 from conversion.tables.rows import Part
 from vit_core.config import ViTConfig
 from vit_core.errors import CheckpointError
 from vit_core.parameters import parameter_table
+from vit_core.plain_values import listed
 
 Towers = Mapping[str, Sequence[Dialect]]  # prefix -> the dialects in which an encoder behind it is whole
 Matrices = tuple[tuple[str, ...], ...]  # of an encoder's first layer, each in every spelling

@@ -15,16 +15,18 @@ from conversion.configs import TIMM_ACTIVATIONS
 from conversion.detect import kinds
 from conversion.dialects import DIALECTS, Dialect
 from conversion.folds import Tensors, check_allowed
-from conversion.h5_writing import write_h5
-from conversion.layouts import canonical_axes, contiguous, from_canonical, split_heads
+from conversion.layouts import canonical_axes, from_canonical, split_heads
 from conversion.naming import HEADS, template
 from conversion.tables.rows import Part
 from vit_core.config import PretrainedConfig
 from vit_core.errors import CheckpointError
-from vit_core.files.checkpoint import LazyArray, serialised, write_pieces
+from vit_core.files.arrays import LazyArray, contiguous
+from vit_core.files.h5 import write_h5
+from vit_core.files.safetensors import serialised
+from vit_core.files.saving import write_pieces
 from vit_core.parameters import BASE_PREFIX, MODEL_CLASSES
+from vit_core.tensors import Array
 
-Array = np.ndarray[Any, np.dtype[Any]]
 Advance = Callable[[int], Any]
 
 
@@ -61,6 +63,14 @@ _TF_ACTIVATIONS = {
     },
     **{name: name for name in ("sigmoid", "silu", "swish")},
     "gelu_pytorch_tanh": "gelu_new",  # the same formula
+}
+
+# What transformers' TensorFlow classes are called inside their files.
+_TF_SCOPES = {
+    "ViTModel": "tf_vi_t_model",
+    "ViTForImageClassification": "tf_vi_t_for_image_classification",
+    "ViTMAEModel": "tf_vi_tmae_model",
+    "ViTMAEForPreTraining": "tf_vi_tmae_for_pre_training",
 }
 
 
@@ -258,9 +268,13 @@ def _bytes(tensor: LazyArray) -> Any:
     return contiguous(tensor.read()).reshape(-1).view(np.uint8).data
 
 
+def _write_h5(path: Path, tensors: Tensors, model: str, advance: Advance) -> dict[str, Any]:
+    return write_h5(path, tensors, _TF_SCOPES[model], advance)
+
+
 WRITERS: dict[str, Callable[[Path, Tensors, str, Advance], dict[str, Any]]] = {
     "safetensors": _write_safetensors,
     "npz": _write_npz,
     "msgpack": _write_msgpack,
-    "h5": write_h5,
+    "h5": _write_h5,
 }

@@ -4,7 +4,7 @@ import zlib
 
 import numpy as np
 
-from vit_core.files.checkpoint import save_folder
+from vit_core.files.saving import save_folder
 from vit_core.parameters import MODEL_CLASSES, draw
 
 SIZES = {

@@ -55,20 +55,20 @@ BESIDE = {
     "keys that stand there twice": (Edit("vit_core/files/json.py", "if key in keys:", "if False:", JSON),),
     "digest not compared": (
         Edit(
-            "vit_core/files/checkpoint.py",
-            "if known.get(path.name) != _record(len(content), hashlib.sha256(content)):",
+            "vit_core/files/manifest.py",
+            "if known.get(path.name) != record(len(content), hashlib.sha256(content)):",
             "if known.get(path.name) == 0:",
             CHECKPOINTS,
         ),
     ),
     "shards of one byte less": (
-        Edit("vit_core/files/checkpoint.py", "array.nbytes > room", "array.nbytes >= room", SAVING),
+        Edit("vit_core/files/saving.py", "array.nbytes > room", "array.nbytes >= room", SAVING),
     ),
     "weights never synced": (
         Edit(
-            "vit_core/files/checkpoint.py",
-            "        file.flush()\n        os.fsync(file.fileno())\n    return _record",
-            "        file.flush()\n    return _record",
+            "vit_core/files/saving.py",
+            "        file.flush()\n        os.fsync(file.fileno())\n    return record",
+            "        file.flush()\n    return record",
             ORDER,
         ),
     ),
@@ -161,10 +161,10 @@ BESIDE = {
     "moments of an optimiser held": (
         Edit("vit_core/files/msgpack.py", "if key in _STATES:", "if False:", "tests/conversion/test_trained_files.py"),
     ),
-    "HDF5 file never synced": (Edit("conversion/h5_writing.py", "        os.fsync(file.fileno())\n", "", ORDER),),
+    "HDF5 file never synced": (Edit("vit_core/files/h5.py", "        os.fsync(file.fileno())\n", "", ORDER),),
     "first error of a disk forgotten": (
         Edit(
-            "conversion/h5_writing.py",
+            "vit_core/files/h5.py",
             "        careful.check()\n        os.fsync",
             "        os.fsync",
             "tests/reliability/test_faults.py -k hf_tf",

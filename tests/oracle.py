@@ -27,8 +27,8 @@ import numpy as np
 from vit_core.config import ACTIVATIONS, PretrainedConfig, ViTConfig, ViTMAEConfig, pair, patch_grid
 from vit_core.parameters import Parameter, parameter_table
 from vit_core.reference import forward
+from vit_core.tensors import Array
 
-Array = np.ndarray[Any, np.dtype[Any]]
 Random = np.random.Generator
 
 

@@ -18,11 +18,11 @@ import numpy as np
 
 from vit_core.config import PretrainedConfig, pair
 from vit_core.errors import InputError, UnknownKeywordError
+from vit_core.tensors import Array
 
 logger = logging.getLogger("vitriad")
 
 Side = int | None
-Array = np.ndarray[Any, np.dtype[Any]]
 
 IGNORED_LABEL = -100
 

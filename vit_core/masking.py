@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from fractions import Fraction
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 
 from vit_core.errors import InputError
-
-Array = np.ndarray[Any, np.dtype[Any]]
+from vit_core.tensors import Array
 
 MOST_PATCHES = 2**20  # that `kept_fraction` vouches for: an image of 16384x16384 pixels in patches of 16x16
 LARGEST_DENOMINATOR = 1024  # products of the two still fit 32 bits

@@ -19,8 +19,7 @@ from vit_core.config import PretrainedConfig, ViTConfig, ViTMAEConfig, pair, pat
 from vit_core.errors import CheckpointError, ConfigError, SizeMismatchError
 from vit_core.masking import check_seed
 from vit_core.positions import sincos_table
-
-Array = np.ndarray[Any, np.dtype[Any]]
+from vit_core.tensors import Array
 
 # What a tensor is; a framework's or a dialect's layout is a function of this and of nothing else.
 #   linear: (out, in)   conv: (out, channels, height, width)   bias: (out,)   norm_scale, norm_shift: (hidden,)

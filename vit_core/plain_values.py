@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -32,3 +33,9 @@ def short(value: object) -> str:
     except ValueError:  # an int of thousands of digits
         text = f"a very large {type(value).__name__}"
     return text if len(text) <= 80 else text[:77] + "..."
+
+
+def listed(names: Sequence[str], most: int = 10) -> str:
+    """The first names of a list, fit for a message whatever a file called them."""
+    shown = [name if name.isprintable() and len(name) <= 160 else f"{name[:80]!r}…" for name in names[:most]]
+    return (", ".join(shown) or "none") + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 
 from vit_core.errors import InputError
-
-Array = np.ndarray[Any, np.dtype[Any]]
+from vit_core.tensors import Array
 
 # How far a table may be from the sin-cos one and still count as it: some files hold one computed in float32. A table
 # in a narrower dtype may be off by its rounding.

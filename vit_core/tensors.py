@@ -23,6 +23,8 @@ _FRAMEWORKS: dict[str, tuple[str, str, str]] = {
     "jax": ("flax", "jax.numpy", "asarray"),
 }
 
+Array = np.ndarray[Any, np.dtype[Any]]
+
 FLOAT_DTYPES: dict[str, np.dtype[Any]] = {
     "float16": np.dtype(np.float16),
     "bfloat16": np.dtype(ml_dtypes.bfloat16),
@@ -40,7 +42,7 @@ def framework_of(value: object) -> str | None:
     return {"torch": "pt", "tensorflow": "tf", "jax": "jax", "jaxlib": "jax"}.get(root)
 
 
-def to_numpy(value: Any) -> np.ndarray[Any, np.dtype[Any]]:
+def to_numpy(value: Any) -> Array:
     """A host NumPy array with the values of `value`.
 
     Dtypes: kept, bfloat16 included (as ml_dtypes.bfloat16).
@@ -57,7 +59,7 @@ def to_numpy(value: Any) -> np.ndarray[Any, np.dtype[Any]]:
     return np.asarray(value)
 
 
-def from_numpy(array: np.ndarray[Any, np.dtype[Any]], return_tensors: object) -> Any:
+def from_numpy(array: Array, return_tensors: object) -> Any:
     """`array` as a tensor of the framework named by `return_tensors`.
 
     Args:

@@ -8,9 +8,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from vit_core.tensors import to_numpy
+from vit_core.tensors import Array, to_numpy
 
-Array = np.ndarray[Any, np.dtype[Any]]
 FRAMEWORKS = ("jax", "flax")
 
 

@@ -414,7 +414,7 @@ class FlaxViTPreTrainedModel(PushToHub):
                 variant: infix of the file names, as in model.fp16.safetensors;
                 weights: which of several sets in a file, such as "teacher" or "a.key";
                 allow: what may be left out although outputs then differ, such as ["distillation"];
-                mmap, verify, limits: how files are read, see `vit_core.files.checkpoint.open_weights`;
+                mmap, verify, limits: how files are read, see `vit_core.files.folders.open_weights`;
                 revision, subfolder, cache_dir, token, local_files_only, force_download, endpoint: of the hub, see
                     `vit_core.hub.download.Repository`;
                 from_pt, from_tf, from_flax, use_safetensors, trust_remote_code: accepted where they say what is so;

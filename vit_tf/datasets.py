@@ -9,10 +9,10 @@ import numpy as np
 import tensorflow as tf
 
 from vit_core.errors import InputError
+from vit_core.tensors import Array
 
 LABELS = ("labels", "label", "label_ids")  # names of the column with the classes
 
-Array = np.ndarray[Any, np.dtype[Any]]
 Batch = Callable[[list[Any]], dict[str, Array]]  # rows -> columns
 
 

@@ -9,9 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from conversion.layouts import from_canonical, to_canonical
-from vit_core.tensors import to_numpy
+from vit_core.tensors import Array, to_numpy
 
-Array = np.ndarray[Any, np.dtype[Any]]
 FRAMEWORKS = ("tensorflow", "keras")
 
 

@@ -38,7 +38,7 @@ from vit_core.inputs import (
     warn_unseen,
 )
 from vit_core.parameters import BASE_CLASSES, Parameter, check_tensors, class_name, parameter_table, pruned_heads
-from vit_core.tensors import to_numpy
+from vit_core.tensors import Array, to_numpy
 from vit_tf import _keras, weights
 from vit_tf.exporting import SAVED_MODEL, ExportedModel
 from vit_tf.graphs import TENSORS, CompiledCalls, static
@@ -46,7 +46,6 @@ from vit_tf.keywords import TFLoading, TFSaving
 from vit_tf.layers import build_parts, setting, source
 from vit_tf.training import TrainedModel
 
-Array = np.ndarray[Any, np.dtype[Any]]
 Model = TypeVar("Model", bound="TFViTPreTrainedModel")
 
 SERIALISABLE = keras.saving.register_keras_serializable(package="vitriad")
@@ -233,7 +232,7 @@ class TFViTPreTrainedModel(PushToHub, CompiledCalls, TrainedModel, ExportedModel
                 variant: infix of the file names, as in model.fp16.safetensors;
                 weights: which of several sets in a file, such as "teacher" or "a.key";
                 allow: what may be left out although outputs then differ, such as ["distillation"];
-                mmap, verify, limits: how files are read, see `vit_core.files.checkpoint.open_weights`;
+                mmap, verify, limits: how files are read, see `vit_core.files.folders.open_weights`;
                 revision, subfolder, cache_dir, token, local_files_only, force_download, endpoint: of the hub, see
                     `vit_core.hub.download.Repository`;
                 from_pt, from_tf, from_flax, use_safetensors, trust_remote_code: accepted where they say what is so;

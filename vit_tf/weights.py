@@ -19,11 +19,9 @@ from conversion.layouts import AXES as LAYOUTS
 from conversion.layouts import canonical_axes, from_canonical
 from vit_core.config import PretrainedConfig
 from vit_core.parameters import Kind, Parameter, sincos_of
-from vit_core.tensors import to_numpy
+from vit_core.tensors import Array, to_numpy
 from vit_tf import _keras
 from vit_tf.layers import VALUE, setting
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 TRANSPOSERS = 2  # threads: memory is what they wait for
 

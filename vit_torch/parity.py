@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from vit_core.tensors import to_numpy
+from vit_core.tensors import Array, to_numpy
 
-Array = np.ndarray[Any, np.dtype[Any]]
 FRAMEWORKS = ("torch",)
 
 

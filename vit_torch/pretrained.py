@@ -9,7 +9,6 @@ from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self, TypeVar, Unpack, overload
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -40,14 +39,13 @@ from vit_core.parameters import (
     parameter_table,
     pruned_heads,
 )
-from vit_core.tensors import to_numpy
+from vit_core.tensors import Array, to_numpy
 from vit_torch.familiar import Familiar
 from vit_torch.keywords import TorchLoading, TorchSaving
 from vit_torch.layers import grid_of, is_known, is_settled, is_tracing, seen
 from vit_torch.training import Recomputed
 from vit_torch.weights import as_tensor, fill, placed, prune, writer
 
-Array = np.ndarray[Any, np.dtype[Any]]
 Model = TypeVar("Model", bound="PreTrainedModel")
 
 
@@ -211,7 +209,7 @@ class PreTrainedModel(PushToHub, Recomputed, Familiar, nn.Module):
                 variant: infix of the file names, as in model.fp16.safetensors;
                 weights: which of several sets in a file, such as "teacher" or "a.key";
                 allow: what may be left out although outputs then differ, such as ["distillation"];
-                mmap, verify, limits: how files are read, see `vit_core.files.checkpoint.open_weights`;
+                mmap, verify, limits: how files are read, see `vit_core.files.folders.open_weights`;
                 revision, subfolder, cache_dir, token, local_files_only, force_download, endpoint: of the hub, see
                     `vit_core.hub.download.Repository`;
                 from_pt, from_tf, from_flax, use_safetensors, trust_remote_code: accepted where they say what is so;

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from vit_core.config import PretrainedConfig
 from vit_core.errors import InputError
 from vit_core.parameters import Parameter, sincos_of
-
-Array = np.ndarray[Any, np.dtype[Any]]
+from vit_core.tensors import Array
 
 
 @torch.no_grad()

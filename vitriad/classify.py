@@ -24,12 +24,10 @@ from vit_core.errors import ImageError, InputError
 from vit_core.images.files import image_pixels, open_image
 from vit_core.images.pixel_budget import PixelBudget
 from vit_core.images.processor import AutoImageProcessor, ViTImageProcessor
-from vit_core.tensors import to_numpy
+from vit_core.tensors import Array, to_numpy
 from vitriad.auto import model_class
 from vitriad.models import find
 from vitriad.printing import shown
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 BATCH = 16
 _GRAY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "F")

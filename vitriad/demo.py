@@ -7,7 +7,6 @@ import shutil
 from argparse import Namespace
 from itertools import accumulate, combinations
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -18,13 +17,11 @@ from vit_core.files.targets import check_target
 from vit_core.images.files import open_image
 from vit_core.images.processor import AutoImageProcessor
 from vit_core.masking import noise
-from vit_core.tensors import to_numpy
+from vit_core.tensors import Array, to_numpy
 from vitriad.auto import available_backends, model_class
 from vitriad.classify import load_classifier, predict, probabilities, read_pixels
 from vitriad.models import digit_files, find
 from vitriad.printing import print_table
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 SEED = 7  # of the masks
 _ZOOM = 6  # pixels drawn for a pixel

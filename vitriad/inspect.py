@@ -12,7 +12,7 @@ from conversion.detect import open_source
 from conversion.places import Opening, open_place
 from conversion.pretrained import plan
 from vit_core.errors import CheckpointError, MissingFileError, VitError
-from vit_core.files.checkpoint import LazyArray
+from vit_core.files.arrays import LazyArray
 from vitriad.cli import reading_options
 from vitriad.models import find
 from vitriad.printing import print_table, shown

@@ -24,9 +24,9 @@ import numpy as np
 
 from vit_core.errors import BackendError, InputError
 from vit_core.files.atomic_folder import write_file
-from vit_core.files.checkpoint import save_folder
+from vit_core.files.saving import save_folder
 from vit_core.files.targets import check_target
-from vit_core.tensors import missing_backend
+from vit_core.tensors import Array, missing_backend
 from vitriad import parity_cases
 from vitriad.backends import BACKENDS
 from vitriad.cli import reading_options
@@ -34,7 +34,6 @@ from vitriad.parity_cases import Case
 from vitriad.parity_causes import HALVES, causes, silenced
 from vitriad.printing import print_table
 
-Array = np.ndarray[Any, np.dtype[Any]]
 Row = dict[str, Any]
 
 CHECKS = ("forward", "hidden", "attentions", "loss", "gradients", "training", "preprocessing", "roundtrip")

@@ -14,9 +14,8 @@ from vit_core.config import PretrainedConfig, ViTConfig, ViTMAEConfig, pair, pat
 from vit_core.masking import noise
 from vit_core.parameters import MODEL_CLASSES, Parameter, parameter_table
 from vit_core.reference import forward
+from vit_core.tensors import Array
 from vitriad.models import find
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 STEP = 1e-30  # of a complex step: far below rounding, far above underflow
 _MOST = 12  # tensors of a large model whose gradients are compared

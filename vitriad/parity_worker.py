@@ -21,12 +21,11 @@ import numpy as np
 from vit_core.images.files import open_image
 from vit_core.images.processor import AutoImageProcessor
 from vit_core.parameters import MODEL_CLASSES, draw
-from vit_core.tensors import to_numpy
+from vit_core.tensors import Array, to_numpy
 from vitriad.auto import model_class
 from vitriad.backends import BACKENDS
 from vitriad.models import digit_files, find
 
-Array = np.ndarray[Any, np.dtype[Any]]
 Tensors = Mapping[str, Array]
 
 _FORMATS = {"torch": "pt", "tf": "tf", "flax": "jax"}  # what the image processor calls their tensors

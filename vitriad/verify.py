@@ -13,13 +13,11 @@ from conversion.pretrained import plan, report_of
 from vit_core.config import pair, patch_grid
 from vit_core.errors import InputError
 from vit_core.masking import noise
-from vit_core.tensors import to_numpy
+from vit_core.tensors import Array, to_numpy
 from vitriad.auto import model_class
 from vitriad.cli import reading_options
 from vitriad.models import find
 from vitriad.printing import print_table
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 _SEED = 0
 # What says how the same weights are computed with; a conversion may change these if it is allowed to.

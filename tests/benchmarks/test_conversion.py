@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from vit_core.config import ViTConfig
-from vit_core.files.checkpoint import LazyArray, save_folder
+from vit_core.files.arrays import LazyArray
+from vit_core.files.saving import save_folder
 from vit_core.parameters import parameter_table
 
 pytestmark = pytest.mark.bench

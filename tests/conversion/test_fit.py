@@ -7,7 +7,7 @@ import pytest
 
 import conversion
 from vit_core.errors import CheckpointError
-from vit_core.files.checkpoint import save_folder
+from vit_core.files.saving import save_folder
 from vit_core.parameters import BASE_CLASSES, MODEL_CLASSES, parameter_table
 from vit_core.positions import resize_table, sincos_table
 

@@ -10,8 +10,8 @@ import pytest
 from checkpoints import make_config, make_tensors, write
 
 import conversion
-from conversion import h5_writing
 from vit_core.errors import CheckpointError
+from vit_core.files import h5
 from vit_core.files.containers import open_any
 
 CLS = "ViTMAEModel"
@@ -28,7 +28,9 @@ def source(tmp_path):
 def write_file(path, source):
     path.unlink(missing_ok=True)
     tensors = open_any(source / "model.safetensors").tensors
-    h5_writing.write_h5(path, {f"vit/{name}:0": tensor for name, tensor in tensors.items()}, CLS, lambda size: None)
+    h5.write_h5(
+        path, {f"vit/{name}:0": tensor for name, tensor in tensors.items()}, "tf_vi_tmae_model", lambda size: None
+    )
 
 
 def failing(call, number, problem):
@@ -50,7 +52,7 @@ def test_a_disk_that_fails_at_any_call(source, tmp_path, monkeypatch, call, prob
     failed = 0
     for number in range(1, 1000):
         with monkeypatch.context() as patch:
-            patch.setattr(h5_writing.os, call, failing(call, number, problem))
+            patch.setattr(h5.os, call, failing(call, number, problem))
             try:
                 write_file(tmp_path / "x.h5", source)
                 break
@@ -66,7 +68,7 @@ def test_a_disk_that_fails_at_any_call(source, tmp_path, monkeypatch, call, prob
 def test_writes_that_take_a_part_are_gone_on_with(source, tmp_path, monkeypatch):
     write_file(tmp_path / "x.h5", source)
     original = os.pwrite
-    monkeypatch.setattr(h5_writing.os, "pwrite", lambda file, data, start: original(file, data[:7], start))
+    monkeypatch.setattr(h5.os, "pwrite", lambda file, data, start: original(file, data[:7], start))
     write_file(tmp_path / "y.h5", source)
     assert (tmp_path / "x.h5").read_bytes() == (tmp_path / "y.h5").read_bytes()
 
@@ -78,7 +80,7 @@ def test_a_disk_that_forgets_is_found_out(source, tmp_path, monkeypatch):
     def forget(file, data, start):
         return len(data) if len(data) == size else original(file, data, start)
 
-    monkeypatch.setattr(h5_writing.os, "pwrite", forget)
+    monkeypatch.setattr(h5.os, "pwrite", forget)
     with pytest.raises(CheckpointError, match=r"projection\.weight:0: not what was written\."):
         write_file(tmp_path / "x.h5", source)
 

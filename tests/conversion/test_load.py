@@ -14,7 +14,7 @@ from conversion.detect import open_source
 from conversion.keywords import LOADING
 from vit_core.config import AutoConfig, ViTConfig
 from vit_core.errors import CheckpointError, ConfigError, InputError, MissingFileError, UnsafeFileError
-from vit_core.files.checkpoint import open_weights
+from vit_core.files.folders import open_weights
 from vit_core.limits import Limits
 from vit_core.parameters import parameter_table
 

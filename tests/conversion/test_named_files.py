@@ -14,7 +14,7 @@ from conversion.detect import open_source
 from conversion.writing import TARGETS
 from vit_core import AutoConfig, AutoImageProcessor, ViTConfig, ViTImageProcessor
 from vit_core.errors import CheckpointError, ConfigError, MissingFileError, VitError
-from vit_core.files.checkpoint import save_folder
+from vit_core.files.saving import save_folder
 
 CLS = "ViTForImageClassification"
 SUFFIXES = (".safetensors", ".bin", ".pth", ".pt", ".h5", ".keras", ".msgpack")

@@ -5,11 +5,12 @@ import pytest
 
 import conversion
 from conversion.dialects import DIALECTS
-from conversion.naming import EXCHANGEABLE, HEADS, canonical_names, listed
+from conversion.naming import EXCHANGEABLE, HEADS, canonical_names
 from conversion.tables import hf
 from vit_core.config import ACTIVATIONS
 from vit_core.errors import CheckpointError
 from vit_core.parameters import MODEL_CLASSES, parameter_table
+from vit_core.plain_values import listed
 
 HF = DIALECTS[0]
 FIVE = (  # how 5.x calls a layer's modules

@@ -11,7 +11,7 @@ from checkpoints import make_config, make_tensors, write
 import conversion
 from conversion.writing import TARGETS
 from vit_core.errors import CheckpointError
-from vit_core.files.checkpoint import open_weights
+from vit_core.files.folders import open_weights
 
 CLS = "ViTForImageClassification"
 FOLDERS = [name for name, target in TARGETS.items() if target.file is not None]

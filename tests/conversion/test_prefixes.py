@@ -16,8 +16,9 @@ from conversion.dialects import DIALECTS
 from conversion.layouts import from_canonical
 from conversion.naming import template
 from vit_core.errors import CheckpointError
-from vit_core.files.checkpoint import serialised, write_pieces
 from vit_core.files.containers import open_any
+from vit_core.files.safetensors import serialised
+from vit_core.files.saving import write_pieces
 
 CLS = "ViTForImageClassification"
 CONFIG = make_config(CLS)
@@ -312,7 +313,7 @@ def write_ours(folder):
 
 @pytest.mark.parametrize("max_shard_size", ["1MB", 4000])
 def test_and_of_a_folder(folder, max_shard_size):
-    from vit_core.files.checkpoint import save_folder
+    from vit_core.files.saving import save_folder
 
     files = {"config.json": CONFIG.to_json_string()}
     save_folder(folder / "m", files=files, tensors=two("."), max_shard_size=max_shard_size)

@@ -7,7 +7,8 @@ from checkpoints import make_config, make_tensors
 import conversion
 from conversion.detect import detect
 from vit_core.errors import CheckpointError
-from vit_core.files.checkpoint import serialised, write_pieces
+from vit_core.files.safetensors import serialised
+from vit_core.files.saving import write_pieces
 
 CLASSIFIER = "ViTForImageClassification"
 

@@ -7,8 +7,9 @@ from checkpoints import make_config, make_tensors, write
 import conversion
 from conversion.tables.refusals import MARKS
 from vit_core.errors import CheckpointError
-from vit_core.files.checkpoint import serialised, write_pieces
 from vit_core.files.containers import open_any
+from vit_core.files.safetensors import serialised
+from vit_core.files.saving import write_pieces
 
 HEADS = {"num_attention_heads": 3}
 

@@ -149,9 +149,9 @@ def raising(error):
 @pytest.mark.parametrize("copied", [False, True])
 def test_no_memory_for_weights(copied, folder, monkeypatch):
     if copied:
-        monkeypatch.setattr("vit_core.files.checkpoint.np.empty", raising(MemoryError("Unable to allocate 3 GiB")))
+        monkeypatch.setattr("vit_core.files.arrays.np.empty", raising(MemoryError("Unable to allocate 3 GiB")))
     else:
-        monkeypatch.setattr("vit_core.files.checkpoint.mapping.mmap", raising(OSError(12, os.strerror(12))))
+        monkeypatch.setattr("vit_core.files.arrays.mapping.mmap", raising(OSError(12, os.strerror(12))))
     for read in (load_all, conversion.load):
         with pytest.raises(CheckpointError, match="out of memory: Unable to" if copied else "Cannot allocate memory"):
             read(folder, mmap=not copied)

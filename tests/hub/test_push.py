@@ -137,7 +137,7 @@ def test_a_card_says_what_the_model_is(tmp_path):
     config = ViTConfig(**{**CONFIG.to_dict(), "id2label": labels, "label2id": None, "image_size": (8, 12)})
     tensors = draw(config, "ViTForImageClassification", seed=0)
     conversion.save_pretrained(tmp_path / "m", config, tensors, class_name="ViTForImageClassification", variant="x")
-    card = model_card(tmp_path / "m", NAME, "x", license='mit"\ntags: evil')
+    card = model_card(config, tmp_path / "m", NAME, "x", license='mit"\ntags: evil')
     front, body = card.removeprefix("---\n").split("\n---\n")
     assert front.splitlines() == [
         "library_name: vitriad",
@@ -156,7 +156,7 @@ def test_a_card_says_what_the_model_is(tmp_path):
 
 def test_a_card_names_neither_a_license_nor_labels_that_are_none(tmp_path):
     conversion.save_pretrained(tmp_path / "m", CONFIG, draw(CONFIG, "ViTModel", seed=0), class_name="ViTModel")
-    card = model_card(tmp_path / "m", NAME)
+    card = model_card(CONFIG, tmp_path / "m", NAME)
     assert "license" not in card and "Labels" not in card and "pipeline_tag: image-feature-extraction" in card
 
 
@@ -164,4 +164,6 @@ def test_a_card_of_many_labels_shows_some(tmp_path):
     config = ViTConfig(**{**CONFIG.to_dict(), "id2label": None, "label2id": None, "num_labels": 60})
     tensors = draw(config, "ViTForImageClassification", seed=0)
     conversion.save_pretrained(tmp_path / "m", config, tensors, class_name="ViTForImageClassification")
-    assert model_card(tmp_path / "m", NAME).endswith('    49: "LABEL_49"\n    ... and 10 more, in config.json\n')
+    assert model_card(config, tmp_path / "m", NAME).endswith(
+        '    49: "LABEL_49"\n    ... and 10 more, in config.json\n'
+    )

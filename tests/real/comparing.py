@@ -8,10 +8,9 @@ import numpy as np
 
 import conversion
 from vit_core.reference import forward
+from vit_core.tensors import Array
 from vitriad.auto import model_class
 from vitriad.backends import BACKENDS
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 # How far a hidden state or the final norm may be off. `largest` is the largest difference as a share of the largest
 # value, `typical` the root mean square of the differences as a share of that of the values, `cosine` one minus the

@@ -17,8 +17,7 @@ from safetensors.numpy import save_file
 
 from vit_core import ViTImageProcessor
 from vit_core.images.files import open_image
-
-Array = np.ndarray[Any, np.dtype[Any]]
+from vit_core.tensors import Array
 
 LAYERS, HIDDEN, PATCHES = 12, 384, 37 * 37
 EMBEDDINGS, FINAL = "/backbone/embeddings/Add_output_0", "/backbone/layernorm/Add_1_output_0"

@@ -21,7 +21,8 @@ import conversion
 from conversion.writing import TARGETS
 from vit_core import ViTConfig, ViTImageProcessor, ViTMAEConfig
 from vit_core.errors import VitError
-from vit_core.files.checkpoint import open_weights, save_folder
+from vit_core.files.folders import open_weights
+from vit_core.files.saving import save_folder
 from vit_core.parameters import parameter_table
 from vitriad.auto import model_class
 from vitriad.backends import BACKENDS

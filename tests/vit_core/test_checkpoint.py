@@ -14,7 +14,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from vit_core.errors import CheckpointError, MissingFileError
-from vit_core.files.checkpoint import DTYPES, check_finite, open_file, open_weights, save_folder
+from vit_core.files.arrays import DTYPES, check_finite
+from vit_core.files.folders import open_weights
+from vit_core.files.safetensors import open_file
+from vit_core.files.saving import save_folder
 from vit_core.limits import LIMITS
 
 

@@ -16,7 +16,8 @@ import pytest
 from vit_core.errors import CheckpointError
 from vit_core.files import atomic_folder
 from vit_core.files.atomic_folder import finish_swap
-from vit_core.files.checkpoint import open_weights, save_folder
+from vit_core.files.folders import open_weights
+from vit_core.files.saving import save_folder
 
 SYSTEM_MODULES = ("posix", "fcntl", "io", "_io")
 # Calls that change nothing, and those that close files: one that never happened is no fault of the system.

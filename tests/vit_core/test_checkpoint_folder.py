@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from vit_core.errors import CheckpointError, InputError, MissingFileError, UnsafeFileError
-from vit_core.files.checkpoint import open_weights, save_folder
+from vit_core.files.folders import open_weights
+from vit_core.files.saving import save_folder
 from vit_core.limits import LIMITS
 
 TENSORS = {name: np.full(3, value, np.float32) for value, name in enumerate("abcd")}

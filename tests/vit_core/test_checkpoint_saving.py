@@ -14,9 +14,10 @@ import pytest
 import safetensors.numpy
 
 from vit_core.errors import CheckpointError, ConfigError, InputError
-from vit_core.files import atomic_folder, checkpoint
+from vit_core.files import atomic_folder, saving
 from vit_core.files.atomic_folder import finish_swap
-from vit_core.files.checkpoint import open_weights, save_folder
+from vit_core.files.folders import open_weights
+from vit_core.files.saving import save_folder
 
 TENSORS = {f"layer.{i}.weight": np.full((2, i), i, np.float32) for i in (1, 2, 10)}
 CONFIG = {"config.json": '{"hidden": "größe"}\n'}
@@ -107,7 +108,7 @@ def test_sizes_of_shards(folder, size, count):
 
 @pytest.mark.parametrize(("text", "size"), [("2kb", 2000), ("3 MiB", 3 * 2**20), ("5GB", 5 * 10**9), (7, 7)])
 def test_units_of_sizes(text, size):
-    assert checkpoint._bytes(text) == size
+    assert saving._bytes(text) == size
 
 
 @pytest.mark.parametrize("size", [0, -1, "", "GB", "5XB", "1.5GB", None, 2.5, "٣"])
@@ -255,7 +256,7 @@ def test_a_second_writer_is_told_who_is_the_first(folder):
             message = refusal(folder)
             assert message == f"{folder}: process {os.getpid()} is saving to it right now."
             save = f"save_folder({str(folder)!r}, files={{}}, tensors={{}})"
-            code = f"from vit_core.files.checkpoint import save_folder; {save}"
+            code = f"from vit_core.files.saving import save_folder; {save}"
             other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
             assert message in other.stderr
             return super().__getitem__(name)
@@ -433,7 +434,7 @@ def test_a_swap_that_fails_half_way_is_undone(folder, monkeypatch):
 def test_progress_is_for_big_saves_at_a_terminal(folder, monkeypatch, capsys):
     save(folder)
     assert capsys.readouterr().err == ""
-    monkeypatch.setattr(checkpoint, "_PROGRESS_FROM", 1)
+    monkeypatch.setattr(saving, "_PROGRESS_FROM", 1)
     save(folder)
     assert capsys.readouterr().err == ""
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)

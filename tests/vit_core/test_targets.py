@@ -14,7 +14,7 @@ from checkpoints import make_config, make_tensors, write
 
 import conversion
 from vit_core.errors import CheckpointError, InputError
-from vit_core.files.checkpoint import save_folder
+from vit_core.files.saving import save_folder
 from vit_core.files.targets import check_target
 from vitriad.cli import main
 

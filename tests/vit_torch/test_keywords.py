@@ -12,7 +12,7 @@ from torch_models import SIZES, make_config, make_inputs, make_model
 
 import vit_torch
 from vit_core import CheckpointError, InputError
-from vit_core.files.checkpoint import MANIFEST_NAME
+from vit_core.files.manifest import MANIFEST_NAME
 from vit_core.tensors import to_numpy
 
 NAME = "ViTForImageClassification"

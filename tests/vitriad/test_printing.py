@@ -12,7 +12,8 @@ from checkpoints import make_config, make_tensors, write
 from PIL import Image
 
 import vitriad
-from vit_core.files.checkpoint import serialised, write_pieces
+from vit_core.files.safetensors import serialised
+from vit_core.files.saving import write_pieces
 from vitriad import models
 from vitriad.cli import main
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from conversion.naming import listed
 from vit_core.errors import CheckpointError
 from vit_core.files import h5, msgpack, npz, torch
-from vit_core.files.checkpoint import LazyArray, WeightFile, content_of, open_file
+from vit_core.files.arrays import LazyArray, WeightFile, content_of
+from vit_core.files.safetensors import open_file
 from vit_core.files.zip import members
 from vit_core.limits import LIMITS, Limits
+from vit_core.plain_values import listed
 
 CONTAINERS = ("torch", "npz", "h5", "msgpack")  # what is no safetensors file, as `metadata["format"]` has it
 

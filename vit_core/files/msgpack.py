@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vit_core.errors import CheckpointError
-from vit_core.files.checkpoint import DTYPES, LazyArray, placed
+from vit_core.files.arrays import DTYPES, LazyArray, placed
 from vit_core.limits import Limits
 
 _DTYPES = {dtype.name: dtype for dtype in DTYPES.values()}

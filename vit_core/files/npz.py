@@ -13,7 +13,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from vit_core.errors import CheckpointError, UnsafeFileError
-from vit_core.files.checkpoint import DTYPES, LazyArray
+from vit_core.files.arrays import DTYPES, LazyArray
 from vit_core.files.zip import Member, members
 from vit_core.limits import Limits
 

@@ -22,7 +22,7 @@ import numpy as np
 
 from vit_core.errors import CheckpointError, UnsafeFileError
 from vit_core.files import inert
-from vit_core.files.checkpoint import LazyArray, placed
+from vit_core.files.arrays import LazyArray, placed
 from vit_core.files.zip import Member, members
 from vit_core.limits import Limits
 

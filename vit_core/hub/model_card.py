@@ -5,33 +5,35 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
-from vit_core.config import AutoConfig, PretrainedConfig, pair
-from vit_core.files.checkpoint import open_weights
+from vit_core.errors import CheckpointError
+from vit_core.files.folders import open_weights
+from vit_core.files.json import read_json
 
 _TASKS = {"ViTForImageClassification": "image-classification"}  # the others give features
 _PREFIXES = ("vit_torch.", "vit_tf.TF", "vit_flax.Flax")
 _SHOWN_LABELS = 50
 
 
-def model_card(folder: Path, repo_id: str, variant: str | None = None, license: str | None = None) -> str:
+def model_card(config: Any, folder: Path, repo_id: str, variant: str | None = None, license: str | None = None) -> str:
     """The text of README.md for a saved model: what it is and how to load it.
 
     Args:
+        config: of the model, a `vit_core.config.PretrainedConfig`.
         folder: as `save_pretrained` of a model wrote it.
         repo_id: "owner/name".
         variant: of the weights.
         license: such as "apache-2.0"; unset where None.
     """
-    config = AutoConfig.from_pretrained(folder)
-    model = config.architectures[0]
+    model = read_json(folder / "config.json", limit="config_bytes", error=CheckpointError)["architectures"][0]
     weights = open_weights(folder, variant=variant, verify=False)
     size = sum(math.prod(info.shape) for info in weights.infos.values())
     facts = {
         "Class": model,
         "Parameters": f"{size:,}",
-        "Image size": "{} x {} pixels".format(*pair(config.image_size)),
-        "Patch size": "{} x {} pixels".format(*pair(config.patch_size)),
+        "Image size": "{} x {} pixels".format(*_pair(config.image_size)),
+        "Patch size": "{} x {} pixels".format(*_pair(config.patch_size)),
         "Channels": config.num_channels,
     }
     option = f', variant="{variant}"' if variant else ""
@@ -57,7 +59,12 @@ def model_card(folder: Path, repo_id: str, variant: str | None = None, license: 
     )
 
 
-def _front_matter(config: PretrainedConfig, model: str, license: str | None) -> list[str]:
+def _pair(size: Any) -> tuple[int, int]:
+    """(height, width) of a size of a configuration: one number, or both."""
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
+
+
+def _front_matter(config: Any, model: str, license: str | None) -> list[str]:
     """What the hub reads: YAML between two lines of dashes."""
     licensed = [f"license: {json.dumps(license)}"] if license else []  # a JSON string is one of YAML too
     task = _TASKS.get(model, "image-feature-extraction")
@@ -65,7 +72,7 @@ def _front_matter(config: PretrainedConfig, model: str, license: str | None) -> 
     return ["---", "library_name: vitriad", f"pipeline_tag: {task}", *licensed, *tags, "---", ""]
 
 
-def _labels(config: PretrainedConfig, model: str) -> list[str]:
+def _labels(config: Any, model: str) -> list[str]:
     """A classifier's labels, indented as code: whatever they hold is shown as it is."""
     if model != "ViTForImageClassification":
         return []

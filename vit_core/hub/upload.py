@@ -10,7 +10,10 @@ from typing import Any
 
 from vit_core.errors import CheckpointError, InputError
 from vit_core.files.json import json_text, read_json
+from vit_core.files.manifest import MANIFEST_NAME
+from vit_core.files.weight_files import weight_names
 from vit_core.hub.download import Repository, check_hub_name, hub_errors
+from vit_core.hub.model_card import model_card
 
 CARD_NAME = "README.md"
 
@@ -63,7 +66,7 @@ class PushToHub:
             self.save_pretrained(folder, **save_options)  # type: ignore[attr-defined]
             with hub_errors(repo_id, revision):
                 branch = _Branch(repo_id, revision, private, access)
-                branch.complete(folder, save_options.get("variant"), license)
+                branch.complete(folder, getattr(self, "config", None), save_options.get("variant"), license)
                 return branch.commit(folder, commit_message or f"Upload {type(self).__name__}", create_pr)
 
 
@@ -86,19 +89,15 @@ class _Branch:
         self.files = {entry.path for entry in self._api.list_repo_tree(self.name, revision=revision)}
         self.replaced: set[str] = set()
 
-    def complete(self, folder: Path, variant: str | None, license: str | None) -> None:
+    def complete(self, folder: Path, config: Any, variant: str | None, license: str | None) -> None:
         """Adds what a saved model lacks to be uploaded here: a card, and the records of weights that stay."""
-        from vit_core.files.checkpoint import MANIFEST_NAME
-        from vit_core.files.weight_files import weight_names
-        from vit_core.hub.model_card import model_card
-
         new = {path.name for path in folder.iterdir()}
         if MANIFEST_NAME not in new:  # no model
             return
         of_variant = weight_names(variant)
         self.replaced = {file for file in self.files - new if any(fnmatchcase(file, name) for name in of_variant)}
         if CARD_NAME not in self.files:
-            card = model_card(folder, self.name, variant, license)
+            card = model_card(config, folder, self.name, variant, license)
             (folder / CARD_NAME).write_text(card, encoding="utf-8", errors="backslashreplace")
         if MANIFEST_NAME in self.files:
             self._keep_records(folder / MANIFEST_NAME, self.files - self.replaced)

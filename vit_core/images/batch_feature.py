@@ -8,9 +8,7 @@ from typing import Any, Self
 import numpy as np
 
 from vit_core.errors import ImageError, InputError
-from vit_core.tensors import framework_of, from_numpy, to_numpy
-
-Array = np.ndarray[Any, np.dtype[Any]]
+from vit_core.tensors import Array, framework_of, from_numpy, to_numpy
 
 
 class BatchFeature(dict[str, Any]):

@@ -18,12 +18,12 @@ from PIL import Image
 
 from vit_core.errors import ImageError, InputError
 from vit_core.images import steps
-from vit_core.images.options import CHECKS, Array, ChannelDimension, height_width, layout, seen
+from vit_core.images.options import CHECKS, ChannelDimension, height_width, layout, seen
 from vit_core.images.pictures import each_image, inferred_layout, is_drawn, read
 from vit_core.images.pixel_budget import PixelBudget
 from vit_core.images.steps import Picture
 from vit_core.limits import Limits, check_limits
-from vit_core.tensors import framework_of
+from vit_core.tensors import Array, framework_of
 
 _logger = logging.getLogger("vitriad")
 

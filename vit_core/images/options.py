@@ -12,8 +12,8 @@ from PIL import Image
 
 from vit_core.errors import ImageError
 from vit_core.limits import LIMITS
+from vit_core.tensors import Array
 
-Array = np.ndarray[Any, np.dtype[Any]]
 Size = int | tuple[int, int] | list[int] | Mapping[str, int]
 PerChannel = float | list[float] | tuple[float, ...] | Array
 PILImageResampling = Image.Resampling

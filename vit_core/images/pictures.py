@@ -22,9 +22,8 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from vit_core.errors import ImageError
-from vit_core.images.options import Array
 from vit_core.images.steps import Picture
-from vit_core.tensors import framework_of, to_numpy
+from vit_core.tensors import Array, framework_of, to_numpy
 
 _logger = logging.getLogger("vitriad")
 _INFERRED_CHANNELS = (1, 3)  # the channel counts that a layout is inferred from …

@@ -25,20 +25,10 @@ from vit_core.hub.upload import PushToHub
 from vit_core.images import steps
 from vit_core.images.batch_feature import BatchFeature
 from vit_core.images.batches import Batch, apply, threads
-from vit_core.images.options import (
-    CHECKS,
-    OPTIONS,
-    RARE_OPTIONS,
-    Array,
-    PerChannel,
-    Size,
-    height_width,
-    layout,
-    seen,
-    size,
-)
+from vit_core.images.options import CHECKS, OPTIONS, RARE_OPTIONS, PerChannel, Size, height_width, layout, seen, size
 from vit_core.keywords import PreprocessKeywords, ProcessorKeywords
 from vit_core.limits import LIMITS, Limits
+from vit_core.tensors import Array
 
 PREPROCESSOR_NAME = "preprocessor_config.json"
 

@@ -9,7 +9,8 @@ import numpy as np
 from PIL import Image
 
 from vit_core.errors import ImageError
-from vit_core.images.options import Array, number, numbers, seen
+from vit_core.images.options import number, numbers, seen
+from vit_core.tensors import Array
 
 Picture = Array | Image.Image  # a PIL image is of mode L or RGB
 

@@ -1,0 +1,189 @@
+"""Arrays that stay in their file until they are asked for.
+
+The reader of a container turns a file into a `WeightFile`: tensors by name, each a `LazyArray` over the bytes of the
+file. Those are NumPy views of a copy-on-write map of the file: nothing is copied, and writing to one does not touch the
+file. Someone who truncates a mapped file in place takes the ground away from under the views. Saves made here replace
+files instead, and `mmap=False` copies.
+"""
+
+from __future__ import annotations
+
+import math
+import mmap as mapping
+import os
+import stat
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, BinaryIO, NamedTuple
+
+import ml_dtypes
+import numpy as np
+
+from vit_core.errors import CheckpointError, MissingFileError, advice, reading
+from vit_core.files.kinds import kind_of
+from vit_core.files.links import followed
+from vit_core.tensors import Array
+
+# The format's name of every dtype read here, in the order in which the safetensors library lays tensors out.
+DTYPES: dict[str, np.dtype[Any]] = {
+    "U64": np.dtype(np.uint64),
+    "I64": np.dtype(np.int64),
+    "F64": np.dtype(np.float64),
+    "F32": np.dtype(np.float32),
+    "U32": np.dtype(np.uint32),
+    "I32": np.dtype(np.int32),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+    "F16": np.dtype(np.float16),
+    "U16": np.dtype(np.uint16),
+    "I16": np.dtype(np.int16),
+    "I8": np.dtype(np.int8),
+    "U8": np.dtype(np.uint8),
+    "BOOL": np.dtype(np.bool_),
+}
+
+_PAGE = 2**21  # bytes: of huge pages, in which memory comes much faster
+
+_STRIP = 64  # rows that are transposed at a time, which fit into a cache
+
+
+@dataclass(frozen=True, slots=True)
+class LazyArray:
+    """A tensor whose dtype and shape are known, and whose data is touched when it is asked for.
+
+    NumPy takes it for an array, reading it anew each time.
+
+    Attributes:
+        read: the data, of this dtype and shape.
+    """
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    read: Callable[[], Array]
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the data."""
+        return self.size * self.dtype.itemsize
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        return np.array(self.read(), dtype, copy=copy)
+
+
+def placed(
+    content: Any, dtype: np.dtype[Any], shape: tuple[int, ...], start: int, strides: tuple[int, ...] | None = None
+) -> LazyArray:
+    """A tensor that lies in the bytes of a file: a view of them (a copy only where the file misaligns it).
+
+    Units: bytes, `start` from the beginning of the file.
+    """
+    return LazyArray(dtype, shape, partial(_view, content, dtype, shape, start, strides))
+
+
+def _view(
+    content: Any, dtype: np.dtype[Any], shape: tuple[int, ...], start: int, strides: tuple[int, ...] | None
+) -> Array:
+    array: Array = np.ndarray(shape, dtype, content, start, strides)
+    return array if array.flags.aligned else array.copy()
+
+
+class WeightFile(NamedTuple):
+    """One opened weight file: its header read and checked, its data not touched.
+
+    Attributes:
+        path: the file.
+        metadata: the strings of the header, often {"format": "pt"}.
+        tensors: name -> dtype, shape and data.
+        content: the bytes of the whole file.
+        others: name -> what stands there in place of a tensor, in containers that can hold anything.
+    """
+
+    path: Path
+    metadata: dict[str, str]
+    tensors: dict[str, LazyArray]
+    content: Any
+    others: Mapping[str, str] = MappingProxyType({})
+
+    def read(self, name: str) -> Array:
+        """The data of a tensor."""
+        return self.tensors[name].read()
+
+
+def content_of(path: Path, mmap: bool = True) -> Any:
+    """The bytes of a whole weight file, mapped or copied; both can be written to without changing the file.
+
+    Raises:
+        MissingFileError, UnsafeFileError, CheckpointError: as `open_file`; also for what is no weight file of any kind.
+    """
+    content = bytes_of(path, mmap)
+    if (kind := kind_of(content)) and not kind.is_read:
+        raise CheckpointError(f"{path}: {kind.name}.\n{kind.advice}.")
+    return content
+
+
+def bytes_of(path: Path, mmap: bool) -> Any:
+    """The content of a file: a copy-on-write map of it, or a copy. See `content_of` for the errors."""
+    with reading(path), _open(path) as file:
+        found = os.fstat(file.fileno())
+        if not stat.S_ISREG(found.st_mode):
+            raise CheckpointError(f"{path}: expected a regular file.")
+        if not found.st_size:
+            raise CheckpointError(f"{path}: an empty file.")
+        if mmap:
+            return mapping.mmap(file.fileno(), 0, access=mapping.ACCESS_COPY)
+        content = np.empty(found.st_size, np.uint8)
+        if (got := file.readinto(content)) != found.st_size:  # type: ignore[attr-defined]  # of every buffered reader
+            raise CheckpointError(f"{path}: cut from {found.st_size} to {got} bytes while it was read.")
+        return content
+
+
+def release(content: Any) -> None:
+    """Gives the memory of a mapped file back; what is looked at again comes from the file again."""
+    if isinstance(content, mapping.mmap) and hasattr(mapping, "MADV_DONTNEED"):
+        content.madvise(mapping.MADV_DONTNEED)
+
+
+def _open(path: Path) -> BinaryIO:
+    # A pipe without a writer must not block, and a link put there meanwhile is not followed.
+    careful = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0)
+    try:
+        return open(followed(path), "rb", opener=lambda name, flags: os.open(name, flags | careful))
+    except FileNotFoundError:
+        raise MissingFileError(f"{path}: no such file.") from None
+    except OSError as problem:
+        raise CheckpointError(f"{path}: cannot be opened: {problem.strerror}.{advice(problem)}") from None
+
+
+def check_finite(where: str, name: str, array: Array) -> None:
+    """Checks that a tensor holds no NaN and no infinity.
+
+    Raises:
+        CheckpointError: it does.
+    """
+    if bad := array.size - int(np.count_nonzero(np.isfinite(array))):
+        raise CheckpointError(
+            f"{where}: {name}: {bad} of {array.size} values are NaN or infinite.\n"
+            "The weights are damaged, or their training diverged; allow_nonfinite=True loads them as they are."
+        )
+
+
+def contiguous(array: Array, alignment: int = 1) -> Array:
+    """The same tensor in contiguous memory of its own or the file's, that begins at a multiple of so many bytes."""
+    if array.flags.c_contiguous and array.flags.writeable and array.ctypes.data % alignment == 0:
+        return array
+    spare = np.empty(array.nbytes + _PAGE, np.uint8)
+    start = -spare.ctypes.data % _PAGE
+    laid_out = spare[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    if array.ndim != 2:
+        laid_out[...] = array
+        return laid_out
+    for i in range(0, array.shape[1], _STRIP):  # of a transposed matrix, five times as fast as all at once
+        laid_out[:, i : i + _STRIP] = array[:, i : i + _STRIP]
+    return laid_out
