@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 SOURCES := pyproject.toml constraints.txt
 
-.PHONY: help demo test test-isolated test-oldest parity parity-table check bench reliability mutate golden test-peers test-peers-timm test-real real-table clean
+.PHONY: help demo test test-isolated test-oldest parity parity-table check bench reliability pictures mutate golden test-peers test-peers-timm test-real real-table clean
 
 help:
 	@echo "make demo        classify held-out digits and reconstruct masked ones, with every installed backend"
@@ -23,6 +23,7 @@ help:
 	@echo "make parity      compare the frameworks with the oracle and with one another; writes parity.html"
 	@echo "make check       lint, types (of the snippets in the docs too) and layers"
 	@echo "make parity-table  write the table of docs/parity.md anew"
+	@echo "make pictures    draw the pictures of the README anew"
 	@echo "make bench       run the benchmarks (ratios within one run)"
 	@echo "make reliability  every bad input and every interrupted save, with the figures of docs/reliability.md"
 	@echo "make mutate      plant faults one at a time and show that the tests catch each"
@@ -103,6 +104,9 @@ parity: $(VENV)/.run
 parity-table: $(VENV)/.run
 	$(BIN)/vitriad parity --dtype float64,float32,bfloat16,float16 --json parity.json
 	$(BIN)/python docs/parity_table.py parity.json
+
+pictures: $(VENV)/.run
+	$(BIN)/python docs/front_picture.py
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .

@@ -32,10 +32,13 @@ _NEED_ONE = [
 ]
 _NEED_FLAX = ["vit_flax", "flax_models.py", "benchmarks/test_flax.py"]
 _NEED_TENSORFLOW = ["vit_tf", "tf_models.py", "benchmarks/test_tf.py", "real/test_programs.py"]
+_NEED_ALL = ["test_front_picture.py"]
+_FRAMEWORKS = [find_spec(name) is not None for name in ("torch", "tensorflow", "flax")]
 
 collect_ignore = [
     *(_NEED_TORCH if find_spec("torch") is None else ()),
     *(_NEED_TENSORFLOW if find_spec("tensorflow") is None else ()),
-    *(() if any(map(find_spec, ("torch", "tensorflow", "flax"))) else _NEED_ONE),
+    *(() if any(_FRAMEWORKS) else _NEED_ONE),
+    *(() if all(_FRAMEWORKS) else _NEED_ALL),
     *(_NEED_FLAX if find_spec("flax") is None else ()),
 ]

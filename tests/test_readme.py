@@ -38,7 +38,16 @@ def test_the_tree_and_the_links_are_there():
     (tree,) = re.findall(r"## The tree\n\n```\n(.*?)```", TEXT, flags=re.DOTALL)
     named = [line.split()[0] for line in tree.splitlines() if line and not line.startswith(" ")]
     links = [link for link in re.findall(r"\]\(([^)]+)\)", TEXT) if "://" not in link]
-    assert [name for name in [*named, *links] if not (ROOT / name).exists()] == []
+    pictures = re.findall(r'(?:src|srcset)="([^"]+)"', TEXT)
+    assert len(pictures) == 2, "one for light pages and one for dark ones"
+    assert [name for name in [*named, *links, *pictures] if not (ROOT / name).exists()] == []
+
+
+def test_it_is_a_front_page():
+    """Short, and every page of the docs is one click away."""
+    pages = {f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")}
+    assert pages - {*re.findall(r"\]\(([^)#]+)", TEXT)} == set()
+    assert len(TEXT.splitlines()) < 150
 
 
 @pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda page: page.name)
