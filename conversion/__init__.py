@@ -1,10 +1,10 @@
 """Checkpoint dialects to canonical names and back. Frameworks are known here as layouts, never imported."""
 
+from conversion.converting import convert
 from conversion.detect import detect
-from conversion.dialects import DIALECTS
-from conversion.engine import fit
-from conversion.pretrained import Loaded, Report, load, load_pretrained, save_pretrained, written_config
-from conversion.streaming import convert
+from conversion.dialect_list import DIALECTS
+from conversion.fitting import fit
+from conversion.loading import Loaded, Report, load, load_pretrained, save_pretrained, written_config
 
 __all__ = [
     "DIALECTS",

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, TypeVar, Unpack, overload
 
 from conversion.keywords import AutoKeywords, LoadingInfo
-from conversion.pretrained import describe
+from conversion.loading import describe
 from vit_core.config import AutoConfig, PretrainedConfig
 from vit_core.errors import CheckpointError, ConfigError, MissingFileError
 from vit_core.hub.download import HUB_OPTIONS

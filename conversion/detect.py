@@ -12,15 +12,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from conversion.configs import program_of
-from conversion.dialects import Dialect
+from conversion.dialect import Part
+from conversion.dialect_list import Dialect
 from conversion.folds import LOSSY, folded, mapped, unstacked, with_prefix
 from conversion.heads import shown_heads
+from conversion.inference import program_of
 from conversion.layouts import to_canonical
 from conversion.naming import HEADS, Names, canonical_names, template
 from conversion.places import Opening, Place, open_place
 from conversion.recognition import dropped, recognised, refuse_marked
-from conversion.tables.rows import Part
 from vit_core.errors import CheckpointError, InputError, VitError, reading
 from vit_core.files.arrays import LazyArray, WeightFile
 from vit_core.files.atomic_folder import finds_folder

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
 from typing import NamedTuple
 
-from conversion.dialects import Dialect
-from conversion.tables.rows import Part, Row
+from conversion.dialect import Part, Row
+from conversion.dialect_list import Dialect
 from vit_core.errors import CheckpointError
 from vit_core.parameters import BASE_PREFIX
 from vit_core.plain_values import listed

@@ -7,10 +7,10 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
-from conversion.dialects import DIALECTS, Dialect
+from conversion.dialect import Part
+from conversion.dialect_list import DIALECTS, Dialect
+from conversion.marks import MARKS
 from conversion.naming import HEADS, LONGEST, explained, understood
-from conversion.tables.refusals import MARKS
-from conversion.tables.rows import Part
 from conversion.towers import chosen, lacking, matrices_of, split, towers
 from vit_core.errors import CheckpointError
 from vit_core.plain_values import listed

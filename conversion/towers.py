@@ -10,9 +10,9 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cache
 
-from conversion.dialects import DIALECTS, Dialect
+from conversion.dialect import Part
+from conversion.dialect_list import DIALECTS, Dialect
 from conversion.naming import LONGEST, template
-from conversion.tables.rows import Part
 from vit_core.config import ViTConfig
 from vit_core.errors import CheckpointError
 from vit_core.parameters import parameter_table

@@ -11,13 +11,13 @@ import ml_dtypes
 import numpy as np
 from numpy.lib import format as npy
 
-from conversion.configs import TIMM_ACTIVATIONS
 from conversion.detect import kinds
-from conversion.dialects import DIALECTS, Dialect
+from conversion.dialect import Part
+from conversion.dialect_list import DIALECTS, Dialect
 from conversion.folds import Tensors, check_allowed
+from conversion.inference import TIMM_ACTIVATIONS
 from conversion.layouts import canonical_axes, from_canonical, split_heads
 from conversion.naming import HEADS, template
-from conversion.tables.rows import Part
 from vit_core.config import PretrainedConfig
 from vit_core.errors import CheckpointError
 from vit_core.files.arrays import LazyArray, contiguous

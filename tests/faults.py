@@ -602,7 +602,7 @@ FAULTS = {
         ),
     ),
     "queries and keys swapped in timm's names": (
-        Edit("conversion/tables/timm.py", '_QKV = ("query", "key", "value")', '_QKV = ("key", "query", "value")'),
+        Edit("conversion/dialects/timm.py", '_QKV = ("query", "key", "value")', '_QKV = ("key", "query", "value")'),
     ),
     "kernel axes swapped": (Edit("conversion/layouts.py", '"conv": (3, 2, 0, 1)', '"conv": (3, 2, 1, 0)'),),
     "output projection not transposed": (
@@ -635,7 +635,7 @@ FAULTS = {
     ),
     "first layer of Keras taken for the second": (Edit("conversion/naming.py", 'number or "0"', 'number or "1"'),),
     "Google's GELU taken for the exact one": (
-        Edit("conversion/dialects.py", '"hidden_act": "gelu_pytorch_tanh"', '"hidden_act": "gelu"'),
+        Edit("conversion/dialect_list.py", '"hidden_act": "gelu_pytorch_tanh"', '"hidden_act": "gelu"'),
     ),
     "class row of zeros behind the patches": (
         Edit(

@@ -129,19 +129,19 @@ BESIDE = {
     ),
     "a written card replaced": (Edit("vit_core/hub/upload.py", "if CARD_NAME not in self.files:", "if True:", PUSH),),
     "another shape dropped silently": (
-        Edit("conversion/engine.py", "if not wanted.ignore_mismatched_sizes:", "if False:", FITS),
+        Edit("conversion/fitting.py", "if not wanted.ignore_mismatched_sizes:", "if False:", FITS),
     ),
     "overflow of a cast passes": (
-        Edit("conversion/engine.py", "not wanted.allow_nonfinite and not np.isfinite(cast).all()", "False", FITS),
+        Edit("conversion/fitting.py", "not wanted.allow_nonfinite and not np.isfinite(cast).all()", "False", FITS),
     ),
     "tables resized by the default kernel": (
-        Edit("conversion/engine.py", "wanted.grid, wanted.position_kernel)", "wanted.grid)", FITS),
+        Edit("conversion/fitting.py", "wanted.grid, wanted.position_kernel)", "wanted.grid)", FITS),
     ),
     "distillation token's position kept": (
         Edit("conversion/folds.py", "np.delete(table, 1, axis=1)", "np.delete(table, 2, axis=1)", REFUSALS),
     ),
     "size of a folder's images not looked for": (
-        Edit("conversion/pretrained.py", "bare, said or size)", "bare, size)", "tests/conversion/test_grids.py"),
+        Edit("conversion/loading.py", "bare, said or size)", "bare, size)", "tests/conversion/test_grids.py"),
     ),
     "half a word taken for a prefix": (
         Edit("conversion/towers.py", "if not _is_of_words(encoder):", "if False:", PREFIXES),
@@ -156,7 +156,7 @@ BESIDE = {
         Edit("conversion/towers.py", "            return prefix + spellings[0]\n", "            pass\n", PREFIXES),
     ),
     "a head beside the encoder drawn anew": (
-        Edit("conversion/pretrained.py", "if beside := heads_beside(", "if [] and heads_beside(", PREFIXES),
+        Edit("conversion/loading.py", "if beside := heads_beside(", "if [] and heads_beside(", PREFIXES),
     ),
     "moments of an optimiser held": (
         Edit("vit_core/files/msgpack.py", "if key in _STATES:", "if False:", "tests/conversion/test_trained_files.py"),

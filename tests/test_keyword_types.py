@@ -13,7 +13,7 @@ from bad_calls import VIT
 import vitriad
 from conversion import keywords
 from conversion.keywords import LOADING, SAVING, AutoKeywords, FamiliarLoading, LoadingKeywords, SavingKeywords
-from conversion.pretrained import _ASSERTIONS, _MODEL_OPTIONS, is_option
+from conversion.loading import _ASSERTIONS, _MODEL_OPTIONS, is_option
 from vit_core import ViTConfig, ViTImageProcessor, ViTMAEConfig
 from vit_core.images.options import CHECKS
 from vit_core.keywords import (

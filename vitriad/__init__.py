@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # the same names as below, for type checkers and editors
-    from conversion.streaming import convert as convert
+    from conversion.converting import convert as convert
     from vit_core.config import AutoConfig as AutoConfig
     from vit_core.config import ViTConfig as ViTConfig
     from vit_core.config import ViTMAEConfig as ViTMAEConfig
@@ -34,7 +34,7 @@ _PUBLIC = {
     "ViTImageProcessor": "vit_core.images.processor",
     "ViTMAEConfig": "vit_core.config",
     "VitError": "vit_core.errors",
-    "convert": "conversion.streaming",
+    "convert": "conversion.converting",
     "load": "vitriad.auto",
     "open_image": "vit_core.images.files",
 }

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence, Sized
 from typing import Any
 
 from conversion.detect import open_source
+from conversion.loading import plan
 from conversion.places import Opening, open_place
-from conversion.pretrained import plan
 from vit_core.errors import CheckpointError, MissingFileError, VitError
 from vit_core.files.arrays import LazyArray
 from vitriad.cli import reading_options

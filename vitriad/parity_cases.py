@@ -9,7 +9,7 @@ from zlib import crc32
 
 import numpy as np
 
-from conversion.pretrained import plan
+from conversion.loading import plan
 from vit_core.config import PretrainedConfig, ViTConfig, ViTMAEConfig, pair, patch_grid
 from vit_core.masking import noise
 from vit_core.parameters import MODEL_CLASSES, Parameter, parameter_table

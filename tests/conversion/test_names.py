@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 import conversion
-from conversion.dialects import DIALECTS
+from conversion.dialect_list import DIALECTS
+from conversion.dialects import hf
 from conversion.naming import EXCHANGEABLE, HEADS, canonical_names
-from conversion.tables import hf
 from vit_core.config import ACTIVATIONS
 from vit_core.errors import CheckpointError
 from vit_core.parameters import MODEL_CLASSES, parameter_table

@@ -5,7 +5,7 @@ import pytest
 from checkpoints import make_config, make_tensors, write
 
 import conversion
-from conversion.tables.refusals import MARKS
+from conversion.marks import MARKS
 from vit_core.errors import CheckpointError
 from vit_core.files.containers import open_any
 from vit_core.files.safetensors import serialised

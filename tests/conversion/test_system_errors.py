@@ -158,7 +158,7 @@ def test_no_memory_for_weights(copied, folder, monkeypatch):
 
 
 def test_no_memory_for_a_cast(folder, monkeypatch):
-    monkeypatch.setattr("conversion.engine.check_finite", raising(MemoryError()))
+    monkeypatch.setattr("conversion.fitting.check_finite", raising(MemoryError()))
     with pytest.raises(CheckpointError, match="out of memory"):
         load_all(folder)
 

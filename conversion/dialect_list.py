@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from conversion.tables import google, hf, keras, timm, torchvision
-from conversion.tables.rows import Row
+from conversion.dialect import Row
+from conversion.dialects import google, hf, timm, torchvision
+from conversion.dialects import keras_hub as keras
 from vit_core.parameters import BASE_PREFIX
 
 _NOTHING: Mapping[str, Any] = {}

@@ -7,7 +7,7 @@ Source: vision_transformer c6de1e53, big_vision 0127fb6b.
 
 from __future__ import annotations
 
-from conversion.tables.rows import Row
+from conversion.dialect import Row
 
 _BLOCK = "Transformer/encoderblock_{i}"
 _MODULES = {  # canonical -> as in older files, in newer ones

@@ -9,10 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from conversion.configs import timm_config
 from conversion.detect import Source, lone_checkpoint
 from conversion.folds import Tensors
-from conversion.pretrained import Report, plan, report_of
+from conversion.inference import timm_config
+from conversion.loading import Report, plan, report_of
 from conversion.processors import PREPROCESSOR_NAME, Found, find_processor, for_timm
 from conversion.writing import TARGETS, WRITERS, Target, expressed
 from vit_core.config import CONFIG_NAME, PretrainedConfig

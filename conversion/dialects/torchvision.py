@@ -5,7 +5,7 @@ Source: torchvision 0.28.0; its older files name the two layers of an MLP linear
 
 from __future__ import annotations
 
-from conversion.tables.rows import Part, Row
+from conversion.dialect import Part, Row
 
 _LAYER = "encoder.layers.encoder_layer_{i}"
 _MODULES = {

@@ -9,7 +9,7 @@ dinov2 b8931f7b.
 
 from __future__ import annotations
 
-from conversion.tables.rows import Part, Row
+from conversion.dialect import Part, Row
 
 _MODULES = {
     "layernorm_before": "norm1",

@@ -13,11 +13,11 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from conversion.configs import infer, is_of_transformers, said_size, stored_grid
 from conversion.detect import Source, held_source, lone_checkpoint, open_source
-from conversion.engine import Fitted, Grid, Stored, Wanted, fit
+from conversion.fitting import Fitted, Grid, Stored, Wanted, fit
 from conversion.folds import LOSSY, check_allowed, with_class_row
 from conversion.heads import check_heads
+from conversion.inference import infer, is_of_transformers, said_size, stored_grid
 from conversion.keywords import LOADING, Choosing, Fitting, Opening, refusals
 from conversion.naming import HEADS
 from conversion.recognition import heads_beside

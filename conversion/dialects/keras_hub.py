@@ -8,7 +8,7 @@ Source: keras-hub 0.32.0 (presets, tasks), keras 3.15.1; the layers of vit_tf.
 
 from __future__ import annotations
 
-from conversion.tables.rows import Row
+from conversion.dialect import Row
 
 
 def _tensors(canonical: str, *names: str) -> dict[str, Row]:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from conversion.dialects import Dialect
+from conversion.dialect_list import Dialect
 from conversion.folds import side_of
 from vit_core.config import pair
 from vit_core.config.labels import label_table
