@@ -2,7 +2,7 @@
 
 from conversion.converting import convert
 from conversion.detect import detect
-from conversion.dialect_list import DIALECTS
+from conversion.dialects import DIALECTS
 from conversion.fitting import fit
 from conversion.loading import Loaded, Report, load, load_pretrained, save_pretrained, written_config
 

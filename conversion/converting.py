@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from conversion.detect import Source, lone_checkpoint
-from conversion.folds import Tensors
-from conversion.inference import timm_config
+from conversion.dialect import Target, Tensors
+from conversion.dialects import targets, written
 from conversion.loading import Report, plan, report_of
-from conversion.processors import PREPROCESSOR_NAME, Found, find_processor, for_timm
-from conversion.writing import TARGETS, WRITERS, Target, expressed
+from conversion.processors import PREPROCESSOR_NAME, Found, find_processor
+from conversion.writing import WRITERS, expressed
 from vit_core.config import CONFIG_NAME, PretrainedConfig
 from vit_core.errors import CheckpointError, ConfigError, InputError, reading
 from vit_core.files.arrays import release
@@ -59,12 +59,12 @@ def convert(
         CheckpointError: the dialect cannot express the model, or something is there already.
         InputError, ConfigError: as `conversion.load`.
     """
-    if to not in TARGETS:
-        raise InputError(f"to: expected one of {', '.join(TARGETS)}, got {to!r}.")
-    target, dst = TARGETS[to], Path(dst)
-    _check_destination(dst, target, force)
+    if to not in targets():
+        raise InputError(f"to: expected one of {', '.join(targets())}, got {to!r}.")
+    dialect, target, dst = written()[to], targets()[to], Path(dst)
+    _check_destination(dst, to, target, force)
     source, config, model, fitted = plan(src, cls=cls, allow=allow, **options)
-    tensors, notes = expressed(target, model, config, fitted.tensors, allow)
+    tensors, notes = expressed(dialect, target, model, config, fitted.tensors, allow)
     also = [] if target.file is None else lone_checkpoint(dst)
     old = [] if target.file is None else replaced_weights(dst, also=also)
     notes += [f"{'to be ' * dry_run}replaced in {dst}: {listed(old)}"] if old else []
@@ -79,11 +79,11 @@ def convert(
     if target.file is None:
         size = sum(tensor.nbytes for tensor in tensors.values())
         with replacing_file(dst, error=CheckpointError, size=size) as new, progress(size) as advance:
-            WRITERS[target.container](new, released, model, advance)
+            WRITERS[target.container](new, released, target.scopes.get(model, ""), advance)
         return report
     origin = f"{config.name_or_path}@{config.hub_commit}" if config.hub_commit else None
     folder: dict[str, Any] = {"files": _files(target, config, model, tensors, found), "also": also, "source": origin}
-    if to == "hf":
+    if dialect.is_canonical:
         save_folder(dst, tensors=released, max_shard_size=max_shard_size, **folder)
     else:
         _write_folder(dst, target, released, model, **folder)
@@ -103,9 +103,9 @@ def _said_of_images(found: Found, target: Target, dst: Path) -> list[str]:
     ]
 
 
-def _check_destination(dst: Path, target: Target, force: bool) -> None:
+def _check_destination(dst: Path, to: str, target: Target, force: bool) -> None:
     if target.file is None and dst.suffix != target.suffix:
-        raise InputError(f"{dst}: expected the name of a {target.suffix} file, as {target.dialect.name!r} has it.")
+        raise InputError(f"{dst}: expected the name of a {target.suffix} file, as {to!r} has it.")
     check_target(dst, is_folder=target.file is not None, error=CheckpointError)
     with reading(dst):
         is_taken = any(dst.iterdir()) if target.file is not None and dst.is_dir() else os.path.lexists(dst)
@@ -130,7 +130,7 @@ def _write_folder(dst: Path, target: Target, tensors: Tensors, model: str, **opt
 
     def write(new: Path) -> dict[str, Any]:
         with progress(size) as advance:
-            return {file: WRITERS[target.container](new / file, tensors, model, advance)}
+            return {file: WRITERS[target.container](new / file, tensors, target.scopes.get(model, ""), advance)}
 
     replace_folder(dst, write, size=size, **options)
 
@@ -138,11 +138,11 @@ def _write_folder(dst: Path, target: Target, tensors: Tensors, model: str, **opt
 def _files(target: Target, config: PretrainedConfig, model: str, tensors: Tensors, found: Found) -> dict[str, str]:
     """The JSON files of a folder."""
     processor = {PREPROCESSOR_NAME: found.processor.to_json_string()} if found.processor else {}
-    if target.dialect.name == "timm":
-        said = json_text(timm_config(config, model, for_timm(found.processor)))
-        return {CONFIG_NAME: check_text(said, what=CONFIG_NAME, limit="config_bytes", error=ConfigError), **processor}
-    written = deepcopy(config)
-    written.architectures, written.dtype = [model], next(iter(tensors.values())).dtype.name
+    if target.config is not None:
+        text = json_text(target.config(config, model, found.processor))
+        return {CONFIG_NAME: check_text(text, what=CONFIG_NAME, limit="config_bytes", error=ConfigError), **processor}
+    said = deepcopy(config)
+    said.architectures, said.dtype = [model], next(iter(tensors.values())).dtype.name
     if target.activations is not None:
-        written.hidden_act = target.activations[config.hidden_act]
-    return {CONFIG_NAME: written.file_text(), **processor}
+        said.hidden_act = target.activations[config.hidden_act]
+    return {CONFIG_NAME: said.file_text(), **processor}

@@ -12,15 +12,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from conversion.dialect import Part
-from conversion.dialect_list import Dialect
-from conversion.folds import LOSSY, folded, mapped, unstacked, with_prefix
+from conversion.dialect import Dialect, Part
+from conversion.dialects import DIALECTS
+from conversion.folds import LOSSY, mapped, unstacked, with_prefix
 from conversion.heads import shown_heads
 from conversion.inference import program_of
 from conversion.layouts import to_canonical
+from conversion.marks import refuse_marked
 from conversion.naming import HEADS, Names, canonical_names, template
 from conversion.places import Opening, Place, open_place
-from conversion.recognition import dropped, recognised, refuse_marked
+from conversion.recognition import dropped, recognised
 from vit_core.errors import CheckpointError, InputError, VitError, reading
 from vit_core.files.arrays import LazyArray, WeightFile
 from vit_core.files.atomic_folder import finds_folder
@@ -32,8 +33,8 @@ from vit_core.parameters import BASE_PREFIX, MODEL_CLASSES, Kind, parameter_tabl
 from vit_core.plain_values import listed
 from vit_core.tensors import Array
 
-# What safetensors files say of themselves -> the dialect that it stands for; None where names alone decide.
-_FORMATS = {"tf": "hf_tf", "flax": "hf_flax", **dict.fromkeys(("pt", "mlx", *CONTAINERS))}
+# What safetensors files of a layout that names decide say of themselves.
+_FORMATS = ("pt", "mlx", *CONTAINERS)
 
 
 class Source(NamedTuple):
@@ -169,11 +170,13 @@ def lone_checkpoint(folder: str | Path) -> list[str]:
 
 def _source(where: str, place: Place, allow: Collection[str], limits: Limits, asked: str | None = None) -> Source:
     weights = place.weights
-    tensors = unstacked(weights.infos, limits.layers)
+    tensors = dict(weights.infos)
+    for mark, single in ((mark, single) for dialect in DIALECTS for mark, single in dialect.stacked.items()):
+        tensors = unstacked(tensors, mark, single, limits.layers)
     dialect, inside, outside = recognised(where, tensors, _prefix_of(weights, asked), asked)
     for file in weights.files:
         layout = file.metadata.get("format", "pt")
-        if layout not in _FORMATS or _FORMATS[layout] not in (None, dialect.name):
+        if layout not in _FORMATS and layout != dialect.layout_name:
             raise CheckpointError(
                 f"{file.path}: its layout is said to be {layout!r}, its names are those of {dialect.name!r}."
             )
@@ -196,10 +199,9 @@ def _source(where: str, place: Place, allow: Collection[str], limits: Limits, as
         for file in weights.files
         if "weights" in file.metadata and file.metadata.get("format") == "torch"
     ]
-    if dialect.numerics is not None:
-        arrays, folds = folded(where, arrays, allow)
-        notes += folds
-    if dialect.name != "hf":
+    for fold in dialect.folds:
+        notes += fold(where, arrays, allow)
+    if not dialect.is_canonical:
         arrays = with_prefix(arrays, HEADS)
     return Source(
         *(where, config, weights, dialect, _stored_names(names, arrays), arrays),

@@ -1,17 +1,19 @@
 """What other programs do in steps of their own, worked into canonical tensors so that every output stays the same.
 
-Nothing here is read before it is asked for. Formulas: docs/conversion.md.
+What one family of programs does alone is in its module of `conversion.dialects`; here is what several do. Nothing is
+read before it is asked for. Formulas: docs/conversion.md.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from functools import partial
 from operator import itemgetter
 
 import numpy as np
 
+from conversion.dialect import Tensors
 from conversion.naming import template
 from vit_core.errors import CheckpointError
 from vit_core.files.arrays import LazyArray
@@ -19,29 +21,31 @@ from vit_core.parameters import BASE_PREFIX
 from vit_core.plain_values import listed
 from vit_core.tensors import Array
 
-Tensors = dict[str, LazyArray]
-
 # What can be given up if asked for: outputs then differ.
 LOSSY = {
     "distillation": "a distillation token (dist_token) takes part in attention, which no ViT here has",
     "numerics": "its programs compute with other constants",
     "pre_logits": "a layer with tanh (pre_logits) stands between class token and head; a ViTModel has it as its pooler",
 }
-_BATCH_NORM_EPS = 1e-6  # of MAE's linear probe
 _QKV = ("query", "key", "value")
 _WITH_BIAS = ("attention.output.dense", "intermediate.dense", "output.dense", "projection")
-_SCAN = "Transformer/encoderblock/"
 
 
-def unstacked(tensors: Mapping[str, LazyArray], layers: int) -> Tensors:
-    """The tensors of big_vision's scanned blocks, one per layer instead of all layers on a leading axis."""
+def unstacked(tensors: Tensors, mark: str, single: str, layers: int) -> Tensors:
+    """The tensors of scanned blocks, one per layer instead of all layers on a leading axis.
+
+    Args:
+        mark: what stands in the names of such tensors.
+        single: what stands there in the name of one layer's.
+        layers: at most so many.
+    """
     found: Tensors = {}
     for name, tensor in tensors.items():
-        if _SCAN not in name or not tensor.shape or tensor.shape[0] > layers:
+        if mark not in name or not tensor.shape or tensor.shape[0] > layers:
             found[name] = tensor
             continue
         for i in range(tensor.shape[0]):
-            found[name.replace(_SCAN, f"Transformer/encoderblock_{i}/")] = mapped(tensor, itemgetter(i))
+            found[name.replace(mark, single.replace("{i}", str(i)))] = mapped(tensor, itemgetter(i))
     return found
 
 
@@ -49,80 +53,6 @@ def mapped(tensor: LazyArray, change: Callable[[Array], Array]) -> LazyArray:
     """A tensor that is changed when it is read, by something that needs no data to know the shape."""
     shape = change(np.broadcast_to(np.zeros((), tensor.dtype), tensor.shape)).shape
     return LazyArray(tensor.dtype, shape, lambda: change(tensor.read()))
-
-
-def folded(where: str, tensors: Tensors, allow: Collection[str]) -> tuple[Tensors, list[str]]:
-    """Canonical tensors only, and what was done.
-
-    Args:
-        tensors: canonical name without prefix -> tensor, among them those that are to be folded.
-        allow: names of steps that change the outputs, of `LOSSY`.
-
-    Raises:
-        CheckpointError: such a step is needed and not allowed; or tensors do not fit each other.
-    """
-    found, notes = dict(tensors), []
-    for fold in (_scales, _batch_norm, _distillation, _zero_biases, _dead_head):
-        notes += fold(where, found, allow)
-    return found, notes
-
-
-def _scales(where: str, found: Tensors, allow: Collection[str]) -> list[str]:
-    names = [name for name in found if name.endswith("output.scale")]
-    for name in names:
-        scale = found.pop(name)
-        for tensor in ("weight", "bias"):
-            target = name.replace(".scale", f".dense.{tensor}")
-            if target in found:
-                found[target] = _product(where, target, found[target], scale)
-    return [f"folded: {len(names)} LayerScales into the layers before them"] if names else []
-
-
-def _product(where: str, name: str, tensor: LazyArray, scale: LazyArray) -> LazyArray:
-    """A tensor with every row multiplied; in float32 at least, since scales can be tiny."""
-    if tensor.shape[:1] != scale.shape:
-        raise CheckpointError(f"{where}: {name}: {tensor.shape} does not fit a scale of {scale.shape}.")
-    dtype = np.promote_types(np.float32, np.promote_types(tensor.dtype, scale.dtype))
-
-    def read() -> Array:
-        rows = scale.read().astype(dtype).reshape(-1, *[1] * (len(tensor.shape) - 1))
-        return np.asarray(tensor.read().astype(dtype) * rows)
-
-    return LazyArray(dtype, tensor.shape, read)
-
-
-def _batch_norm(where: str, found: Tensors, allow: Collection[str]) -> list[str]:
-    mean, variance = (found.pop(f"classifier.norm.{name}", None) for name in ("mean", "variance"))
-    weight, bias = found.get("classifier.weight"), found.get("classifier.bias")
-    if mean is None or variance is None:
-        return []
-    if weight is None or bias is None or not weight.shape[1:] == mean.shape == variance.shape:
-        raise CheckpointError(f"{where}: a BatchNorm without a linear head that it fits.")
-
-    def new_weight() -> Array:
-        return np.asarray(
-            weight.read().astype(np.float64) / np.sqrt(variance.read().astype(np.float64) + _BATCH_NORM_EPS)
-        )
-
-    def new_bias() -> Array:
-        return np.asarray(bias.read() - new_weight() @ mean.read().astype(np.float64))
-
-    dtype = np.promote_types(np.float32, weight.dtype)
-    found["classifier.weight"] = LazyArray(dtype, weight.shape, lambda: new_weight().astype(dtype))
-    found["classifier.bias"] = LazyArray(dtype, bias.shape, lambda: new_bias().astype(dtype))
-    return ["folded: the BatchNorm in front of the classifier"]
-
-
-def _distillation(where: str, found: Tensors, allow: Collection[str]) -> list[str]:
-    names = [name for name in found if name.startswith("distillation.")]
-    if not names:
-        return []
-    check_allowed(where, "distillation", allow)
-    for name in names:
-        del found[name]
-    if positions := found.get("embeddings.position_embeddings"):  # class, distillation, patches
-        found["embeddings.position_embeddings"] = mapped(positions, lambda table: np.delete(table, 1, axis=1))
-    return [f"left out, as allowed: {LOSSY['distillation']}"]
 
 
 def check_allowed(where: str, step: str, allow: Collection[str]) -> None:
@@ -134,7 +64,7 @@ def check_allowed(where: str, step: str, allow: Collection[str]) -> None:
         )
 
 
-def _zero_biases(where: str, found: Tensors, allow: Collection[str]) -> list[str]:
+def zero_biases(where: str, found: Tensors, allow: Collection[str]) -> list[str]:
     """Biases that a model was built without are zero: in every layer, or of keys where queries or values have one."""
     templates, added = {template(name) for name in found}, []
     for weight in [name for name in found if name.endswith(".weight")]:
@@ -151,7 +81,7 @@ def _zero_biases(where: str, found: Tensors, allow: Collection[str]) -> list[str
     return [f"zero, since the model was built without: {listed(added, 3)}"] if added else []
 
 
-def _dead_head(where: str, found: Tensors, allow: Collection[str]) -> list[str]:
+def dead_head(where: str, found: Tensors, allow: Collection[str]) -> list[str]:
     """Some files of the first release have a head of 21,843 classes that was never filled."""
     weight = found.get("classifier.weight")
     if weight is None or weight.read().any():

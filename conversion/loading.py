@@ -497,7 +497,7 @@ def _stored_grid(source: Source, model: str, given: Mapping[str, Any]) -> Grid |
         chosen = given.get("config")
         size = getattr(chosen, "image_size", None) if chosen is not None else given.get("image_size")
         said = said_size(source.where, source.config or {})
-        return stored_grid(source.where, source.dialect.name, bare, said or size)
+        return stored_grid(source.where, source.dialect, bare, said or size)
     if source.config is None or not is_of_transformers(source.config):
         return None
     try:

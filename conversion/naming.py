@@ -7,8 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
 from typing import NamedTuple
 
-from conversion.dialect import Part, Row
-from conversion.dialect_list import Dialect
+from conversion.dialect import Dialect, Part, Row
 from vit_core.errors import CheckpointError
 from vit_core.parameters import BASE_PREFIX
 from vit_core.plain_values import listed
@@ -43,8 +42,8 @@ def canonical_names(where: str, names: Iterable[str], dialect: Dialect) -> tuple
     """Understands the names of a file.
 
     Returns:
-        canonical name -> name in the file, or the part of a tensor there; and the names that mean nothing. In the
-        dialect "hf" canonical names keep the prefix that they have in the file; elsewhere they have none.
+        canonical name -> name in the file, or the part of a tensor there; and the names that mean nothing. In a
+        canonical dialect the names keep the prefix that they have in the file; elsewhere they have none.
 
     Raises:
         CheckpointError: two names mean the same parameter.
@@ -128,7 +127,7 @@ def _understood(name: str, spellings: _Spellings, dialect: Dialect) -> list[tupl
         rows, number = next(fitting, ([], ""))
         if not rows or (bare != short and rows[0][0].startswith(HEADS)):  # a head inside the encoder is none
             continue
-        kept = BASE_PREFIX if bare != short and dialect.name == "hf" else ""
+        kept = BASE_PREFIX if bare != short and dialect.is_canonical else ""
         return [
             (kept + canonical.replace("{i}", number or "0"), name if third is None else Part(name, third))
             for canonical, third in rows

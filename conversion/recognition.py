@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
-from conversion.dialect import Part
-from conversion.dialect_list import DIALECTS, Dialect
-from conversion.marks import MARKS
+from conversion.dialect import Dialect, Part
+from conversion.dialects import DIALECTS
+from conversion.marks import refuse_marked
 from conversion.naming import HEADS, LONGEST, explained, understood
 from conversion.towers import chosen, lacking, matrices_of, split, towers
 from vit_core.errors import CheckpointError
@@ -20,7 +21,6 @@ _SAMPLE = 2000  # names that settle a dialect
 _CLEAR = 2 / 3
 _NESTED = 4  # words in front that a hint looks behind
 _WORD = re.compile(r"[^./]+[./]")
-_MARK = re.compile(rf"\.({'|'.join(map(re.escape, MARKS))})\.")
 
 
 class Recognised(NamedTuple):
@@ -59,14 +59,14 @@ def recognised(where: str, names: Collection[str], weights: str | None = None, a
     prefix = chosen(where, found, weights, asked)
     is_all = not prefix and len(found) == 1
     inside, outside = (names, []) if is_all else split(names, prefix, found)
-    candidates = [dialect._replace(prefix=prefix) for dialect in found[prefix]]
+    candidates = [replace(dialect, prefix=prefix) for dialect in found[prefix]]
     return Recognised(_best(_spread(inside), candidates)[0], inside, outside)
 
 
 def _majority(where: str, names: Collection[str]) -> Dialect:
     """The dialect of most names, where it is that of nearly all."""
     some = _spread(names)
-    dialect, count = _best(some)
+    dialect, count = _best(some, DIALECTS)
     left = sum(dropped(name, dialect) is not None for name in some)
     if count and count + left >= _CLEAR * len(some):
         return dialect
@@ -104,22 +104,12 @@ def heads_beside(names: Collection[str], dialect: Dialect) -> list[str]:
     ]
 
 
-def refuse_marked(where: str, names: Collection[str], prefix: str = "") -> None:
-    """Raises CheckpointError for what tells of another kind of model, by names behind a prefix."""
-    start = len(prefix)
-    if not _MARK.search("\n".join([f".{name[start:LONGEST]}." for name in names]).replace("/", ".")):
-        return  # of 100,000 names that is much faster than to look at each
-    for name in names:
-        if mark := _MARK.search(f".{name[start:LONGEST]}.".replace("/", ".")):
-            raise CheckpointError(f"{where}: {listed([name])}: {MARKS[mark[1]]}; no ViT or ViTMAE can hold it exactly.")
-
-
 def _spread(names: Collection[str]) -> list[str]:
     """A few thousand names at most, spread over all."""
     return [*names][:: -(-len(names) // _SAMPLE)]
 
 
-def _best(names: Sequence[str], dialects: Sequence[Dialect] = DIALECTS) -> tuple[Dialect, int]:
+def _best(names: Sequence[str], dialects: Sequence[Dialect]) -> tuple[Dialect, int]:
     """The dialect that explains most of some names (of equals the first), and how many."""
     counts = [explained(names, dialect) for dialect in dialects]
     return dialects[counts.index(max(counts))], max(counts)
@@ -135,7 +125,7 @@ def _hint(names: Collection[str], some: Sequence[str]) -> str:
             break
         prefix += word
         some = [name for name in some if name.startswith(prefix)]
-        dialect, explains = _best(some, [dialect._replace(prefix=prefix) for dialect in DIALECTS])
+        dialect, explains = _best(some, [replace(dialect, prefix=prefix) for dialect in DIALECTS])
         has_inner = any(name.startswith(prefix + dialect.inner) for name in some)
         missing = lacking(names, prefix + dialect.inner * has_inner, matrices_of(dialect))
         if explains >= _CLEAR * len(some) and missing:

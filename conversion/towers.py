@@ -10,8 +10,8 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cache
 
-from conversion.dialect import Part
-from conversion.dialect_list import DIALECTS, Dialect
+from conversion.dialect import Dialect, Part
+from conversion.dialects import DIALECTS
 from conversion.naming import LONGEST, template
 from vit_core.config import ViTConfig
 from vit_core.errors import CheckpointError
@@ -29,7 +29,7 @@ _FIRST_LAYER = {"{c}.{i}": "0.0", "{i}": "0"}
 
 def towers(names: Collection[str]) -> Towers:
     """Every prefix behind which the names, which are also looked up, are those of a whole encoder."""
-    ends = _ends()
+    ends = _ends(tuple(DIALECTS))
     endings = tuple(ends)
     encoders: dict[str, list[Dialect]] = {}
     for name in [name for name in names if name.endswith(endings) and len(name) <= LONGEST]:
@@ -135,10 +135,10 @@ def _is_of_words(prefix: str) -> bool:
 
 
 @cache
-def _ends() -> dict[str, dict[Matrices, list[Dialect]]]:
+def _ends(dialects: tuple[Dialect, ...]) -> dict[str, dict[Matrices, list[Dialect]]]:
     """How the name of the first matrix may end -> the names of the other matrices -> the dialects whose they are."""
     found: dict[str, dict[Matrices, list[Dialect]]] = {}
-    for dialect in DIALECTS:
+    for dialect in dialects:
         first, *others = matrices_of(dialect)
         for end in first:
             found.setdefault(end, {}).setdefault(tuple(others), []).append(dialect)

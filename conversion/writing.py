@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 from zipfile import ZipFile, ZipInfo
 
 import ml_dtypes
@@ -12,10 +12,8 @@ import numpy as np
 from numpy.lib import format as npy
 
 from conversion.detect import kinds
-from conversion.dialect import Part
-from conversion.dialect_list import DIALECTS, Dialect
-from conversion.folds import Tensors, check_allowed
-from conversion.inference import TIMM_ACTIVATIONS
+from conversion.dialect import Dialect, Part, Target, Tensors
+from conversion.folds import check_allowed
 from conversion.layouts import canonical_axes, from_canonical, split_heads
 from conversion.naming import HEADS, template
 from vit_core.config import PretrainedConfig
@@ -24,79 +22,24 @@ from vit_core.files.arrays import LazyArray, contiguous
 from vit_core.files.h5 import write_h5
 from vit_core.files.safetensors import serialised
 from vit_core.files.saving import write_pieces
-from vit_core.parameters import BASE_PREFIX, MODEL_CLASSES
+from vit_core.parameters import BASE_PREFIX
 from vit_core.tensors import Array
 
 Advance = Callable[[int], Any]
 
 
-class Target(NamedTuple):
-    """How a dialect is written.
-
-    Attributes:
-        dialect: names, layout and numerics.
-        classes: those that its programs have.
-        container: see `WRITERS`.
-        file: name of the weight file in a folder; None where a checkpoint is one file, of the caller's name.
-        suffix: of that file.
-        lacks: start of a canonical name -> what the dialect has not.
-        needs_qkv_bias: whether it has no word for attention without biases.
-        activations: ours -> what its config.json calls it; None where it says none, or all as we do.
-    """
-
-    dialect: Dialect
-    classes: tuple[str, ...]
-    container: str
-    file: str | None
-    suffix: str
-    lacks: Mapping[str, str]
-    needs_qkv_bias: bool = False
-    activations: Mapping[str, str] | None = None
-
-
-_VIT = ("ViTModel", "ViTForImageClassification")
-_MAE = ("ViTMAEModel", "ViTMAEForPreTraining")
-# Those that transformers' TensorFlow classes knew.
-_TF_ACTIVATIONS = {
-    **{
-        name: name for name in ("gelu", "gelu_10", "gelu_fast", "gelu_new", "glu", "mish", "quick_gelu", "relu", "tanh")
-    },
-    **{name: name for name in ("sigmoid", "silu", "swish")},
-    "gelu_pytorch_tanh": "gelu_new",  # the same formula
-}
-
-# What transformers' TensorFlow classes are called inside their files.
-_TF_SCOPES = {
-    "ViTModel": "tf_vi_t_model",
-    "ViTForImageClassification": "tf_vi_t_for_image_classification",
-    "ViTMAEModel": "tf_vi_tmae_model",
-    "ViTMAEForPreTraining": "tf_vi_tmae_for_pre_training",
-}
-
-
-def _targets() -> Iterator[Target]:
-    named = {dialect.name: dialect for dialect in reversed(DIALECTS)}
-    token, pooler = {"embeddings.mask_token": "mask token"}, {"pooler.": "pooler"}
-    tensors, alone = ("safetensors", "model.safetensors", ".safetensors"), ("safetensors", None, ".safetensors")
-    yield Target(named["hf"], tuple(MODEL_CLASSES), *tensors, {})
-    yield Target(named["hf_tf"], _VIT + _MAE, "h5", "tf_model.h5", ".h5", token, True, _TF_ACTIVATIONS)
-    yield Target(named["hf_flax"], _VIT, "msgpack", "flax_model.msgpack", ".msgpack", token)
-    yield Target(named["timm"], _VIT, *tensors, token | pooler, activations=TIMM_ACTIVATIONS)
-    yield Target(named["mae"], _MAE, *alone, {}, True)
-    yield Target(named["google"], _VIT, "npz", None, ".npz", token, True)
-    yield Target(named["torchvision"], _VIT, *alone, token | pooler, True)
-
-
-TARGETS = {target.dialect.name: target for target in _targets()}
-
-
 def expressed(
-    target: Target, model: str, config: PretrainedConfig, tensors: Mapping[str, LazyArray], allow: Collection[str]
+    dialect: Dialect,
+    target: Target,
+    model: str,
+    config: PretrainedConfig,
+    tensors: Mapping[str, LazyArray],
+    allow: Collection[str],
 ) -> tuple[Tensors, list[str]]:
     """Tensors as a dialect has them, none of them read yet, and what it cannot say.
 
     Args:
-        target: the dialect.
+        dialect, target: the dialect, and how it is written.
         model: the class, for messages.
         config: of the model.
         tensors: canonical name -> tensor.
@@ -105,9 +48,8 @@ def expressed(
     Raises:
         CheckpointError: the dialect cannot express the model; by name and with the reason.
     """
-    dialect = target.dialect
     bare = {name.removeprefix(BASE_PREFIX): tensor for name, tensor in tensors.items()}
-    _check_expressible(target, model, config, bare)
+    _check_expressible(dialect, target, model, config, bare)
     notes = []
     for field, value in (dialect.numerics or {}).items():
         found = getattr(config, field)
@@ -128,29 +70,27 @@ def expressed(
         else:
             whole[cell.replace("{i}", number)] = stored
     whole |= {name: _joined(parts) for name, parts in thirds.items()}
-    has_prefix = dialect.name in ("hf", "hf_flax") and any(name.startswith(HEADS) for name in bare)
-    if has_prefix:
-        whole = {name if name.startswith(HEADS) else BASE_PREFIX + name: tensor for name, tensor in whole.items()}
+    if target.prefix and any(name.startswith(HEADS) for name in bare):
+        whole = {name if name.startswith(HEADS) else target.prefix + name: tensor for name, tensor in whole.items()}
     return whole, notes
 
 
-def _check_expressible(target: Target, model: str, config: PretrainedConfig, bare: Tensors) -> None:
-    name = target.dialect.name
+def _check_expressible(dialect: Dialect, target: Target, model: str, config: PretrainedConfig, bare: Tensors) -> None:
     problem = "" if model in target.classes else f"it has {', '.join(target.classes)} only"
     for tensor in bare if not problem else ():
         lacking = next((what for start, what in target.lacks.items() if tensor.startswith(start)), None)
-        if lacking is None and template(tensor) not in target.dialect.rows:
+        if lacking is None and template(tensor) not in dialect.rows:
             lacking = "activation with parameters"
         if lacking:
             problem = f"it has no {lacking}, and the model has {tensor}"
     if target.needs_qkv_bias and not config.qkv_bias:
         problem = "queries, keys and values always have biases there, and in the model they have none"
-    if name != "hf" and any(config.pruned_heads.values()):
+    if not dialect.is_canonical and any(config.pruned_heads.values()):
         problem = "it has no pruned heads, and the model has"
     if target.activations is not None and config.hidden_act not in target.activations:
         problem = f"it does not know the activation {config.hidden_act!r}"
     if problem:
-        raise CheckpointError(f"{model} as {name!r}: {problem}.")
+        raise CheckpointError(f"{model} as {dialect.name!r}: {problem}.")
 
 
 def _laid_out(tensor: LazyArray, name: str, convention: str, config: Any) -> LazyArray:
@@ -177,11 +117,11 @@ def _joined(parts: Mapping[int, LazyArray]) -> LazyArray:
 # --- containers ------------------------------------------------------------------------------------------------------
 
 
-def _write_safetensors(path: Path, tensors: Tensors, model: str, advance: Advance) -> dict[str, Any]:
+def _write_safetensors(path: Path, tensors: Tensors, scope: str, advance: Advance) -> dict[str, Any]:
     return write_pieces(path, serialised(tensors, advance, metadata=None))
 
 
-def _write_npz(path: Path, tensors: Tensors, model: str, advance: Advance) -> dict[str, Any]:
+def _write_npz(path: Path, tensors: Tensors, scope: str, advance: Advance) -> dict[str, Any]:
     return write_pieces(path, _npz(tensors, advance))
 
 
@@ -218,7 +158,7 @@ class _Sink:
         return pieces
 
 
-def _write_msgpack(path: Path, tensors: Tensors, model: str, advance: Advance) -> dict[str, Any]:
+def _write_msgpack(path: Path, tensors: Tensors, scope: str, advance: Advance) -> dict[str, Any]:
     tree: dict[str, Any] = {}
     for name, tensor in tensors.items():
         *keys, last = name.split(".")
@@ -268,10 +208,11 @@ def _bytes(tensor: LazyArray) -> Any:
     return contiguous(tensor.read()).reshape(-1).view(np.uint8).data
 
 
-def _write_h5(path: Path, tensors: Tensors, model: str, advance: Advance) -> dict[str, Any]:
-    return write_h5(path, tensors, _TF_SCOPES[model], advance)
+def _write_h5(path: Path, tensors: Tensors, scope: str, advance: Advance) -> dict[str, Any]:
+    return write_h5(path, tensors, scope, advance)
 
 
+# path, tensors, the group that an HDF5 file has them in, advance
 WRITERS: dict[str, Callable[[Path, Tensors, str, Advance], dict[str, Any]]] = {
     "safetensors": _write_safetensors,
     "npz": _write_npz,

@@ -621,21 +621,21 @@ FAULTS = {
     ),
     "LayerScale by columns": (
         Edit(
-            "conversion/folds.py",
+            "conversion/dialects/timm.py",
             ".reshape(-1, *[1] * (len(tensor.shape) - 1))",
             ".reshape(*[1] * (len(tensor.shape) - 1), -1)[..., : tensor.shape[-1]]",
         ),
     ),
     "BatchNorm's mean forgotten": (
         Edit(
-            "conversion/folds.py",
+            "conversion/dialects/timm.py",
             "bias.read() - new_weight() @ mean.read().astype(np.float64)",
             "bias.read().astype(np.float64)",
         ),
     ),
     "first layer of Keras taken for the second": (Edit("conversion/naming.py", 'number or "0"', 'number or "1"'),),
     "Google's GELU taken for the exact one": (
-        Edit("conversion/dialect_list.py", '"hidden_act": "gelu_pytorch_tanh"', '"hidden_act": "gelu"'),
+        Edit("conversion/dialects/google.py", '"hidden_act": "gelu_pytorch_tanh"', '"hidden_act": "gelu"'),
     ),
     "class row of zeros behind the patches": (
         Edit(

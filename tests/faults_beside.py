@@ -138,7 +138,7 @@ BESIDE = {
         Edit("conversion/fitting.py", "wanted.grid, wanted.position_kernel)", "wanted.grid)", FITS),
     ),
     "distillation token's position kept": (
-        Edit("conversion/folds.py", "np.delete(table, 1, axis=1)", "np.delete(table, 2, axis=1)", REFUSALS),
+        Edit("conversion/dialects/timm.py", "np.delete(table, 1, axis=1)", "np.delete(table, 2, axis=1)", REFUSALS),
     ),
     "size of a folder's images not looked for": (
         Edit("conversion/loading.py", "bare, said or size)", "bare, size)", "tests/conversion/test_grids.py"),

@@ -2,12 +2,17 @@
 
 Older files count the modules of a block in one row, newer ones kind by kind; no name means two things.
 
-Source: vision_transformer c6de1e53, big_vision 0127fb6b.
+Source: vision_transformer c6de1e53, big_vision 0127fb6b, and their evaluation scripts.
 """
 
 from __future__ import annotations
 
-from conversion.dialect import Row
+from typing import Any
+
+from conversion.dialect import Dialect, Images, Opened, Row, Target
+from conversion.folds import dead_head, zero_biases
+from conversion.images import BILINEAR, HALVES, in_colour
+from vit_core.limits import Limits
 
 _BLOCK = "Transformer/encoderblock_{i}"
 _MODULES = {  # canonical -> as in older files, in newer ones
@@ -35,7 +40,7 @@ def _tensors(canonical: str, names: tuple[str, ...]) -> dict[str, Row]:
     }
 
 
-ROWS: dict[str, Row] = {
+_ROWS: dict[str, Row] = {
     "embeddings.cls_token": ("cls",),
     "embeddings.position_embeddings": (
         "Transformer/posembed_input/pos_embedding",
@@ -52,3 +57,29 @@ ROWS: dict[str, Row] = {
     **_tensors("pooler.dense", ("pre_logits",)),
     **_tensors("classifier", ("head",)),
 }
+
+
+def _images(opened: Opened, config: Any, limits: Limits) -> Images:
+    return in_colour({**HALVES, "resample": BILINEAR}, "mean and deviation of Google's models", config.num_channels)
+
+
+GOOGLE = Dialect(
+    name="google",
+    convention="heads",
+    rows=_ROWS,
+    stacked={"Transformer/encoderblock/": "Transformer/encoderblock_{i}/"},  # big_vision's scanned blocks
+    folds=(zero_biases, dead_head),
+    marks={
+        **dict.fromkeys(("MAPHead_0", "probe"), "an attention pooling head"),
+        **dict.fromkeys(("conv_root", "gn_root"), "a hybrid with a CNN"),
+    },
+    numerics={"layer_norm_eps": 1e-6, "hidden_act": "gelu_pytorch_tanh"},
+    read_images=_images,
+    target=Target(
+        classes=("ViTModel", "ViTForImageClassification"),
+        container="npz",
+        suffix=".npz",
+        lacks={"embeddings.mask_token": "mask token"},
+        needs_qkv_bias=True,
+    ),
+)

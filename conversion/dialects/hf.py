@@ -7,6 +7,9 @@ TensorFlow and Flax name modules alike, and the tensors in them otherwise.
 
 from __future__ import annotations
 
+from conversion.dialect import Dialect, Target
+from vit_core.parameters import BASE_PREFIX, MODEL_CLASSES
+
 # Canonical spelling first, then the others. A template stands for whole names: {i} is the number of a layer.
 _LAYERS = (
     ("encoder.layer.{i}", "layers.{i}"),
@@ -89,6 +92,95 @@ _PLAIN = [
     for name in ROWS
     if not any(part in name for part in ("decoder.0.", "embeddings.mask_token", "act_fn", "pooler.activation"))
 ]
-TF_ROWS = {name: _tf(name) for name in _PLAIN}
-OUR_FLAX_ROWS = {name: (".".join(_renamed(name, _FLAX_TENSORS)),) for name in ROWS}  # the same names, for all classes
-FLAX_ROWS = {name: OUR_FLAX_ROWS[name] for name in _PLAIN if not name.startswith("decoder.")}
+_TF_ROWS = {name: _tf(name) for name in _PLAIN}
+_OUR_FLAX_ROWS = {name: (".".join(_renamed(name, _FLAX_TENSORS)),) for name in ROWS}  # the same names, for all classes
+_FLAX_ROWS = {name: _OUR_FLAX_ROWS[name] for name in _PLAIN if not name.startswith("decoder.")}
+
+_VIT = ("ViTModel", "ViTForImageClassification")
+_NO_MASK_TOKEN = {"embeddings.mask_token": "mask token"}
+# Those that transformers' TensorFlow classes knew.
+_TF_ACTIVATIONS = {
+    **{
+        name: name for name in ("gelu", "gelu_10", "gelu_fast", "gelu_new", "glu", "mish", "quick_gelu", "relu", "tanh")
+    },
+    **{name: name for name in ("sigmoid", "silu", "swish")},
+    "gelu_pytorch_tanh": "gelu_new",  # the same formula
+}
+_TF_SCOPES = {
+    "ViTModel": "tf_vi_t_model",
+    "ViTForImageClassification": "tf_vi_t_for_image_classification",
+    "ViTMAEModel": "tf_vi_tmae_model",
+    "ViTMAEForPreTraining": "tf_vi_tmae_for_pre_training",
+}
+
+HF = Dialect(
+    name="hf",
+    convention="torch",
+    rows=ROWS,
+    is_canonical=True,
+    inner=BASE_PREFIX,
+    marks={
+        **dict.fromkeys(("weights_in", "gate_proj"), "a gated MLP (SwiGLU)"),
+        "relative_position_bias": "relative positions",
+        "patch_embeddings.backbone": "a hybrid with a CNN",
+        **dict.fromkeys(("embeddings.distillation_token", "distillation_token"), "a distillation token"),
+        **dict.fromkeys(("detection_tokens", "mid_position_embeddings"), "YOLOS, a detector"),
+        **dict.fromkeys(("lambda_1", "lambda_2"), "BEiT or Data2Vec"),
+        **dict.fromkeys(
+            ("layer_scale1", "layer_scale2"), "Dinov2 of transformers; its original .pth file is read here"
+        ),
+        "backbone.encoder.layer": "a backbone of another model",
+        "dpt": "DPT, for depth and segmentation",
+    },
+    framework="pt",
+    target=Target(
+        classes=tuple(MODEL_CLASSES),
+        container="safetensors",
+        suffix=".safetensors",
+        file="model.safetensors",
+        prefix=BASE_PREFIX,
+    ),
+)
+HF_TF = Dialect(
+    name="hf_tf",
+    convention="keras",
+    rows=_TF_ROWS,
+    inner="vit/",
+    framework="tf",
+    layout_name="tf",
+    target=Target(
+        classes=(*_VIT, "ViTMAEModel", "ViTMAEForPreTraining"),
+        container="h5",
+        suffix=".h5",
+        file="tf_model.h5",
+        lacks=_NO_MASK_TOKEN,
+        needs_qkv_bias=True,
+        activations=_TF_ACTIVATIONS,
+        scopes=_TF_SCOPES,
+    ),
+)
+HF_FLAX = Dialect(
+    name="hf_flax",
+    convention="flax",
+    rows=_FLAX_ROWS,
+    inner=BASE_PREFIX,
+    framework="flax",
+    layout_name="flax",
+    target=Target(
+        classes=_VIT,
+        container="msgpack",
+        suffix=".msgpack",
+        file="flax_model.msgpack",
+        prefix=BASE_PREFIX,
+        lacks=_NO_MASK_TOKEN,
+    ),
+)
+OUR_FLAX = Dialect(
+    name="hf_flax",
+    convention="flax",
+    rows=_OUR_FLAX_ROWS,
+    inner=BASE_PREFIX,
+    framework="flax",
+    layout_name="flax",
+)
+DIALECTS = (HF, HF_TF, HF_FLAX, OUR_FLAX)

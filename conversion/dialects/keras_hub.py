@@ -1,28 +1,37 @@
-"""Dialects "keras_hub" and "vitriad_tf": files of Keras 3, which number variables and name layers by their classes.
+"""Dialect "keras_hub": files of keras-hub.
 
-The first of several layers of a class has no number. Where the meaning of a number depends on what else is there, there
-is a table for each case; the one that explains more of a file is the right one.
+Keras 3 numbers the variables of a layer, and names layers by their classes; the first of several layers of a class has
+no number. Where the meaning of a number depends on what else is there, there is a table for each case; the one that
+explains more of a file is the right one.
 
-Source: keras-hub 0.32.0 (presets, tasks), keras 3.15.1; the layers of vit_tf.
+Source: keras-hub 0.32.0 (presets, tasks) and 0.26.0 (image converters), keras 3.15.1.
 """
 
 from __future__ import annotations
 
-from conversion.dialect import Row
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from conversion.dialect import Dialect, Fields, Images, Opened, Row
+from conversion.folds import dead_head, zero_biases
+from conversion.images import BICUBIC, BILINEAR
+from vit_core.errors import CheckpointError, ImageError
+from vit_core.files.json import read_json
+from vit_core.limits import Limits
 
 
-def _tensors(canonical: str, *names: str) -> dict[str, Row]:
+def variables(canonical: str, *names: str) -> dict[str, Row]:
+    """The rows of a layer's weight and bias, which Keras calls vars/0 and vars/1."""
     return {
         f"{canonical}.{tensor}": tuple(f"{name}/vars/{k}" for name in names)
         for k, tensor in enumerate(("weight", "bias"))
     }
 
 
-# --- keras-hub -------------------------------------------------------------------------------------------------------
-
-_HUB = "layers/vi_t_patching_and_embedding"
-_HUB_BLOCKS = tuple(f"layers/vi_t_encoder/encoder_layers/vi_t_encoder_block{number}" for number in ("", "_{i}"))
-_HUB_MODULES = {
+_PATCHES = "layers/vi_t_patching_and_embedding"
+_BLOCKS = tuple(f"layers/vi_t_encoder/encoder_layers/vi_t_encoder_block{number}" for number in ("", "_{i}"))
+_MODULES = {
     "layernorm_before": "layer_norm_1",
     "attention.attention.query": "mha/query_dense",
     "attention.attention.key": "mha/key_dense",
@@ -32,83 +41,108 @@ _HUB_MODULES = {
     "intermediate.dense": "mlp/dense_1",
     "output.dense": "mlp/dense_2",
 }
-_HUB_ENCODER: dict[str, Row] = {
-    "embeddings.cls_token": (f"{_HUB}/vars/0",),
-    "embeddings.position_embeddings": (f"{_HUB}/position_embedding/vars/0",),
-    **_tensors("embeddings.patch_embeddings.projection", f"{_HUB}/patch_embedding"),
+_ENCODER: dict[str, Row] = {
+    "embeddings.cls_token": (f"{_PATCHES}/vars/0",),
+    "embeddings.position_embeddings": (f"{_PATCHES}/position_embedding/vars/0",),
+    **variables("embeddings.patch_embeddings.projection", f"{_PATCHES}/patch_embedding"),
     **{
         row: cell
-        for module, name in _HUB_MODULES.items()
-        for row, cell in _tensors(
-            f"encoder.layer.{{i}}.{module}", *(f"{block}/{name}" for block in _HUB_BLOCKS)
-        ).items()
+        for module, name in _MODULES.items()
+        for row, cell in variables(f"encoder.layer.{{i}}.{module}", *(f"{block}/{name}" for block in _BLOCKS)).items()
     },
-    **_tensors("layernorm", "layers/vi_t_encoder/layer_norm"),
+    **variables("layernorm", "layers/vi_t_encoder/layer_norm"),
 }
-HUB_ROWS: dict[str, Row] = {**_HUB_ENCODER, **_tensors("classifier", "layers/dense")}
-HUB_ROWS_WITH_POOLER: dict[str, Row] = {
-    **_HUB_ENCODER,
-    **_tensors("pooler.dense", "layers/dense"),
-    **_tensors("classifier", "layers/dense_1"),
+_ROWS: dict[str, Row] = {**_ENCODER, **variables("classifier", "layers/dense")}
+_ROWS_WITH_POOLER: dict[str, Row] = {
+    **_ENCODER,
+    **variables("pooler.dense", "layers/dense"),
+    **variables("classifier", "layers/dense_1"),
 }
-HUB_DROPPED = {
+DROPPED = {
     "optimizer/": "the state of an optimiser",
     "optimizer_variables/": "the state of an optimiser",
     "preprocessor/": "settings of the preprocessor",
     "seed_generator": "the state of random numbers",
 }
-
-# --- vit_tf ----------------------------------------------------------------------------------------------------------
-
-_MODULES = {
-    "layernorm_before": "layernorm_before",
-    "attention.attention.query": "attention/attention/parts/dense",
-    "attention.attention.key": "attention/attention/parts/dense_1",
-    "attention.attention.value": "attention/attention/parts/dense_2",
-    "attention.output.dense": "attention/attention_output/parts/dense",
-    "layernorm_after": "layernorm_after",
-    "intermediate.dense": "intermediate/parts/dense",
-    "output.dense": "mlp_output/parts/dense",
-}
-_ACTIVATIONS = {
-    "p_re_lu": ("weight",),
-    "xielu": ("alpha_p", "alpha_n", "beta", "eps"),
-}
+_CONVERTERS = ("image_converter.json", "preprocessor.json")  # the second holds the first
+_FILTERS = {"nearest": 0, "bilinear": BILINEAR, "bicubic": BICUBIC, "lanczos3": 1}
 
 
-def _layers(canonical: str, path: str) -> dict[str, Row]:
-    blocks = (f"{path}/vi_t_layer", f"{path}/vi_t_layer_{{i}}")
-    rows: dict[str, Row] = {}
-    for module, name in _MODULES.items():
-        rows |= _tensors(f"{canonical}.{{i}}.{module}", *(f"{block}/{name}" for block in blocks))
-    for layer, tensors in _ACTIVATIONS.items():
-        for k, tensor in enumerate(tensors):
-            rows[f"{canonical}.{{i}}.intermediate.intermediate_act_fn.{tensor}"] = tuple(
-                f"{block}/intermediate/parts/{layer}/vars/{k}" for block in blocks
-            )
-    return rows
+def _config(where: str, data: Mapping[str, Any]) -> Fields:
+    inner = data.get("config") or {}
+    if inner.get("pooling", "token") != "token" or inner.get("activation") not in (None, "linear"):
+        what = "pooling" if inner.get("pooling", "token") != "token" else "activation"
+        raise CheckpointError(
+            f"{where}: {what} {inner[what]!r} of its head is not known here; expected the class token."
+        )
+    settings = inner.get("backbone", data).get("config") or {}
+    fields = {"layer_norm_eps": settings.get("layer_norm_epsilon", 1e-6)}
+    if "num_heads" in settings:
+        fields["num_attention_heads"] = settings["num_heads"]
+    if (shape := settings.get("image_shape")) and shape[0] != shape[1]:
+        fields["image_size"] = list(shape[:2])
+    return fields
 
 
-_TF: dict[str, Row] = {
-    "embeddings.cls_token": ("embeddings/vars/0",),
-    **_tensors("embeddings.patch_embeddings.projection", "embeddings/patch_embeddings/projection"),
-    **_layers("encoder.layer", "encoder/layer"),
-    **_tensors("layernorm", "layernorm"),
-    **_tensors("pooler.dense", "pooler/dense"),
-    "pooler.activation.weight": ("pooler/activation/vars/0",),
-    **_tensors("classifier", "classifier"),
-    **_tensors("decoder.0", "decoder/parts/conv2d"),
-    "decoder.mask_token": ("decoder/vars/0",),
-    "decoder.decoder_pos_embed": ("decoder/vars/1",),
-    **_tensors("decoder.decoder_embed", "decoder/decoder_embed"),
-    **_layers("decoder.decoder_layers", "decoder/decoder_layers"),
-    **_tensors("decoder.decoder_norm", "decoder/decoder_norm"),
-    **_tensors("decoder.decoder_pred", "decoder/decoder_pred"),
-}
-TF_ROWS: dict[str, Row] = {**_TF, "embeddings.position_embeddings": ("embeddings/vars/1",)}
-TF_ROWS_WITH_MASK_TOKEN: dict[str, Row] = {
-    **_TF,
-    "embeddings.mask_token": ("embeddings/vars/1",),
-    "embeddings.position_embeddings": ("embeddings/vars/2",),
-}
-TF_DROPPED = HUB_DROPPED
+def _images(opened: Opened, config: Any, limits: Limits) -> Images:
+    for name in _CONVERTERS:
+        if path := opened.beside(name):
+            return _converted(path, config, limits)
+    return None, ""
+
+
+def _converted(path: Path, config: Any, limits: Limits) -> Images:
+    """The arithmetic of a converter of keras-hub, pixel * scale + offset, as mean and deviation."""
+    data = read_json(path, limit="config_bytes", error=ImageError, limits=limits, within=True).get("config")
+    if isinstance(data, dict) and isinstance(inner := data.get("image_converter"), Mapping):
+        data = inner.get("config")
+    if not isinstance(data, dict):
+        raise ImageError(f"{path}: expected the configuration of an image converter.")
+    resample = _FILTERS.get(str(data.get("interpolation", "bilinear")))
+    if resample is None:
+        return None, f"{path.name}: no processor here resizes by {str(data['interpolation'])[:80]!r}"
+    scales = _numbers(path, "scale", data.get("scale"), 1.0, config.num_channels)
+    offsets = _numbers(path, "offset", data.get("offset"), 0.0, config.num_channels)
+    if not all(scale > 0 for scale in scales):
+        raise ImageError(f"{path}: scale: expected numbers above 0, got {str(data.get('scale'))[:80]}.")
+    deviations = [1 / (255 * scale) for scale in scales]
+    means = [-offset * deviation for offset, deviation in zip(offsets, deviations, strict=True)]
+    options: Fields = {"image_mean": _short(means), "image_std": _short(deviations), "resample": resample}
+    crops = data.get("crop_to_aspect_ratio", True) or data.get("pad_to_aspect_ratio", False)
+    return options, path.name + (", which keeps the aspect ratio; here images are stretched" if crops else "")
+
+
+def _numbers(path: Path, name: str, value: object, default: float, channels: int) -> list[float]:
+    """One number for each channel."""
+    values: list[Any] = value if isinstance(value, list) else [default if value is None else value] * channels
+    if len(values) != channels or not all(isinstance(each, int | float) and abs(each) < 1e6 for each in values):
+        raise ImageError(f"{path}: {name}: expected a number, or {channels} of them, got {str(value)[:80]}.")
+    return [float(each) for each in values]
+
+
+def _short(values: list[float]) -> list[float]:
+    """Without the noise of a division: 0.5, not 0.5000000000000001."""
+    return [round(value, 12) + 0.0 for value in values]
+
+
+def _dialect(rows: Mapping[str, Row]) -> Dialect:
+    return Dialect(
+        name="keras_hub",
+        convention="heads",
+        rows=rows,
+        inner="layers/vi_t_backbone/",
+        folds=(zero_biases, dead_head),
+        dropped=DROPPED,
+        marks={
+            "dei_t_embeddings": "a distillation token",
+            "_layer_checkpoint_dependencies": "a model of Keras 2",
+        },
+        numerics={"layer_norm_eps": 1e-6, "hidden_act": "gelu"},
+        has_class_row=True,
+        config_key="class_name",
+        read_config=_config,
+        read_images=_images,
+    )
+
+
+DIALECTS = (_dialect(_ROWS), _dialect(_ROWS_WITH_POOLER))

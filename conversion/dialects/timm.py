@@ -1,15 +1,30 @@
-"""Dialects "timm" and "mae": names of timm, and of the projects that grew out of it.
+"""Dialect "timm": names of timm, and of the projects that grew out of it.
 
 DeiT, DINO, DINOv2 and the encoders of MAE have timm's names; what they add is folded or left out. A file with a decoder
-of MAE is a dialect of its own: the mask token, which is the encoder's in DINOv2, is the decoder's there.
+of MAE is a dialect of its own, `conversion.dialects.mae`.
 
 Source: timm 1.0.31 and tags back to 0.4.5; facebookresearch's mae efb2a806, dino 7c446df5, deit 7e160fe4,
-dinov2 b8931f7b.
+dinov2 b8931f7b, with their evaluation scripts.
 """
 
 from __future__ import annotations
 
-from conversion.dialect import Part, Row
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from conversion.dialect import Dialect, Fields, Images, Opened, Part, Row, Target, Tensors
+from conversion.folds import LOSSY, check_allowed, dead_head, mapped, zero_biases
+from conversion.images import BICUBIC, FILTERS, IMAGENET, in_colour
+from vit_core.config import pair
+from vit_core.errors import CheckpointError
+from vit_core.files.arrays import LazyArray
+from vit_core.limits import Limits
+from vit_core.tensors import Array
+
+if TYPE_CHECKING:
+    from vit_core.images.processor import ViTImageProcessor
 
 _MODULES = {
     "layernorm_before": "norm1",
@@ -21,7 +36,8 @@ _MODULES = {
 _QKV = ("query", "key", "value")
 
 
-def _layers(canonical: str, blocks: tuple[str, ...]) -> dict[str, Row]:
+def layers(canonical: str, blocks: tuple[str, ...]) -> dict[str, Row]:
+    """The rows of all layers, for every name that the blocks have."""
     rows: dict[str, Row] = {
         f"{canonical}.{{i}}.{module}.{tensor}": tuple(f"{block}.{name}.{tensor}" for block in blocks)
         for module, name in _MODULES.items()
@@ -37,37 +53,25 @@ def _layers(canonical: str, blocks: tuple[str, ...]) -> dict[str, Row]:
 
 # DINOv2's training code has blocks.CHUNK.NUMBER.
 _BLOCKS = ("blocks.{i}", "blocks.{c}.{i}")
-_ENCODER: dict[str, Row] = {
+ENCODER: dict[str, Row] = {
     "embeddings.cls_token": ("cls_token",),
     "embeddings.position_embeddings": ("pos_embed",),
     "embeddings.patch_embeddings.projection.weight": ("patch_embed.proj.weight",),
     "embeddings.patch_embeddings.projection.bias": ("patch_embed.proj.bias",),
-    **_layers("encoder.layer", _BLOCKS),
+    **layers("encoder.layer", _BLOCKS),
     "layernorm.weight": ("norm.weight",),
     "layernorm.bias": ("norm.bias",),
 }
-ROWS: dict[str, Row] = {
-    **_ENCODER,
+_ROWS: dict[str, Row] = {
+    **ENCODER,
     "embeddings.mask_token": ("mask_token",),
     "pooler.dense.weight": ("pre_logits.fc.weight",),
     "pooler.dense.bias": ("pre_logits.fc.bias",),
     "classifier.weight": ("head.weight", "head.1.weight"),
     "classifier.bias": ("head.bias", "head.1.bias"),
 }
-MAE_ROWS: dict[str, Row] = {
-    **_ENCODER,
-    "decoder.mask_token": ("mask_token",),
-    "decoder.decoder_pos_embed": ("decoder_pos_embed",),
-    **{
-        f"decoder.{module}.{tensor}": (f"{module}.{tensor}",)
-        for module in ("decoder_embed", "decoder_norm", "decoder_pred")
-        for tensor in ("weight", "bias")
-    },
-    **_layers("decoder.decoder_layers", ("decoder_blocks.{i}",)),
-}
-
-# What is folded into canonical tensors; `conversion.folds` says how.
-FOLDED: dict[str, Row] = {
+# What is worked into canonical tensors, by the folds below.
+_FOLDED: dict[str, Row] = {
     **{
         f"encoder.layer.{{i}}.{branch}.scale": tuple(f"{block}.{name}" for block in _BLOCKS for name in names)
         for branch, names in {
@@ -87,7 +91,270 @@ FOLDED: dict[str, Row] = {
 }
 
 # Start of a name -> why the tensor means nothing to a ViT.
-DROPPED = {
+_DROPPED = {
     "head.0.num_batches_tracked": "a counter of training",
     **dict.fromkeys(("head.mlp.", "head.last_layer.", "dino_head.", "ibot_head."), "a projection head of training"),
 }
+
+# What other models in these names have.
+_MARKS = {
+    **dict.fromkeys(("reg_token", "register_tokens", "embeddings.register_tokens"), "register tokens"),
+    "fc_norm": "mean pooling with a norm of its own (fc_norm)",
+    "attn_pool": "an attention pooling head",
+    "norm_pre": "a norm in front of the blocks (CLIP)",
+    **dict.fromkeys(("q_norm", "k_norm"), "norms of queries and keys"),
+    **dict.fromkeys(("attn.norm", "mlp.norm", "sub_norm", "inner_attn_ln"), "norms inside a block"),
+    **dict.fromkeys(("attn.gate", "lambda_q1", "lambda_k1"), "gated or differential attention"),
+    **dict.fromkeys(("w12", "fc1_g", "fc1_x"), "a gated MLP (SwiGLU)"),
+    **dict.fromkeys(("attns", "ffns", "norm11", "attn1", "in_proj"), "parallel blocks"),
+    **dict.fromkeys(("relative_position_bias_table", "rel_pos_h", "rope"), "relative positions"),
+    "patch_embed.backbone": "a hybrid with a CNN",
+    "patch_embed.proj.0": "a stem of several convolutions",
+}
+
+# --- what is folded --------------------------------------------------------------------------------------------------
+
+_BATCH_NORM_EPS = 1e-6  # of MAE's linear probe
+
+
+def _scales(where: str, found: Tensors, allow: Collection[str]) -> list[str]:
+    names = [name for name in found if name.endswith("output.scale")]
+    for name in names:
+        scale = found.pop(name)
+        for tensor in ("weight", "bias"):
+            target = name.replace(".scale", f".dense.{tensor}")
+            if target in found:
+                found[target] = _product(where, target, found[target], scale)
+    return [f"folded: {len(names)} LayerScales into the layers before them"] if names else []
+
+
+def _product(where: str, name: str, tensor: LazyArray, scale: LazyArray) -> LazyArray:
+    """A tensor with every row multiplied; in float32 at least, since scales can be tiny."""
+    if tensor.shape[:1] != scale.shape:
+        raise CheckpointError(f"{where}: {name}: {tensor.shape} does not fit a scale of {scale.shape}.")
+    dtype = np.promote_types(np.float32, np.promote_types(tensor.dtype, scale.dtype))
+
+    def read() -> Array:
+        rows = scale.read().astype(dtype).reshape(-1, *[1] * (len(tensor.shape) - 1))
+        return np.asarray(tensor.read().astype(dtype) * rows)
+
+    return LazyArray(dtype, tensor.shape, read)
+
+
+def _batch_norm(where: str, found: Tensors, allow: Collection[str]) -> list[str]:
+    mean, variance = (found.pop(f"classifier.norm.{name}", None) for name in ("mean", "variance"))
+    weight, bias = found.get("classifier.weight"), found.get("classifier.bias")
+    if mean is None or variance is None:
+        return []
+    if weight is None or bias is None or not weight.shape[1:] == mean.shape == variance.shape:
+        raise CheckpointError(f"{where}: a BatchNorm without a linear head that it fits.")
+
+    def new_weight() -> Array:
+        return np.asarray(
+            weight.read().astype(np.float64) / np.sqrt(variance.read().astype(np.float64) + _BATCH_NORM_EPS)
+        )
+
+    def new_bias() -> Array:
+        return np.asarray(bias.read() - new_weight() @ mean.read().astype(np.float64))
+
+    dtype = np.promote_types(np.float32, weight.dtype)
+    found["classifier.weight"] = LazyArray(dtype, weight.shape, lambda: new_weight().astype(dtype))
+    found["classifier.bias"] = LazyArray(dtype, bias.shape, lambda: new_bias().astype(dtype))
+    return ["folded: the BatchNorm in front of the classifier"]
+
+
+def _distillation(where: str, found: Tensors, allow: Collection[str]) -> list[str]:
+    names = [name for name in found if name.startswith("distillation.")]
+    if not names:
+        return []
+    check_allowed(where, "distillation", allow)
+    for name in names:
+        del found[name]
+    if positions := found.get("embeddings.position_embeddings"):  # class, distillation, patches
+        found["embeddings.position_embeddings"] = mapped(positions, lambda table: np.delete(table, 1, axis=1))
+    return [f"left out, as allowed: {LOSSY['distillation']}"]
+
+
+# --- config.json -----------------------------------------------------------------------------------------------------
+
+_ACTIVATIONS = {"gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh", "quick_gelu": "quick_gelu", "silu": "silu"}
+# Arguments of timm's models that change nothing here, or are seen in the tensors.
+_HARMLESS = {
+    *(
+        "img_size",
+        "patch_size",
+        "in_chans",
+        "embed_dim",
+        "depth",
+        "num_heads",
+        "mlp_ratio",
+        "num_classes",
+        "global_pool",
+    ),
+    *(
+        "qkv_bias",
+        "init_values",
+        "no_embed_class",
+        "class_token",
+        "drop_rate",
+        "drop_path_rate",
+        "act_layer",
+        "proj_bias",
+    ),
+    *("dynamic_img_size", "pos_drop_rate", "patch_drop_rate", "proj_drop_rate", "attn_drop_rate", "weight_init"),
+}
+_LEGACY_SMALL = (768, 8, 2304)  # timm's first vit_small, which divides scores by sqrt(768)
+
+
+def _refuse(where: str, fields: Fields) -> None:
+    """Raises CheckpointError for the one model whose attention divides by something else."""
+    sizes = (fields["hidden_size"], fields["num_hidden_layers"], fields["intermediate_size"])
+    if sizes == _LEGACY_SMALL and not fields["qkv_bias"]:
+        raise CheckpointError(
+            f"{where}: timm's first vit_small_patch16_224, whose attention divides by sqrt(hidden size).\n"
+            "Later timm models of that name are ordinary ones; take one of those."
+        )
+
+
+def _read_config(where: str, data: Mapping[str, Any]) -> Fields:
+    name, arguments = data["architecture"], data.get("model_args") or {}
+    arguments = arguments if isinstance(arguments, dict) else {}
+    pool = arguments.get("global_pool", data.get("global_pool", "token"))
+    if pool not in ("token", ""):
+        raise CheckpointError(
+            f"{where}: config.json: global_pool {pool!r}: the head reads the mean, not the class token."
+        )
+    if "rpn" in name.split("_"):
+        raise CheckpointError(f"{where}: config.json: {name}: norms after each block (rpn), which no ViT here has.")
+    if strange := sorted(arguments.keys() - _HARMLESS):
+        raise CheckpointError(
+            f"{where}: config.json: {name}: {strange[0]} = {arguments[strange[0]]!r} is not known here."
+        )
+    fields: Fields = {}
+    if "num_heads" in arguments:
+        fields["num_attention_heads"] = arguments["num_heads"]
+    if "act_layer" in arguments:
+        ours = {theirs: ours for ours, theirs in _ACTIVATIONS.items()}
+        fields["hidden_act"] = ours.get(arguments["act_layer"], arguments["act_layer"])
+    if size := arguments.get("img_size"):
+        fields["image_size"] = size if isinstance(size, int) or len({*size}) > 1 else size[0]
+    return fields
+
+
+def _read_labels(data: Mapping[str, Any]) -> tuple[str, Any] | None:
+    """Labels in any of the places that timm had for them."""
+    inner = data.get("pretrained_cfg")
+    places = [data, *([inner] if isinstance(inner, Mapping) else [])]
+    named = ((name, place.get(name)) for place in places for name in ("label_names", "labels"))
+    return next(((name, labels) for name, labels in named if labels), None)
+
+
+def _write_config(config: Any, model: str, processor: ViTImageProcessor | None) -> Fields:
+    """The config.json of a timm repository."""
+    hidden, mlp = config.hidden_size, config.intermediate_size
+    ratio = next(ratio for ratio in (mlp / hidden, (mlp + 0.5) / hidden) if int(hidden * ratio) == mlp)
+    classes = config.num_labels if model == "ViTForImageClassification" else 0
+    size = list(pair(config.image_size))
+    labels = [config.id2label[i] for i in range(classes)]
+    fields: Fields = {
+        "architecture": "vit_base_patch16_224",  # what timm then changes by these arguments
+        "num_classes": classes,
+        "num_features": hidden,
+        "global_pool": "token",
+        "model_args": {
+            "img_size": size,
+            "patch_size": config.patch_size,
+            "in_chans": config.num_channels,
+            "embed_dim": hidden,
+            "depth": config.num_hidden_layers,
+            "num_heads": config.num_attention_heads,
+            "mlp_ratio": ratio,
+            "qkv_bias": config.qkv_bias,
+            "num_classes": classes,
+            "global_pool": "token",
+        },
+        "pretrained_cfg": {
+            "input_size": [config.num_channels, *size],
+            "num_classes": classes,
+            "first_conv": "patch_embed.proj",
+            "classifier": "head",
+            **_said_of_images(processor),
+        },
+    }
+    if config.hidden_act != "gelu":
+        fields["model_args"]["act_layer"] = _ACTIVATIONS[config.hidden_act]
+    if labels != [f"LABEL_{i}" for i in range(classes)]:
+        fields["label_names"] = labels
+    return fields
+
+
+# --- preparation of images -------------------------------------------------------------------------------------------
+
+# Starts of the file names under which DeiT, DINO, DINOv2 and MAE were published.
+_PUBLISHED = ("deit_", "dino_", "dinov2_", "mae_")
+
+
+def _said_of_images(processor: ViTImageProcessor | None) -> Fields:
+    """What timm's pretrained_cfg says of the preparation of images; nothing where it cannot be said there."""
+    if processor is None or not (processor.do_normalize and processor.do_rescale and processor.do_resize):
+        return {}
+    if abs(255 * processor.rescale_factor - 1) > 1e-6 or not isinstance(processor.image_mean, list):
+        return {}
+    names = {number: name for name, number in FILTERS.items()}
+    said = {"mean": processor.image_mean, "std": processor.image_std, "interpolation": names[processor.resample]}
+    return {**said, "crop_pct": 1.0}  # the whole image, of which timm would leave out the margin
+
+
+def _read_images(opened: Opened, config: Any, limits: Limits) -> Images:
+    """What pretrained_cfg says; else what the models of a family are known to want."""
+    said = (opened.config or {}).get("pretrained_cfg")
+    if isinstance(said, dict) and said.get("mean") and said.get("std"):
+        options = {"image_mean": said["mean"], "image_std": said["std"]}
+        resample = FILTERS.get(str(said.get("interpolation")), BICUBIC)
+        return in_colour({**options, "resample": resample}, "config.json of timm", config.num_channels)
+    if family := _family(opened):
+        options = {**IMAGENET, "resample": BICUBIC}
+        return in_colour(options, f"mean and deviation of {family}", config.num_channels)
+    return None, ""
+
+
+def _family(opened: Opened) -> str | None:
+    """Whose model in timm's names it is, by tensors that only this program's have, or by its published name."""
+    file, names = opened.weights.files[0], [*opened.weights]
+    ends = {name.rpartition(".")[2] for name in names}
+    if "dist_token" in ends or "gamma_1" in ends:
+        return "DeiT"
+    if "mask_token" in ends and "gamma" in ends:
+        return "DINOv2"
+    if {"teacher", "student"} & {*file.metadata.get("weights", "").split(".")}:
+        return "DINO"
+    if any(name.endswith("head.0.running_mean") for name in names):
+        return "MAE"
+    start = next((start for start in _PUBLISHED if file.path.name.startswith(start)), None)
+    return f"the {start.rstrip('_')} release" if start else None
+
+
+TIMM = Dialect(
+    name="timm",
+    convention="torch",
+    rows=_ROWS,
+    folded=_FOLDED,
+    folds=(_scales, _batch_norm, _distillation, zero_biases, dead_head),
+    dropped=_DROPPED,
+    marks=_MARKS,
+    numerics={"layer_norm_eps": 1e-6, "hidden_act": "gelu"},
+    config_key="architecture",
+    read_config=_read_config,
+    read_labels=_read_labels,
+    refuse=_refuse,
+    read_images=_read_images,
+    target=Target(
+        classes=("ViTModel", "ViTForImageClassification"),
+        container="safetensors",
+        suffix=".safetensors",
+        file="model.safetensors",
+        lacks={"embeddings.mask_token": "mask token", "pooler.": "pooler"},
+        activations=_ACTIVATIONS,
+        config=_write_config,
+    ),
+)

@@ -1,11 +1,18 @@
 """Dialect "torchvision": torchvision.models.vit_*.
 
-Source: torchvision 0.28.0; its older files name the two layers of an MLP linear_1 and linear_2.
+Source: torchvision 0.28.0, with the transforms of its weights. Its older files name the two layers of an MLP linear_1
+and linear_2.
 """
 
 from __future__ import annotations
 
-from conversion.dialect import Part, Row
+from typing import Any
+
+from conversion.dialect import Dialect, Images, Opened, Part, Row, Target
+from conversion.folds import dead_head, zero_biases
+from conversion.images import BICUBIC, BILINEAR, IMAGENET, in_colour
+from vit_core.config import pair
+from vit_core.limits import Limits
 
 _LAYER = "encoder.layers.encoder_layer_{i}"
 _MODULES = {
@@ -22,7 +29,9 @@ _OUTER = {
     "classifier": "heads.head",
 }
 
-ROWS: dict[str, Row] = {
+_LARGE = 384  # pixels; models from this size on were trained with bicubic images
+
+_ROWS: dict[str, Row] = {
     "embeddings.cls_token": ("class_token",),
     "embeddings.position_embeddings": ("encoder.pos_embedding",),
     **{f"{module}.{tensor}": (f"{name}.{tensor}",) for module, name in _OUTER.items() for tensor in ("weight", "bias")},
@@ -39,3 +48,28 @@ ROWS: dict[str, Row] = {
         for tensor in ("weight", "bias")
     },
 }
+
+
+def _images(opened: Opened, config: Any, limits: Limits) -> Images:
+    filter_ = BICUBIC if min(pair(config.image_size)) >= _LARGE else BILINEAR
+    options = {**IMAGENET, "resample": filter_}
+    return in_colour(options, "mean and deviation of torchvision's models", config.num_channels)
+
+
+TORCHVISION = Dialect(
+    name="torchvision",
+    convention="torch",
+    rows=_ROWS,
+    folds=(zero_biases, dead_head),
+    marks={"conv_proj.conv_bn_relu_0": "a stem of several convolutions"},
+    numerics={"layer_norm_eps": 1e-6, "hidden_act": "gelu"},
+    has_class_row=True,
+    read_images=_images,
+    target=Target(
+        classes=("ViTModel", "ViTForImageClassification"),
+        container="safetensors",
+        suffix=".safetensors",
+        lacks={"embeddings.mask_token": "mask token", "pooler.": "pooler"},
+        needs_qkv_bias=True,
+    ),
+)

@@ -8,8 +8,10 @@ import pytest
 from checkpoints import make_config, make_tensors, write
 
 import conversion
-from conversion.writing import TARGETS
+from conversion.dialects import targets
 from vit_core.errors import CheckpointError
+
+TARGETS = targets()
 
 CLS, TABLE = "ViTForImageClassification", "vit.embeddings.position_embeddings"
 SIZE = (12, 20)  # 3 x 5 patches, 16 positions

@@ -11,10 +11,12 @@ from foreign import ENTRIES, FOLDER
 
 import conversion
 from conversion.detect import open_source
-from conversion.writing import TARGETS
+from conversion.dialects import targets
 from vit_core import AutoConfig, AutoImageProcessor, ViTConfig, ViTImageProcessor
 from vit_core.errors import CheckpointError, ConfigError, MissingFileError, VitError
 from vit_core.files.saving import save_folder
+
+TARGETS = targets()
 
 CLS = "ViTForImageClassification"
 SUFFIXES = (".safetensors", ".bin", ".pth", ".pt", ".h5", ".keras", ".msgpack")

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 import conversion
-from conversion.dialect_list import DIALECTS
-from conversion.dialects import hf
+from conversion.dialects import DIALECTS, hf
 from conversion.naming import EXCHANGEABLE, HEADS, canonical_names
 from vit_core.config import ACTIVATIONS
 from vit_core.errors import CheckpointError

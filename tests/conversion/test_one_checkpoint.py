@@ -9,9 +9,11 @@ import pytest
 from checkpoints import make_config, make_tensors, write
 
 import conversion
-from conversion.writing import TARGETS
+from conversion.dialects import targets
 from vit_core.errors import CheckpointError
 from vit_core.files.folders import open_weights
+
+TARGETS = targets()
 
 CLS = "ViTForImageClassification"
 FOLDERS = [name for name, target in TARGETS.items() if target.file is not None]

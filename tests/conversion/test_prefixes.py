@@ -12,7 +12,7 @@ from weight_files import torch_tree
 
 import conversion
 from conversion.detect import detect, kinds, open_source
-from conversion.dialect_list import DIALECTS
+from conversion.dialects import DIALECTS
 from conversion.layouts import from_canonical
 from conversion.naming import template
 from vit_core.errors import CheckpointError

@@ -8,8 +8,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import conversion
-from conversion.writing import TARGETS
+from conversion.dialects import targets
 from vit_core.errors import CheckpointError
+
+TARGETS = targets()
 
 
 @st.composite

@@ -5,11 +5,13 @@ import pytest
 from checkpoints import make_config, make_tensors, write
 
 import conversion
-from conversion.marks import MARKS
+from conversion.marks import marks
 from vit_core.errors import CheckpointError
 from vit_core.files.containers import open_any
 from vit_core.files.safetensors import serialised
 from vit_core.files.saving import write_pieces
+
+MARKS = marks()
 
 HEADS = {"num_attention_heads": 3}
 

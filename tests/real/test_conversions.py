@@ -6,8 +6,10 @@ from backends import INSTALLED
 from real import comparing
 
 import conversion
-from conversion.writing import TARGETS
+from conversion.dialects import targets
 from vit_core.errors import CheckpointError
+
+TARGETS = targets()
 
 pytestmark = pytest.mark.real
 

@@ -18,7 +18,7 @@ import numpy as np
 import safetensors.numpy
 
 import conversion
-from conversion.writing import TARGETS
+from conversion.dialects import targets
 from vit_core import ViTConfig, ViTImageProcessor, ViTMAEConfig
 from vit_core.errors import VitError
 from vit_core.files.folders import open_weights
@@ -26,6 +26,8 @@ from vit_core.files.saving import save_folder
 from vit_core.parameters import parameter_table
 from vitriad.auto import model_class
 from vitriad.backends import BACKENDS
+
+TARGETS = targets()
 
 SAVED, REFUSED, CRASHED = 0, 1, 2  # exit codes
 SIZES = {"hidden_size": 12, "num_hidden_layers": 1, "num_attention_heads": 3, "intermediate_size": 14}
@@ -113,8 +115,8 @@ def naively(folder, value, scratch):
     return save
 
 
-CONVERSIONS = {f"convert to {name}": target for name, target in TARGETS.items()}
-IN_PLACE = {f"{name} in place": target for name, target in CONVERSIONS.items() if target.file is not None}
+CONVERSIONS = {f"convert to {dialect}": dialect for dialect in TARGETS}
+IN_PLACE = {f"{name} in place": dialect for name, dialect in CONVERSIONS.items() if TARGETS[dialect].file is not None}
 NEUTRAL = {
     "single": single,
     "sharded": sharded,
@@ -122,8 +124,8 @@ NEUTRAL = {
     "config": config,
     "processor": processor,
     "naive": naively,
-    **{name: conversion_to(target.dialect.name) for name, target in CONVERSIONS.items()},
-    **{name: conversion_to(target.dialect.name, stays=True) for name, target in IN_PLACE.items()},
+    **{name: conversion_to(dialect) for name, dialect in CONVERSIONS.items()},
+    **{name: conversion_to(dialect, stays=True) for name, dialect in IN_PLACE.items()},
 }
 SAVES = {**NEUTRAL, **{name: of_model(name) for name in BACKENDS}}
 
@@ -190,7 +192,7 @@ def serve(saves, scratch):
 
 def suffix(save):
     """Of what a save writes: that of a file, or none."""
-    target = CONVERSIONS.get(save)
+    target = TARGETS.get(CONVERSIONS.get(save))
     return "" if target is None or target.file is not None else target.suffix
 
 

@@ -56,11 +56,11 @@ def unverified(folder):
     return {config.extra["generation"], *(float(value) for array in tensors.values() for value in {*array.flat})}
 
 
-def converted(target):
+def converted(dialect):
     """What a reader of a dialect finds: weights, and the label where its configuration has labels."""
 
     def read(path):
-        given = savers.told(target.dialect.name)
+        given, target = savers.told(dialect), savers.TARGETS[dialect]
         config, tensors, _ = conversion.load(path, verify=target.file is not None, **given)
         labels = {int(label.split()[1]) for label in config.id2label.values() if label.startswith("generation")}
         assert bool(labels) == (target.file is not None)
@@ -73,7 +73,7 @@ READERS = {
     "config": lambda folder: {ViTConfig.from_pretrained(folder).extra["generation"]},
     "processor": lambda folder: {round(1 / ViTImageProcessor.from_pretrained(folder).rescale_factor - 1)},
     "naive": unverified,
-    **{name: converted(target) for name, target in {**savers.CONVERSIONS, **savers.IN_PLACE}.items()},
+    **{name: converted(dialect) for name, dialect in {**savers.CONVERSIONS, **savers.IN_PLACE}.items()},
     **{name: found_by(name) for name in INSTALLED},
 }
 
