@@ -61,5 +61,6 @@ def test_pages_name_what_exists(page):
     assert [
         name for name, cut in named if not any(test.startswith(name) if cut else test == name for test in tests)
     ] == []
-    links = [link.partition("#")[0] for link in re.findall(r"\]\(([^)]+)\)", text) if "://" not in link]
+    linked = re.findall(r"\]\(([^)]+)\)", text) + re.findall(r'(?:src|srcset)="([^"]+)"', text)
+    links = [link.partition("#")[0] for link in linked if "://" not in link]
     assert [link for link in links if link and not (page.parent / link).exists()] == []

@@ -1,0 +1,50 @@
+"""The picture of docs/architecture.md is drawn from the imports that the source has now."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+DOCS = Path(__file__).parent.parent / "docs"
+SPEC = importlib.util.spec_from_file_location("architecture", DOCS / "architecture.py")
+architecture = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(architecture)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_the_committed_picture_is_the_one_that_the_script_draws(theme):
+    committed = (DOCS / "pictures" / f"architecture-{theme}.svg").read_text(encoding="utf-8")
+    drawn = architecture.picture(architecture.THEMES[theme])
+    assert committed == drawn, "make pictures: the imports or the first sentence of a package have changed"
+
+
+def test_every_package_is_a_room_and_every_arrow_goes_down():
+    edges, _ = architecture.rooms()
+    floor = {room: number for number, row in enumerate(architecture.floors(edges)) for room in row}
+    assert {*architecture.PACKAGES} <= {*floor} == {*edges}
+    assert [(room, t) for room, targets in edges.items() for t in targets if floor[room] >= floor[t]] == []
+
+
+def test_frameworks_stand_where_they_are_imported():
+    _, frameworks = architecture.rooms()
+    assert {room: found for room, found in frameworks.items() if found} == {
+        "vit_torch": {"torch"},
+        "vit_tf": {"tensorflow", "keras"},
+        "vit_flax": {"jax", "flax"},
+    }
+
+
+def test_implied_arrows_are_left_out_and_circles_are_refused():
+    assert architecture.needed({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == {"a": {"b"}, "b": {"c"}, "c": set()}
+    with pytest.raises(SystemExit, match="circle"):
+        architecture.needed({"a": {"b"}, "b": {"a"}})
+
+
+def test_a_module_that_uses_an_inner_room_stands_above_it():
+    uses = {"p": {"p.in"}, "p.in": {"p.low"}, "p.low": set(), "p.top": {"p"}}
+    place = {"p": "p", "p.in": "p.in", "p.low": "p", "p.top": "p"}
+    assert [architecture.reaches_inner(module, uses, place) for module in ("p", "p.low", "p.top")] == [
+        True,
+        False,
+        True,
+    ]
