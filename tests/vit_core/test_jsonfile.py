@@ -120,7 +120,7 @@ def test_what_is_no_regular_file_is_refused_without_waiting(path, tmp_path):
         server.bind(name)
         assert "expected a regular file" in refusal(name)
     assert "cannot be opened: " in refusal(tmp_path / ("n" * 300))
-    assert "cannot be opened: embedded null byte" in refusal(f"{tmp_path}/a\0b.json")
+    assert "embedded null" in refusal(f"{tmp_path}/a\0b.json")
 
 
 def test_a_link_to_a_file_is_that_file(path, tmp_path):

@@ -249,7 +249,9 @@ def _check_target(folder: Path, size: int, is_replaced: Callable[[str], bool]) -
     if _is_there(folder):
         if not folder.is_dir():
             raise CheckpointError(f"{folder}: expected a folder to save into, got a file.")
-        if inner := [entry.name for entry in os.scandir(folder) if is_replaced(entry.name) and _is_folder(entry)]:
+        with os.scandir(folder) as entries:
+            inner = [entry.name for entry in entries if is_replaced(entry.name) and _is_folder(entry)]
+        if inner:
             raise CheckpointError(f"{folder}: {inner[0]} is a folder, where a file is to be saved.")
         if not is_writable(folder):
             raise CheckpointError(f"{folder}: cannot be saved to: {folder} is read-only.")
@@ -308,7 +310,9 @@ def _keep_others(old: Path, new: Path, is_replaced: Callable[[str], bool]) -> No
 
 def _keep_modes(old: Path, new: Path) -> None:
     """Gives every new file the permissions of the one that it replaces."""
-    for entry in os.scandir(new):
+    with os.scandir(new) as entries:
+        made_files = [*entries]
+    for entry in made_files:
         with suppress(FileNotFoundError, NotADirectoryError):
             mode, made = os.lstat(old / entry.name).st_mode, entry.stat(follow_symlinks=False).st_mode
             if mode != made and stat.S_ISREG(mode) and stat.S_ISREG(made):  # what is kept has its own
