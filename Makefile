@@ -23,7 +23,7 @@ help:
 	@echo "make parity      compare the frameworks with the oracle and with one another; writes parity.html"
 	@echo "make check       lint, types (of the snippets in the docs too) and layers"
 	@echo "make parity-table  write the table of docs/parity.md anew"
-	@echo "make pictures    draw the pictures of the README and of docs/architecture.md anew"
+	@echo "make pictures    draw the pictures of the docs anew, and write the map of CONTRIBUTING.md"
 	@echo "make bench       run the benchmarks (ratios within one run)"
 	@echo "make reliability  every bad input and every interrupted save, with the figures of docs/reliability.md"
 	@echo "make mutate      plant faults one at a time and show that the tests catch each"

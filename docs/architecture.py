@@ -1,4 +1,4 @@
-"""Draws docs/pictures/architecture-*.svg from the imports of the source: `architecture.py [FOLDER]`.
+"""Draws docs/pictures/architecture-*.svg from the imports of the source, and lists its files in CONTRIBUTING.md.
 
 A room is a folder with an `__init__.py`, whose first sentence says what the room is for. The modules beside inner rooms
 stand in two places where they have to: those that use an inner room above it, the others below. An arrow is an import;
@@ -8,7 +8,6 @@ one that others imply (a to c, beside a to b and b to c) is not drawn. Dashed: i
 from __future__ import annotations
 
 import ast
-import sys
 import textwrap
 from collections.abc import Iterable
 from html import escape
@@ -29,11 +28,8 @@ ABOUT = {  # the two places of a package that stands in two
 }
 
 WIDTH, MARGIN = 1000, 24  # pixels: the page, and the border around all
-BESIDE, GAP, INSIDE = (
-    10,
-    38,
-    12,
-)  # pixels: between rooms of a floor, between floors, between a room's side and its words
+BESIDE, GAP = 10, 30  # pixels: between the rooms of a floor, between floors
+INSIDE = 12  # pixels: between a room's side and its words
 LINE, LETTER = 16, 5.8  # pixels: height of a line of small text, mean width of a letter in it
 THEMES = {  # GitHub's own colours
     "light": {"paper": "#ffffff", "ink": "#1f2328", "quiet": "#59636e", "line": "#d1d9e0", "fill": "#f6f8fa"},
@@ -42,10 +38,34 @@ THEMES = {  # GitHub's own colours
 Edges = dict[str, set[str]]
 
 
-def main(folder: Path) -> None:
-    """One picture for light pages and one for dark ones."""
+START, END = "<!-- map: written by `make pictures` -->", "<!-- end of map -->"
+
+
+def main() -> None:
+    """One picture for light pages and one for dark ones, and the map."""
     for name, theme in THEMES.items():
-        (folder / f"architecture-{name}.svg").write_text(picture(theme), encoding="utf-8")
+        (ROOT / "docs" / "pictures" / f"architecture-{name}.svg").write_text(picture(theme), encoding="utf-8")
+    page = ROOT / "CONTRIBUTING.md"
+    before, _, rest = page.read_text(encoding="utf-8").partition(START)
+    page.write_text(f"{before}{START}\n{house_map()}\n{END}{rest.partition(END)[2]}", encoding="utf-8")
+
+
+def house_map() -> str:
+    """Every source file with the first sentence of its docstring, room by room from the front door down."""
+    folders = {file.parent: None for file in modules().values()}
+    lines = []
+    for folder in folders:
+        name = folder.relative_to(ROOT).as_posix()
+        files = [file for file in sorted(folder.glob("*.py")) if file.name != "__init__.py"]
+        lines += ["", f"**[{name}/]({name})** {first_sentence(folder / '__init__.py')}", *[""] * bool(files)]
+        lines += [f"- [{file.name}]({name}/{file.name}): {first_sentence(file)}" for file in files]
+    return "\n".join(lines[1:])
+
+
+def first_sentence(file: Path) -> str:
+    """Of its docstring, as one line."""
+    said = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
+    return " ".join(said.partition("\n\n")[0].split()).partition(". ")[0].rstrip(".") + "."
 
 
 # what imports what
@@ -164,10 +184,8 @@ def about(room: str, rooms: Iterable[str]) -> str:
     """What a room is for, in one sentence: the first of its own docstring, unless it stands in two places."""
     if room.endswith(BELOW) or (room in ABOUT and room + BELOW in rooms):
         return ABOUT.get(room, "What its inner rooms stand on.")
-    said = ast.get_docstring(ast.parse(Path(ROOT, *room.split("."), "__init__.py").read_text(encoding="utf-8"))) or ""
-    for end in (". ", "\n", "; "):
-        said = said.partition(end)[0]
-    return said.rstrip(".").replace("`", "") + "."
+    said = first_sentence(Path(ROOT, *room.split("."), "__init__.py"))
+    return said.partition("; ")[0].rstrip(".").replace("`", "") + "."
 
 
 class Box(NamedTuple):
@@ -259,4 +277,4 @@ def box(at: Box, frameworks: list[str], theme: dict[str, str]) -> str:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if sys.argv[1:] else Path(__file__).with_name("pictures"))
+    main()

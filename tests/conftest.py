@@ -18,6 +18,7 @@ _NEED_ONE = [
     "hub",
     "reliability",
     "test_bad_calls.py",
+    "test_contributing.py",
     "test_foreign.py",
     "test_loading_keywords.py",
     "test_readme.py",

@@ -1,6 +1,7 @@
-"""The picture of docs/architecture.md is drawn from the imports that the source has now."""
+"""The picture of docs/architecture.md and the map of CONTRIBUTING.md are made from the source as it is now."""
 
 import importlib.util
+import re
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,15 @@ def test_the_committed_picture_is_the_one_that_the_script_draws(theme):
     committed = (DOCS / "pictures" / f"architecture-{theme}.svg").read_text(encoding="utf-8")
     drawn = architecture.picture(architecture.THEMES[theme])
     assert committed == drawn, "make pictures: the imports or the first sentence of a package have changed"
+
+
+def test_the_map_of_the_house_has_every_source_file_and_no_other():
+    page = (DOCS.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    written = page.partition(architecture.START)[2].partition(architecture.END)[0].strip()
+    assert written == architecture.house_map(), "make pictures: a file, or the first sentence of one, has changed"
+    named = set(re.findall(r"^- \[[^]]+\]\(([^)]+)\): .{20,}", written, flags=re.MULTILINE))
+    files = {file for package in architecture.PACKAGES for file in (DOCS.parent / package).rglob("*.py")}
+    assert named == {f.relative_to(DOCS.parent).as_posix() for f in files if f.name != "__init__.py"}
 
 
 def test_every_package_is_a_room_and_every_arrow_goes_down():
