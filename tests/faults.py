@@ -151,7 +151,7 @@ FAULTS = {
     ),
     "program of one size takes others": (
         Edit(
-            "vit_torch/pretrained.py",
+            "vit_torch/inputs.py",
             "if is_fixed:",
             "if is_fixed and False:",
             "tests/vit_torch/test_programs.py -k refuses",

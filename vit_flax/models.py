@@ -22,9 +22,10 @@ from vit_core.outputs import (
     ViTMAEForPreTrainingOutput,
     ViTMAEModelOutput,
 )
-from vit_flax.pretrained import FlaxViTPreTrainedModel, Params
+from vit_flax.pretrained import FlaxViTPreTrainedModel
 from vit_flax.vit import FlaxViTForImageClassificationModule, FlaxViTForMaskedImageModelingModule, FlaxViTModule
 from vit_flax.vit_mae import FlaxViTMAEForPreTrainingModule, FlaxViTMAEModule
+from vit_flax.weights import Params
 
 
 class FlaxViTModel(FlaxViTPreTrainedModel):

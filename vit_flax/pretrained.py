@@ -1,4 +1,4 @@
-"""What every model of this backend shares: its door, calls, loading, saving, initialisation and pruning."""
+"""What every model of this backend shares: its loading, saving, initialisation and pruning."""
 
 from __future__ import annotations
 
@@ -6,142 +6,42 @@ import inspect
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
-from functools import partial, wraps
+from functools import wraps
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, Unpack, overload
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
-from flax.traverse_util import flatten_dict, unflatten_dict
+from flax.traverse_util import flatten_dict
 from jax import Array
 
 import conversion
 from conversion.keywords import LoadingInfo, check_saving
-from conversion.layouts import canonical_axes, from_canonical, to_canonical
+from conversion.layouts import to_canonical
 from vit_core.config import PretrainedConfig, pair
 from vit_core.errors import BackendError, CheckpointError, InputError
 from vit_core.hub.upload import PushToHub
-from vit_core.inputs import (
-    check_class_indices,
-    check_head_mask,
-    check_keywords,
-    check_labels,
-    check_numbers,
-    check_per_patch,
-    check_pixel_values,
-    check_values,
-    images_given,
-    is_checked,
-    no_numbers,
-    warn_unseen,
-)
+from vit_core.inputs import check_keywords, warn_unseen
 from vit_core.masking import check_seed
 from vit_core.parameters import Parameter, check_tensors, class_name, parameter_table, pruned_heads
 from vit_core.tensors import dtype_name, to_numpy
 from vit_flax.activations import activation
+from vit_flax.compiled import CompiledCalls
+from vit_flax.inputs import FlaxViTPreTrainedModule
 from vit_flax.keywords import FlaxLoading, FlaxSaving
-from vit_flax.layers import grid_of, initialiser, is_known, seen, wide
+from vit_flax.layers import wide
+from vit_flax.weights import Params, checked_dtype, is_auto, laid_out, loading_dtype, path_of, prune
 
 logger = logging.getLogger("vitriad")
 
-Params = Mapping[str, Any]  # a nested dict of arrays, in transformers' Flax tree
 Tensors = Mapping[str, Any]  # canonical name -> array in the canonical layout
 
-# Linen's words for parameters, by kind; the others keep their names.
-WORDS = {**dict.fromkeys(("linear", "heads_in", "heads_out", "conv"), "kernel"), "norm_scale": "scale"}
 OPTIONS = ("add_pooling_layer", "use_mask_token")  # of a module that has them
-THREADS = 2  # that bring tensors into Flax' layout: memory is what they wait for
 
 
-class FlaxViTPreTrainedModule(nn.Module):
-    """Base of the five modules.
-
-    Args:
-        config: of the model; what changes in it counts from the next trace on.
-        dtype: of the computation; parameters are float32 or wider.
-        checkpointing: whether the backward pass computes each layer anew.
-    """
-
-    config: Any
-    dtype: Any = jnp.float32
-    checkpointing: bool = False
-    model: ClassVar[str]  # name of the model class, for messages
-
-    @property
-    def called_as(self) -> str:
-        """What messages call the model: a module inside another one has the outer one's name."""
-        outer = self.parent
-        return outer.model if isinstance(outer, FlaxViTPreTrainedModule) else self.model
-
-    # --- the door of __call__: static facts only, so that it holds under every transformation ------------------------
-
-    @nn.nowrap
-    def door(self, pixel_values: Array | None, interpolate: bool | None) -> tuple[Array, tuple[Any, Any]]:
-        """The images as (batch, channels, height, width) in the module's dtype, and their patch grid (rows, columns).
-
-        Raises:
-            InputError: no images, or they do not fit the model.
-        """
-        if pixel_values is None:
-            raise InputError(f"{self.called_as}: pixel_values: expected images, got None.")
-        pixel_values = jnp.asarray(pixel_values)
-        is_float = jnp.issubdtype(pixel_values.dtype, jnp.floating)
-        channels_last = check_pixel_values(
-            self.called_as, self.config, seen(*pixel_values.shape), is_float=is_float, interpolate=bool(interpolate)
-        )
-        if channels_last:
-            pixel_values = pixel_values.transpose(0, 3, 1, 2)
-        size, patch = pixel_values.shape[2:], pair(self.config.patch_size)
-        if all(map(is_known, size)):
-            warn_unseen(size, patch)
-        elif not interpolate:
-            raise InputError(
-                f"{self.called_as}: pixel_values: height and width are not known while tracing.\n"
-                "Pass interpolate_pos_encoding=True, or trace with images of the configuration's size."
-            )
-        return pixel_values.astype(self.dtype), grid_of(pixel_values, patch)
-
-    @nn.nowrap
-    def masked_door(
-        self, bool_masked_pos: Array | None, batch: Any, grid: tuple[Any, Any], has_mask_token: bool
-    ) -> Array | None:
-        """bool_masked_pos, checked: (batch, patches).
-
-        Raises:
-            InputError: another shape, or the model has no mask token.
-        """
-        if bool_masked_pos is None:
-            return None
-        if not has_mask_token:
-            raise InputError(
-                f"{self.called_as}: bool_masked_pos: this model has no mask token; build it with use_mask_token=True."
-            )
-        patches = grid[0] * grid[1]
-        check_per_patch(self.called_as, "bool_masked_pos", seen(*bool_masked_pos.shape), *seen(batch, patches))
-        return bool_masked_pos.reshape(batch, patches)  # what is not known while tracing has to be the same symbol
-
-    @nn.nowrap
-    def head_mask_door(self, head_mask: Array | None) -> Array | None:
-        """head_mask as (layers, batch or 1, heads, tokens or 1, tokens or 1) in the module's dtype.
-
-        Raises:
-            InputError: another shape.
-        """
-        if head_mask is None:
-            return None
-        check_head_mask(self.called_as, self.config, head_mask.shape)
-        heads, layers = self.config.num_attention_heads, self.config.num_hidden_layers
-        if head_mask.ndim < 5:
-            head_mask = jnp.broadcast_to(head_mask.reshape(-1, heads), (layers, heads))[:, None, :, None, None]
-        layers, batch, _, rows, columns = head_mask.shape
-        return jnp.broadcast_to(head_mask.astype(self.dtype), (layers, batch, heads, rows, columns))
-
-
-class FlaxViTPreTrainedModel(PushToHub):
+class FlaxViTPreTrainedModel(PushToHub, CompiledCalls):
     """Base of the five models: a pure module, and parameters for it.
 
     Args:
@@ -187,11 +87,11 @@ class FlaxViTPreTrainedModel(PushToHub):
         warn_unseen(pair(config.image_size), pair(config.patch_size))
         self.config: Any = deepcopy(config)
         self.options = self._checked_options(kwargs)
-        self.dtype = _checked_dtype(type(self).__name__, "dtype", dtype)
+        self.dtype = checked_dtype(type(self).__name__, "dtype", dtype)
         self.params_dtype = (
             wide(self.dtype)
             if params_dtype is None
-            else _checked_dtype(type(self).__name__, "params_dtype", params_dtype)
+            else checked_dtype(type(self).__name__, "params_dtype", params_dtype)
         )
         for name in ("hidden_act", "pooler_act"):
             activation(getattr(self.config, name, "linear"), self.dtype)  # refuses one with parameters of its own
@@ -224,88 +124,9 @@ class FlaxViTPreTrainedModel(PushToHub):
         """False: these models do not generate text."""
         return False
 
-    @property
-    def module(self) -> FlaxViTPreTrainedModule:
-        """The pure module: `model.module.apply({"params": params}, …)` is what calls compile."""
-        options: dict[str, Any] = self.options
-        return self.module_class(self.config, self.dtype, self.checkpointing, **options)
-
-    # --- parameters --------------------------------------------------------------------------------------------------
-
-    @property
-    def params(self) -> Params:
-        """The parameters: a nested dict in transformers' Flax tree.
-
-        Raises:
-            InputError: there are none, or what is assigned does not fit the model.
-        """
-        if self._params is None:
-            raise InputError(
-                f"{type(self).__name__}: made with _do_init=False, so it holds no parameters.\nMake some with "
-                "init_weights(key, input_shape), or pass params= to the call."
-            )
-        return self._params
-
-    @params.setter
-    def params(self, params: Params) -> None:
-        check_params(type(self).__name__, self.params_shape_tree, params)
-        self._params = params
-
-    @property
-    def params_shape_tree(self) -> Params:
-        """Shape and dtype of every parameter, computed without making one."""
-        rows = self.parameter_table().values()
-        return self._tree({row.name: jax.ShapeDtypeStruct(_shape(row), self.params_dtype) for row in rows})
-
-    @property
-    def required_params(self) -> set[tuple[str, ...]]:
-        """The path of every parameter."""
-        return set(flatten_dict(self.params_shape_tree))
-
-    def init_weights(
-        self, rng: Array, input_shape: Sequence[int] | None = None, params: Params | None = None
-    ) -> Params:
-        """Fresh parameters, each from its own key: what is made does not depend on what is kept.
-
-        Args:
-            rng: a key, typed or not.
-            input_shape: (batch, height, width, channels) of images that have to fit; None means the model's.
-            params: parameters that are kept as they are; only those missing in them are made.
-
-        Raises:
-            InputError: no key, or images that do not fit.
-        """
-        model, shape = type(self).__name__, tuple(input_shape or self.input_shape)
-        check_pixel_values(model, self.config, shape, is_float=True, interpolate=False)
-        keys = jax.random.split(_checked_key(model, "rng", rng), len(self.parameter_table()))
-        kept = {} if params is None else flatten_dict(params)
-        made = {
-            _path(row): initialiser(row.init, self.config)(key, _shape(row), self.params_dtype)
-            for row, key in zip(self.parameter_table().values(), keys, strict=True)
-            if _path(row) not in kept
-        }
-        return unflatten_dict({**kept, **made})
-
     def parameter_table(self) -> dict[str, Parameter]:
         """Every parameter of this model: canonical name -> shape, kind, initialiser, trainability."""
         return parameter_table(self.config, type(self), **self.options)
-
-    def _tree(self, leaves: Mapping[str, Any]) -> Params:
-        """Canonical name -> leaf, as a tree."""
-        table = self.parameter_table()
-        return unflatten_dict({_path(table[name]): leaf for name, leaf in leaves.items()})
-
-    def to_bf16(self, params: Params, mask: Any = None) -> Params:
-        """The floating parameters in bfloat16; with a tree `mask` of bools only those that are True in it."""
-        return _cast(params, jnp.bfloat16, mask)
-
-    def to_fp16(self, params: Params, mask: Any = None) -> Params:
-        """The floating parameters in float16; with a tree `mask` of bools only those that are True in it."""
-        return _cast(params, jnp.float16, mask)
-
-    def to_fp32(self, params: Params, mask: Any = None) -> Params:
-        """The floating parameters in float32; with a tree `mask` of bools only those that are True in it."""
-        return _cast(params, jnp.float32, mask)
 
     # --- loading and saving ------------------------------------------------------------------------------------------
 
@@ -326,7 +147,7 @@ class FlaxViTPreTrainedModel(PushToHub):
         model = cls(config, _do_init=False, **{"dtype": name, "params_dtype": name, **options})
         shapes = {name: array.shape for name, array in tensors.items()}
         check_tensors(cls.__name__, model.parameter_table(), shapes)
-        model._params = model._placed({name: to_numpy(array) for name, array in tensors.items()})
+        model._params = laid_out(model.parameter_table(), {name: to_numpy(array) for name, array in tensors.items()})
         return model
 
     @overload
@@ -432,18 +253,18 @@ class FlaxViTPreTrainedModel(PushToHub):
         given: dict[str, Any] = {**kwargs}
         made: dict[str, Any] = {name: given.pop(name) for name in ("input_shape", "seed") if name in given}
         dtype = given.pop("torch_dtype", None) or dtype
-        given["dtype"] = _loading_dtype(cls.__name__, dtype, params_dtype)
+        given["dtype"] = loading_dtype(cls.__name__, dtype, params_dtype)
         loaded = conversion.load_pretrained(pretrained_model_name_or_path, cls, given, wait=False)
         read = loaded.config.dtype
         made |= loaded.options
         model = cls(
             loaded.config,
-            dtype=read if _is_auto(dtype) else dtype,
+            dtype=read if is_auto(dtype) else dtype,
             params_dtype=read,
             _do_init=False,
             **made,
         )
-        params = model.init_weights(model.key, params=model._placed(loaded.tensors))
+        params = model.init_weights(model.key, params=laid_out(model.parameter_table(), loaded.tensors))
         loaded.check()  # before anybody gets the model
         if params_dtype is None and loaded.stored_dtype in ("bfloat16", "float16") and read != loaded.stored_dtype:
             logger.warning(
@@ -454,18 +275,6 @@ class FlaxViTPreTrainedModel(PushToHub):
             model._params = params
         result = [model, *([] if _do_init else [params]), *([loaded.info] if output_loading_info else [])]
         return tuple(result) if len(result) > 1 else model
-
-    def _placed(self, tensors: Mapping[str, np.ndarray]) -> Params:
-        """Arrays on the default device, in Flax' layout, each copied once. XLA on a CPU takes over laid-out memory."""
-        table = self.parameter_table()
-        kinds = [table[name].kind for name in tensors]
-        with ThreadPoolExecutor(THREADS) as pool:  # which do not see JAX's settings: they hold for this thread
-            laid_out = pool.map(partial(from_canonical, convention="flax"), tensors.values(), kinds)
-            leaves = {
-                name: jnp.array(array, copy=True) if array is tensors[name] else jax.device_put(array)
-                for name, array in zip(tensors, laid_out, strict=True)
-            }
-        return self._tree(leaves)
 
     def save_pretrained(
         self,
@@ -524,10 +333,11 @@ class FlaxViTPreTrainedModel(PushToHub):
         rows = [*self.parameter_table().values()]
         if hasattr(self.module_class, "add_pooling_layer") and "pooler" not in tree:
             rows = [row for row in rows if row.part != "pooler"]
-        if missing := [row.name for row in rows if _path(row) not in leaves]:
+        if missing := [row.name for row in rows if path_of(row) not in leaves]:
             raise CheckpointError(f"{type(self).__name__}: the parameters lack {', '.join(missing[:10])}.")
         return {
-            row.name: np.ascontiguousarray(to_canonical(to_numpy(leaves[_path(row)]), row.kind, "flax")) for row in rows
+            row.name: np.ascontiguousarray(to_canonical(to_numpy(leaves[path_of(row)]), row.kind, "flax"))
+            for row in rows
         }
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -555,84 +365,6 @@ class FlaxViTPreTrainedModel(PushToHub):
             "return_dict": config.use_return_dict if return_dict is None else bool(return_dict),
             "interpolate_pos_encoding": bool(interpolate_pos_encoding),
         }
-
-    def run(
-        self,
-        inputs: Mapping[str, Any],
-        switches: Mapping[str, Any],
-        params: Params | None,
-        dropout_rng: Array | None,
-        train: bool,
-        mask_rng: Array | None = None,
-    ) -> Any:
-        """Checks a call and runs it, compiled once per shapes and switches.
-
-        Raises:
-            InputError: an argument does not fit the model, or a key is missing.
-        """
-        model, keys = type(self).__name__, {}
-        given = {name: value for name, value in inputs.items() if value is not None}
-        if "pixel_values" in given:
-            given["pixel_values"] = images_given(model, given["pixel_values"])
-        arrays = {name: _array(model, name, value) for name, value in given.items()}
-        self.check_values(arrays)
-        if dropout_rng is not None:
-            keys["dropout"] = _checked_key(model, "dropout_rng", dropout_rng)
-        elif train and self.config.hidden_dropout_prob + self.config.attention_probs_dropout_prob:
-            raise InputError(f"{model}: dropout_rng: training with dropout needs a key, got None.")
-        if "noise" in inputs and "noise" not in arrays:
-            keys["mask"] = self._mask_key(arrays) if mask_rng is None else _checked_key(model, "mask_rng", mask_rng)
-        static = tuple(sorted({**switches, "deterministic": not train}.items()))
-        return self.compiled()(self.params if params is None else params, keys, arrays, static)
-
-    def compiled(self) -> Any:
-        """The compiled call, of params, keys, inputs and switches; a new one where the configuration changed."""
-        state = ({**vars(self.config)}, self.dtype, self.checkpointing, self.options)
-        if self._compiled is None or self._compiled[0] != state:
-            call = jax.jit(partial(_apply, self.module, self.params_shape_tree), static_argnums=3)
-            callables = {id(value): value for value in state[0].values() if callable(value)}
-            self._compiled = deepcopy(state, callables), call  # activations are kept: some are not equal to their copy
-        return self._compiled[1]
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_compiled": None}  # compiled code cannot be pickled
-
-    def _mask_key(self, arrays: Mapping[str, Any]) -> Array:
-        key = jax.random.fold_in(self.key, self.calls + 1)  # in code that is being compiled even this is traced
-        if any(isinstance(array, jax.core.Tracer) for array in (key, *arrays.values())):
-            raise InputError(
-                f"{type(self).__name__}: noise: inside compiled code every call would have the same mask.\n"
-                "Pass noise= or mask_rng=."
-            )
-        self.calls += 1
-        return key
-
-    def check_values(self, arrays: Mapping[str, Any]) -> None:
-        """Checks the values of the arguments of a call, where they can be looked at.
-
-        Raises:
-            InputError: NaN or infinity, a mask outside [0, 1], or labels that are no classes.
-        """
-        model = type(self).__name__
-        hosts = {name: self.host(array) for name, array in arrays.items()}
-        labels = hosts.pop("labels", None)
-        check_values(model, **hosts)
-        if labels is None:
-            return
-        batch = next(iter(np.shape(arrays["pixel_values"])), None) if "pixel_values" in arrays else None
-        is_float = jnp.issubdtype(labels.dtype, jnp.floating)
-        problem = check_labels(model, self.config, labels.shape, batch, is_float=is_float)
-        if problem == "single_label_classification":
-            check_class_indices(model, labels, self.config.num_labels)
-
-    def host(self, array: Any) -> np.ndarray | None:
-        """The values of an array where they can be looked at: NumPy's; JAX's on the CPU or in `vit_core.checked()`."""
-        if isinstance(array, jax.core.Tracer):
-            return None
-        is_near = not isinstance(array, Array) or (
-            array.is_fully_addressable and all(device.platform == "cpu" for device in array.devices())
-        )
-        return np.asarray(array) if is_near or is_checked() else None
 
     # --- switches ----------------------------------------------------------------------------------------------------
 
@@ -692,7 +424,7 @@ class FlaxViTPreTrainedModel(PushToHub):
                 head for head in range(config.num_attention_heads) if head not in config.pruned_heads.get(layer, ())
             ]
             kept = [place for place, head in enumerate(left) if head not in heads]
-            _prune(encoder["layer"][str(layer)]["attention"], kept, config.hidden_size // config.num_attention_heads)
+            prune(encoder["layer"][str(layer)]["attention"], kept, config.hidden_size // config.num_attention_heads)
         self.config.pruned_heads = every
         self._params = params
 
@@ -712,82 +444,8 @@ class FlaxViTPreTrainedModel(PushToHub):
         return self.checkpointing
 
 
-def check_params(model: str, shapes: Params, params: Any) -> None:
-    """Checks that parameters are those of a model.
-
-    Raises:
-        InputError: naming up to five missing, unknown and wrongly shaped ones.
-    """
-    if not isinstance(params, Mapping) or params.keys() == {"params"}:
-        kind = "one that holds it under 'params'" if isinstance(params, Mapping) else type(params).__name__
-        raise InputError(f"{model}: params: expected the nested dict of parameters, got {kind}.")
-    got = {name: np.shape(leaf) for name, leaf in flatten_dict(params, sep=".").items()}
-    want = {name: leaf.shape for name, leaf in flatten_dict(shapes, sep=".").items()}
-    wrong = [f"{name} {got.get(name, 'missing')}" for name in want if got.get(name) != want[name]]
-    wrong += [f"{name} unknown" for name in got if name not in want]
-    if wrong:
-        raise InputError(f"{model}: params: {len(wrong)} do not fit: {', '.join(wrong[:5])}.")
-
-
-def _apply(
-    module: FlaxViTPreTrainedModule,
-    shapes: Params,
-    params: Params,
-    keys: Mapping[str, Array],
-    inputs: Mapping[str, Array],
-    static: Any,
-) -> Any:
-    check_params(module.model, shapes, params)
-    given: dict[str, Any] = {**inputs, **dict(static)}
-    return module.apply({"params": params}, **given, rngs=dict(keys))
-
-
 def _by(size: Any) -> str:
     return " x ".join(map(str, pair(size)))
-
-
-def _path(row: Parameter) -> tuple[str, ...]:
-    """Where a parameter is in the tree."""
-    *modules, word = row.name.split(".")
-    return (*modules, WORDS.get(row.kind, word))
-
-
-def _shape(row: Parameter) -> tuple[int, ...]:
-    axes = canonical_axes(row.kind, "flax")
-    return row.shape if axes is None else tuple(row.shape[axis] for axis in axes)
-
-
-def _cast(params: Params, dtype: Any, mask: Any) -> Params:
-    def cast(leaf: Array, is_chosen: bool = True) -> Array:
-        return leaf.astype(dtype) if is_chosen and jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
-
-    return jax.tree.map(cast, params) if mask is None else jax.tree.map(cast, params, mask)
-
-
-def _checked_dtype(model: str, name: str, dtype: Any) -> np.dtype:
-    found = jnp.dtype(dtype_name(dtype))
-    if jax.dtypes.canonicalize_dtype(found) != found:
-        raise InputError(f"{model}: {name}: JAX is not set up for {found.name}; use it inside jax.enable_x64(True).")
-    return found
-
-
-def _checked_key(model: str, name: str, key: Any) -> Array:
-    dtype = getattr(key, "dtype", np.dtype(object))
-    dims = 0 if jnp.issubdtype(dtype, jax.dtypes.prng_key) else 1 if dtype == np.uint32 else None
-    if dims is None or key.ndim != dims:
-        raise InputError(f"{model}: {name}: expected a key such as jax.random.key(0), got {str(key)[:80]!r}.")
-    return key
-
-
-def _loading_dtype(model: str, dtype: Any, params_dtype: Any) -> str:
-    """The dtype to read parameters in: what was asked for, else float32 or wider for a computation in `dtype`."""
-    if params_dtype is not None:
-        return "auto" if _is_auto(params_dtype) else _checked_dtype(model, "params_dtype", params_dtype).name
-    return "auto" if _is_auto(dtype) else wide(_checked_dtype(model, "dtype", dtype)).name
-
-
-def _is_auto(dtype: Any) -> bool:
-    return isinstance(dtype, str) and dtype == "auto"
 
 
 def _first_key(seed: int) -> Array:
@@ -811,21 +469,3 @@ def _with_checked_keywords(call: Any) -> Any:
         return call(self, *args, **kwargs)
 
     return checked
-
-
-def _array(model: str, name: str, value: Any) -> Any:
-    """What can be passed to compiled code: arrays as they are, other frameworks' tensors and lists as NumPy's."""
-    check_numbers(model, name, value)
-    try:
-        return value if isinstance(value, Array | np.ndarray) else to_numpy(value)
-    except (TypeError, ValueError):
-        raise no_numbers(model, name, value) from None
-
-
-def _prune(attention: Any, kept: Sequence[int], head_dim: int) -> None:
-    """Keeps some heads of one attention: columns of query, key and value, rows of the output."""
-    places = (np.asarray(kept)[:, None] * head_dim + np.arange(head_dim)).reshape(-1)
-    for projection in attention["attention"].values():
-        for name, leaf in projection.items():
-            projection[name] = leaf[..., places]
-    attention["output"]["dense"]["kernel"] = attention["output"]["dense"]["kernel"][places]

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from vit_flax.pretrained import Params
+from vit_flax.weights import Params
 
 DATA, MODEL = "data", "model"  # axes of the mesh: images, and heads or units
 

@@ -24,8 +24,8 @@ from vit_core.outputs import BaseModelOutputWithPooling, ImageClassifierOutput, 
 from vit_core.parameters import Initialiser, patch_weights_of, weights_of
 from vit_flax import layers
 from vit_flax.activations import activation
+from vit_flax.inputs import FlaxViTPreTrainedModule
 from vit_flax.layers import wide
-from vit_flax.pretrained import FlaxViTPreTrainedModule
 
 
 class ViTPatchEmbeddings(nn.Module):

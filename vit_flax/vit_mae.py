@@ -24,8 +24,8 @@ from vit_core.masking import kept_fraction, num_kept
 from vit_core.outputs import ViTMAEForPreTrainingOutput, ViTMAEModelOutput
 from vit_core.parameters import Initialiser, weights_of
 from vit_flax import layers
+from vit_flax.inputs import FlaxViTPreTrainedModule
 from vit_flax.layers import is_known, seen, wide
-from vit_flax.pretrained import FlaxViTPreTrainedModule
 from vit_flax.vit import ViTEncoder, ViTLayer, ViTPatchEmbeddings
 
 SINCOS = Initialiser("sincos")

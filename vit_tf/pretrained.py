@@ -1,8 +1,7 @@
-"""What every model of this backend shares: its calls, loading, saving, initialisation, pruning and checkpointing."""
+"""What every model of this backend shares: its calls, loading, saving, initialisation and pruning."""
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,9 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, Self, TypeVar, Unpack, overload
 
 import keras
-import numpy as np
 import tensorflow as tf
-from keras import ops
 from tensorflow import Tensor
 
 import conversion
@@ -23,28 +20,17 @@ from conversion.keywords import LoadingInfo, check_saving
 from vit_core.config import PretrainedConfig, ViTMAEConfig, pair
 from vit_core.errors import InputError
 from vit_core.hub.upload import PushToHub
-from vit_core.inputs import (
-    check_class_indices,
-    check_head_mask,
-    check_keywords,
-    check_labels,
-    check_numbers,
-    check_per_patch,
-    check_pixel_values,
-    check_values,
-    images_given,
-    is_checked,
-    no_numbers,
-    warn_unseen,
-)
+from vit_core.inputs import images_given, warn_unseen
 from vit_core.parameters import BASE_CLASSES, Parameter, check_tensors, class_name, parameter_table, pruned_heads
-from vit_core.tensors import Array, to_numpy
+from vit_core.tensors import Array
 from vit_tf import _keras, weights
 from vit_tf.exporting import SAVED_MODEL, ExportedModel
 from vit_tf.graphs import TENSORS, CompiledCalls, static
+from vit_tf.inputs import CheckedInputs, plain
 from vit_tf.keywords import TFLoading, TFSaving
 from vit_tf.layers import build_parts, setting, source
-from vit_tf.training import TrainedModel
+from vit_tf.serialising import SerialisedModel
+from vit_tf.training import Recomputed, TrainedModel
 
 Model = TypeVar("Model", bound="TFViTPreTrainedModel")
 
@@ -73,7 +59,9 @@ class Flags(NamedTuple):
 _is_inner: ContextVar[bool] = ContextVar("is_inner", default=False)
 
 
-class TFViTPreTrainedModel(PushToHub, CompiledCalls, TrainedModel, ExportedModel):
+class TFViTPreTrainedModel(
+    PushToHub, CheckedInputs, CompiledCalls, TrainedModel, Recomputed, ExportedModel, SerialisedModel
+):
     """Base of the five models. Subclasses make their layers inside `building()`, then call `initialise()`."""
 
     config_class: ClassVar[type[PretrainedConfig]]
@@ -324,59 +312,6 @@ class TFViTPreTrainedModel(PushToHub, CompiledCalls, TrainedModel, ExportedModel
             if weight.path not in added
         }
 
-    def get_config(self) -> dict[str, Any]:
-        """What `from_config` makes the same model from, with fresh weights."""
-        policy = keras.dtype_policies.serialize(self.dtype_policy)
-        frozen = [path for path, layer in self._layers_by_path().items() if not layer.trainable]  # Keras forgets them
-        settings = {"name": self.name, "dtype": policy, "trainable": self.trainable, "frozen": frozen}
-        return {"config": self.config.to_dict(), **self.options, **settings, **self._quantised()}
-
-    @classmethod
-    def from_config(cls, config: Any, custom_objects: Any = None, **kwargs: Any) -> Self:
-        """The model of what `get_config` gave, or of a configuration."""
-        if isinstance(config, PretrainedConfig):
-            return cls(config, **kwargs)
-        settings = {**config, **kwargs}
-        if "config" not in settings:
-            raise InputError(
-                f"{cls.__name__}: from_config: expected a {cls.config_class.__name__} or what get_config() gave, got "
-                f"{str(config)[:80]}."
-            )
-        fields, frozen, quantised = settings.pop("config"), settings.pop("frozen", ()), settings.pop("quantised", {})
-        model = cls(cls.config_class.from_dict(fields), **settings)
-        for path, layer in model._layers_by_path().items():
-            if path in quantised:
-                how = keras.saving.deserialize_keras_object(quantised[path]["config"])
-                layer.quantize(quantised[path]["mode"], config=how)
-            layer.trainable = path not in frozen
-        return model
-
-    def _quantised(self) -> dict[str, Any]:
-        """How which layers were quantised, where some were: after that, their weights have other dtypes and names."""
-        how = {
-            path: {
-                "mode": layer.quantization_mode,
-                "config": keras.saving.serialize_keras_object(getattr(layer, "quantization_config", None)),
-            }
-            for path, layer in self._layers_by_path().items()
-            if layer.quantization_mode is not None
-        }
-        return {"quantised": how} if how else {}
-
-    def _layers_by_path(self) -> dict[str, keras.layers.Layer]:
-        """Every layer with weights, outer ones first, by its path in this model."""
-        layers = _keras.layers_of(self, itself=False)
-        return {layer.path.removeprefix(f"{self.path}/"): layer for layer in layers if layer.weights}
-
-    def save(self, filepath: str | Path, **kwargs: Any) -> None:
-        """Writes a `.keras` file, as keras.Model.save does.
-
-        Raises:
-            ConfigError: a callable activation cannot be saved.
-        """
-        self.config.to_json_string()  # raises: what Keras would write instead, it could not read
-        super().save(filepath, **kwargs)
-
     # --- calls -------------------------------------------------------------------------------------------------------
 
     @tf.autograph.experimental.do_not_convert
@@ -394,64 +329,11 @@ class TFViTPreTrainedModel(PushToHub, CompiledCalls, TrainedModel, ExportedModel
             return super().__call__(**inputs)
         if "pixel_values" in inputs:
             inputs["pixel_values"] = images_given(type(self).__name__, inputs["pixel_values"])
-        inputs = {
-            name: self.tensor(name, value) if name in TENSORS else _plain(value) for name, value in inputs.items()
-        }
+        inputs = {name: self.tensor(name, value) if name in TENSORS else plain(value) for name, value in inputs.items()}
         self.check_values(inputs)
         if self.compiles_calls and self.is_plain_call() and not any(map(tf.is_tensor, static(inputs).values())):
             return self.call_compiled(inputs)
         return super().__call__(**inputs)
-
-    def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        """The arguments of a call by name, without those that are None."""
-        first, rest = (args[0] if args else None), args[1:]
-        signature = inspect.signature(self.call)
-        given = [*kwargs, *(first if isinstance(first, Mapping) else ())]
-        check_keywords(type(self).__name__, given, signature.parameters)
-        if isinstance(first, Mapping):
-            bound = signature.bind(*rest, **first, **kwargs)
-        elif isinstance(first, list | tuple):
-            bound = signature.bind(*first, *rest, **kwargs)
-        else:
-            bound = signature.bind(*args, **kwargs)
-        return {name: value for name, value in bound.arguments.items() if value is not None}
-
-    def tensor(self, name: str, value: Any) -> Tensor:
-        """An argument of a call as a tensor.
-
-        Raises:
-            InputError: it holds no real numbers.
-        """
-        check_numbers(self.called_as, name, value)
-        try:
-            return value if tf.is_tensor(value) else tf.convert_to_tensor(value)
-        except (TypeError, ValueError):
-            raise no_numbers(self.called_as, name, value) from None
-
-    def check_values(self, inputs: Mapping[str, Tensor]) -> None:
-        """Checks the values of the arguments of a call, where they can be looked at.
-
-        Raises:
-            InputError: NaN or infinity, a mask outside [0, 1], or labels that are no classes.
-        """
-        model = type(self).__name__
-        hosts = {name: self.host(inputs[name]) for name in TENSORS if name in inputs}
-        labels = hosts.pop("labels", None)
-        check_values(model, **hosts)
-        if labels is None:
-            return
-        batch = next(iter(dims(inputs["pixel_values"])), None) if "pixel_values" in inputs else None
-        problem = check_labels(model, self.config, labels.shape, batch, is_float=inputs["labels"].dtype.is_floating)
-        if problem == "single_label_classification":
-            check_class_indices(model, labels, self.config.num_labels)
-
-    def host(self, tensor: Tensor) -> Array | None:
-        """The values of a tensor where they can be looked at: eager, and on the CPU or inside `vit_core.checked()`."""
-        if not tf.executing_eagerly():
-            return None
-        return to_numpy(tensor) if "CPU" in tensor.device or is_checked() else None
-
-    # --- the door of call --------------------------------------------------------------------------------------------
 
     def flags(
         self, output_attentions: bool | None, output_hidden_states: bool | None, return_dict: bool | None
@@ -463,63 +345,6 @@ class TFViTPreTrainedModel(PushToHub, CompiledCalls, TrainedModel, ExportedModel
             config.output_hidden_states if output_hidden_states is None else output_hidden_states,
             config.use_return_dict if return_dict is None else return_dict,
         )
-
-    def door(self, pixel_values: Tensor | None, interpolate: bool | None) -> tuple[Tensor, tuple[Any, Any]]:
-        """The images as (batch, channels, height, width) in the weights' dtype, and their patch grid (rows, columns).
-
-        Raises:
-            InputError: no images, or they do not fit the model.
-        """
-        model, config = self.called_as, self.config
-        if pixel_values is None:
-            raise InputError(f"{model}: pixel_values: expected images, got None.")
-        pixel_values = ops.convert_to_tensor(pixel_values)
-        channels_last = check_pixel_values(
-            model,
-            config,
-            dims(pixel_values),
-            is_float=pixel_values.dtype.is_floating,
-            interpolate=bool(interpolate),
-        )
-        if channels_last:
-            pixel_values = ops.transpose(pixel_values, (0, 3, 1, 2))
-        if not interpolate:  # a side that is not known while tracing is checked when the graph runs
-            pixel_values = tf.ensure_shape(pixel_values, (None, config.num_channels, *pair(config.image_size)))
-        height, width = ops.shape(pixel_values)[2:]
-        patch_height, patch_width = pair(config.patch_size)
-        if isinstance(height, int) and isinstance(width, int):
-            warn_unseen((height, width), (patch_height, patch_width))
-        return ops.cast(pixel_values, self.variable_dtype), (height // patch_height, width // patch_width)
-
-    def masked_door(self, bool_masked_pos: Tensor | None, pixel_values: Tensor, grid: tuple[Any, Any]) -> Tensor | None:
-        """bool_masked_pos as a tensor (batch, patches).
-
-        Raises:
-            InputError: another shape, or the model has no mask token.
-        """
-        if bool_masked_pos is None:
-            return None
-        model = self.called_as
-        if self.base_model.embeddings.mask_token is None:
-            raise InputError(
-                f"{model}: bool_masked_pos: this model has no mask token; build it with use_mask_token=True."
-            )
-        check_per_patch(model, "bool_masked_pos", dims(bool_masked_pos), pixel_values.shape[0], known_patches(grid))
-        return ops.reshape(bool_masked_pos, (ops.shape(pixel_values)[0], grid[0] * grid[1]))
-
-    def head_mask_door(self, head_mask: Tensor | None) -> Tensor | None:
-        """head_mask as (layers, batch or 1, heads, tokens or 1, tokens or 1) in the weights' dtype.
-
-        Raises:
-            InputError: another shape.
-        """
-        if head_mask is None:
-            return None
-        check_head_mask(self.called_as, self.config, dims(head_mask))
-        heads, layers = self.config.num_attention_heads, self.config.num_hidden_layers
-        if len(head_mask.shape) < 5:
-            head_mask = head_mask[..., None, :, None, None]
-        return ops.cast(head_mask, self.variable_dtype) * ops.ones((layers, 1, heads, 1, 1), self.variable_dtype)
 
     # --- properties and switches -------------------------------------------------------------------------------------
 
@@ -578,44 +403,11 @@ class TFViTPreTrainedModel(PushToHub, CompiledCalls, TrainedModel, ExportedModel
             weights.prune(self.base_model.encoder.layer[layer].attention, heads)
         self.config.pruned_heads = every
 
-    def gradient_checkpointing_enable(self) -> None:
-        """Recomputes each layer in the backward pass instead of keeping its activations (in training mode)."""
-        self._set_checkpointing(True)
-
-    def gradient_checkpointing_disable(self) -> None:
-        """Keeps activations for the backward pass again."""
-        self._set_checkpointing(False)
-
-    @property
-    def is_gradient_checkpointing(self) -> bool:
-        """Whether gradient checkpointing is on."""
-        return any(getattr(layer, "checkpointing", False) for layer in _keras.layers_of(self))
-
-    def _set_checkpointing(self, is_on: bool) -> None:
-        for layer in _keras.layers_of(self):
-            if hasattr(layer, "checkpointing"):
-                layer.checkpointing = is_on
-
 
 class TFViTMAEPreTrainedModel(TFViTPreTrainedModel):
     """Base of the two masked autoencoders."""
 
     config_class: ClassVar[type[PretrainedConfig]] = ViTMAEConfig
-
-
-def known_patches(grid: tuple[Any, Any]) -> int | None:
-    """The patches of a grid, or None where a side is a tensor."""
-    rows, columns = grid
-    return rows * columns if isinstance(rows, int) and isinstance(columns, int) else None
-
-
-def dims(tensor: Tensor) -> tuple[int | None, ...]:
-    """The sides of a tensor, None where they are not known; () for one of unknown rank."""
-    return tuple(tensor.shape) if tensor.shape.rank is not None else ()
-
-
-def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value  # Keras makes tensors of NumPy's numbers
 
 
 def _policy(kwargs: dict[str, Any]) -> Any:

@@ -1,4 +1,4 @@
-"""Models in `fit`, `evaluate` and `predict`: where labels and weights may stand, own losses, and those of the user."""
+"""Models in `fit`, `evaluate` and `predict`: labels and weights, losses, layers that are recomputed."""
 
 from __future__ import annotations
 
@@ -226,6 +226,28 @@ class TrainedModel(keras.Model):
         """What a user's loss and metrics see of an output: everything where they go by name, else the main tensor."""
         is_named = isinstance(self.loss, Mapping)
         return dict(output) if is_named else next(value for name, value in output.items() if name != "loss")
+
+
+class Recomputed(keras.Model):
+    """A model whose layers can be recomputed in the backward pass."""
+
+    def gradient_checkpointing_enable(self) -> None:
+        """Recomputes each layer in the backward pass instead of keeping its activations (in training mode)."""
+        self._set_checkpointing(True)
+
+    def gradient_checkpointing_disable(self) -> None:
+        """Keeps activations for the backward pass again."""
+        self._set_checkpointing(False)
+
+    @property
+    def is_gradient_checkpointing(self) -> bool:
+        """Whether gradient checkpointing is on."""
+        return any(getattr(layer, "checkpointing", False) for layer in _keras.layers_of(self))
+
+    def _set_checkpointing(self, is_on: bool) -> None:
+        for layer in _keras.layers_of(self):
+            if hasattr(layer, "checkpointing"):
+                layer.checkpointing = is_on
 
 
 def class_weights(labels: Tensor, class_weight: Mapping[int, float]) -> Tensor:

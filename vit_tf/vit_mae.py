@@ -23,8 +23,9 @@ from vit_core.inputs import check_per_patch
 from vit_core.masking import kept_fraction, num_kept
 from vit_core.outputs import ViTMAEForPreTrainingOutput, ViTMAEModelOutput
 from vit_tf import layers as nn
+from vit_tf.inputs import dims, known_patches
 from vit_tf.layers import wide
-from vit_tf.pretrained import SERIALISABLE, TFViTMAEPreTrainedModel, dims, known_patches
+from vit_tf.pretrained import SERIALISABLE, TFViTMAEPreTrainedModel
 from vit_tf.vit import ViTEncoder, ViTLayer, ViTPatchEmbeddings
 
 

@@ -18,18 +18,7 @@ from vit_core.calls import Arguments, HasForward, Output
 from vit_core.config import PretrainedConfig, ViTConfig, ViTMAEConfig, pair
 from vit_core.errors import CheckpointError, InputError
 from vit_core.hub.upload import PushToHub
-from vit_core.inputs import (
-    check_head_mask,
-    check_keywords,
-    check_numbers,
-    check_per_patch,
-    check_pixel_values,
-    check_values,
-    images_given,
-    is_checked,
-    no_numbers,
-    warn_unseen,
-)
+from vit_core.inputs import check_keywords, warn_unseen
 from vit_core.parameters import (
     BASE_CLASSES,
     MODEL_CLASSES,
@@ -41,8 +30,8 @@ from vit_core.parameters import (
 )
 from vit_core.tensors import Array, to_numpy
 from vit_torch.familiar import Familiar
+from vit_torch.inputs import CheckedInputs
 from vit_torch.keywords import TorchLoading, TorchSaving
-from vit_torch.layers import grid_of, is_known, is_settled, is_tracing, seen
 from vit_torch.training import Recomputed
 from vit_torch.weights import as_tensor, fill, placed, prune, writer
 
@@ -57,7 +46,7 @@ class Flags(NamedTuple):
     return_dict: bool
 
 
-class PreTrainedModel(PushToHub, Recomputed, Familiar, nn.Module):
+class PreTrainedModel(PushToHub, CheckedInputs, Recomputed, Familiar, nn.Module):
     """Base of the five models. Subclasses build their modules inside `building()`, then call `initialise()`."""
 
     config_class: ClassVar[type[PretrainedConfig]]
@@ -336,110 +325,12 @@ class PreTrainedModel(PushToHub, Recomputed, Familiar, nn.Module):
             check_keywords(type(self).__name__, kwargs, self.arguments)
             return super().__call__(*args, **kwargs)
 
-    def tensor(self, name: str, value: Any) -> Tensor:
-        """An argument of a call as a tensor.
-
-        Raises:
-            InputError: it holds no real numbers.
-        """
-        if isinstance(value, Tensor) and not value.is_complex():
-            return value
-        check_numbers(self.called_as, name, value)
-        try:
-            return torch.as_tensor(value)
-        except (TypeError, ValueError, RuntimeError):
-            raise no_numbers(self.called_as, name, value) from None
-
-    def door(self, pixel_values: Tensor | None, interpolate: bool | None) -> tuple[Tensor, tuple[Any, Any]]:
-        """The images as (batch, channels, height, width) in the model's dtype, and their patch grid (rows, columns).
-
-        Raises:
-            InputError: no images, or they do not fit the model.
-        """
-        model = self.called_as
-        if pixel_values is None:
-            raise InputError(f"{model}: pixel_values: expected images, got None.")
-        pixel_values = images_given(model, pixel_values)
-        device = pixel_values.device if isinstance(pixel_values, Tensor) else self.device
-        pixel_values = self.tensor("pixel_values", pixel_values)
-        is_fixed = not interpolate and not all(map(is_settled, pixel_values.shape[1:]))
-        channels_last = check_pixel_values(
-            model,
-            self.config,
-            seen(*pixel_values.shape) if interpolate or is_tracing() else pixel_values.shape,
-            is_float=pixel_values.is_floating_point(),
-            interpolate=bool(interpolate),
-        )
-        if channels_last:
-            pixel_values = pixel_values.permute(0, 3, 1, 2)
-        if is_fixed:  # what is traced refuses images of another size, though a converter drops all guards
-            pixel_values = pixel_values.expand(-1, -1, *pair(self.config.image_size))
-        size, patch = pixel_values.shape[2:], pair(self.config.patch_size)
-        if not torch.compiler.is_compiling():
-            if all(map(is_known, size)):
-                warn_unseen(tuple(size), patch)
-            check_values(model, pixel_values=self.host(pixel_values))
-        return pixel_values.to(device, self.dtype), grid_of(pixel_values, patch)
-
-    def masked_door(self, bool_masked_pos: Tensor | None, batch: Any, grid: tuple[Any, Any]) -> Tensor | None:
-        """bool_masked_pos as a tensor (batch, patches).
-
-        Raises:
-            InputError: another shape or other values, or the model has no mask token.
-        """
-        if bool_masked_pos is None:
-            return None
-        model = self.called_as
-        bool_masked_pos = self.tensor("bool_masked_pos", bool_masked_pos).to(self.device)
-        if self.base_model.embeddings.mask_token is None:
-            raise InputError(
-                f"{model}: bool_masked_pos: this model has no mask token; build it with use_mask_token=True."
-            )
-        patches = grid[0] * grid[1]
-        check_per_patch(model, "bool_masked_pos", seen(*bool_masked_pos.shape), *seen(batch, patches))
-        check_values(model, bool_masked_pos=self.host(bool_masked_pos))
-        return bool_masked_pos.reshape(batch, patches)  # what is not known while tracing is checked as it runs
-
-    def head_mask_door(self, head_mask: Tensor | None) -> Tensor | None:
-        """head_mask as (layers, batch or 1, heads, tokens or 1, tokens or 1) in the model's dtype.
-
-        Raises:
-            InputError: another shape or other values.
-        """
-        if head_mask is None:
-            return None
-        head_mask = self.tensor("head_mask", head_mask).to(self.device)
-        check_head_mask(self.called_as, self.config, seen(*head_mask.shape))
-        check_values(self.called_as, head_mask=self.host(head_mask))
-        heads, layers = self.config.num_attention_heads, self.config.num_hidden_layers
-        if head_mask.ndim < 5:
-            head_mask = head_mask.expand(layers, heads)[:, None, :, None, None]
-        return head_mask.to(self.dtype).expand(-1, -1, heads, -1, -1)
-
-    def host(self, tensor: Tensor) -> Array | None:
-        """The values of a tensor where they can be looked at: eager, and on the CPU or inside `vit_core.checked()`."""
-        if torch.compiler.is_compiling() or is_tracing() or type(tensor) not in (Tensor, nn.Parameter):
-            return None
-        if torch._C._functorch.is_functorch_wrapped_tensor(tensor):  # inside torch.func.vmap, grad …
-            return None
-        return to_numpy(tensor) if tensor.device.type == "cpu" or is_checked() else None
-
     # --- properties and switches -------------------------------------------------------------------------------------
 
     @property
     def base_model(self) -> Any:
         """The encoder: this model itself, or the one inside a model with a head."""
         return self if class_name(type(self)) in BASE_CLASSES else self.vit
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Dtype of the weights."""
-        return self.base_model.embeddings.cls_token.dtype
-
-    @property
-    def device(self) -> torch.device:
-        """Device of the weights."""
-        return self.base_model.embeddings.cls_token.device
 
     def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
         """How many numbers the parameters hold.

@@ -1,0 +1,98 @@
+"""Calls compiled by `jax.jit`, kept from call to call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import deepcopy
+from functools import partial
+from typing import Any, ClassVar
+
+import jax
+from jax import Array
+
+from vit_core.errors import InputError
+from vit_core.inputs import images_given
+from vit_flax.inputs import CheckedInputs, FlaxViTPreTrainedModule, as_array, checked_key
+from vit_flax.weights import HeldParams, Params, check_params
+
+
+class CompiledCalls(CheckedInputs, HeldParams):
+    """A model whose calls are compiled, once per shapes and switches."""
+
+    module_class: ClassVar[type[FlaxViTPreTrainedModule]]
+    dtype: Any
+    options: dict[str, bool]
+    checkpointing: bool
+    key: Array
+    calls: int  # of a masked autoencoder without noise: each has another mask
+    _compiled: tuple[Any, Any] | None
+
+    @property
+    def module(self) -> FlaxViTPreTrainedModule:
+        """The pure module: `model.module.apply({"params": params}, …)` is what calls compile."""
+        options: dict[str, Any] = self.options
+        return self.module_class(self.config, self.dtype, self.checkpointing, **options)
+
+    def run(
+        self,
+        inputs: Mapping[str, Any],
+        switches: Mapping[str, Any],
+        params: Params | None,
+        dropout_rng: Array | None,
+        train: bool,
+        mask_rng: Array | None = None,
+    ) -> Any:
+        """Checks a call and runs it, compiled once per shapes and switches.
+
+        Raises:
+            InputError: an argument does not fit the model, or a key is missing.
+        """
+        model, keys = type(self).__name__, {}
+        given = {name: value for name, value in inputs.items() if value is not None}
+        if "pixel_values" in given:
+            given["pixel_values"] = images_given(model, given["pixel_values"])
+        arrays = {name: as_array(model, name, value) for name, value in given.items()}
+        self.check_values(arrays)
+        if dropout_rng is not None:
+            keys["dropout"] = checked_key(model, "dropout_rng", dropout_rng)
+        elif train and self.config.hidden_dropout_prob + self.config.attention_probs_dropout_prob:
+            raise InputError(f"{model}: dropout_rng: training with dropout needs a key, got None.")
+        if "noise" in inputs and "noise" not in arrays:
+            keys["mask"] = self._mask_key(arrays) if mask_rng is None else checked_key(model, "mask_rng", mask_rng)
+        static = tuple(sorted({**switches, "deterministic": not train}.items()))
+        return self.compiled()(self.params if params is None else params, keys, arrays, static)
+
+    def compiled(self) -> Any:
+        """The compiled call, of params, keys, inputs and switches; a new one where the configuration changed."""
+        state = ({**vars(self.config)}, self.dtype, self.checkpointing, self.options)
+        if self._compiled is None or self._compiled[0] != state:
+            call = jax.jit(partial(_apply, self.module, self.params_shape_tree), static_argnums=3)
+            callables = {id(value): value for value in state[0].values() if callable(value)}
+            self._compiled = deepcopy(state, callables), call  # activations are kept: some are not equal to their copy
+        return self._compiled[1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_compiled": None}  # compiled code cannot be pickled
+
+    def _mask_key(self, arrays: Mapping[str, Any]) -> Array:
+        key = jax.random.fold_in(self.key, self.calls + 1)  # in code that is being compiled even this is traced
+        if any(isinstance(array, jax.core.Tracer) for array in (key, *arrays.values())):
+            raise InputError(
+                f"{type(self).__name__}: noise: inside compiled code every call would have the same mask.\n"
+                "Pass noise= or mask_rng=."
+            )
+        self.calls += 1
+        return key
+
+
+def _apply(
+    module: FlaxViTPreTrainedModule,
+    shapes: Params,
+    params: Params,
+    keys: Mapping[str, Array],
+    inputs: Mapping[str, Array],
+    static: Any,
+) -> Any:
+    check_params(module.model, shapes, params)
+    given: dict[str, Any] = {**inputs, **dict(static)}
+    return module.apply({"params": params}, **given, rngs=dict(keys))

@@ -1,0 +1,168 @@
+"""Checks at the door: the arguments of a call as arrays that fit the model, checked once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jax import Array
+
+from vit_core.config import pair
+from vit_core.errors import InputError
+from vit_core.inputs import (
+    check_class_indices,
+    check_head_mask,
+    check_labels,
+    check_numbers,
+    check_per_patch,
+    check_pixel_values,
+    check_values,
+    is_checked,
+    no_numbers,
+    warn_unseen,
+)
+from vit_core.tensors import to_numpy
+from vit_flax.layers import grid_of, is_known, seen
+
+
+class FlaxViTPreTrainedModule(nn.Module):
+    """Base of the five modules.
+
+    Args:
+        config: of the model; what changes in it counts from the next trace on.
+        dtype: of the computation; parameters are float32 or wider.
+        checkpointing: whether the backward pass computes each layer anew.
+    """
+
+    config: Any
+    dtype: Any = jnp.float32
+    checkpointing: bool = False
+    model: ClassVar[str]  # name of the model class, for messages
+
+    @property
+    def called_as(self) -> str:
+        """What messages call the model: a module inside another one has the outer one's name."""
+        outer = self.parent
+        return outer.model if isinstance(outer, FlaxViTPreTrainedModule) else self.model
+
+    # --- the door of __call__: static facts only, so that it holds under every transformation ------------------------
+
+    @nn.nowrap
+    def door(self, pixel_values: Array | None, interpolate: bool | None) -> tuple[Array, tuple[Any, Any]]:
+        """The images as (batch, channels, height, width) in the module's dtype, and their patch grid (rows, columns).
+
+        Raises:
+            InputError: no images, or they do not fit the model.
+        """
+        if pixel_values is None:
+            raise InputError(f"{self.called_as}: pixel_values: expected images, got None.")
+        pixel_values = jnp.asarray(pixel_values)
+        is_float = jnp.issubdtype(pixel_values.dtype, jnp.floating)
+        channels_last = check_pixel_values(
+            self.called_as, self.config, seen(*pixel_values.shape), is_float=is_float, interpolate=bool(interpolate)
+        )
+        if channels_last:
+            pixel_values = pixel_values.transpose(0, 3, 1, 2)
+        size, patch = pixel_values.shape[2:], pair(self.config.patch_size)
+        if all(map(is_known, size)):
+            warn_unseen(size, patch)
+        elif not interpolate:
+            raise InputError(
+                f"{self.called_as}: pixel_values: height and width are not known while tracing.\n"
+                "Pass interpolate_pos_encoding=True, or trace with images of the configuration's size."
+            )
+        return pixel_values.astype(self.dtype), grid_of(pixel_values, patch)
+
+    @nn.nowrap
+    def masked_door(
+        self, bool_masked_pos: Array | None, batch: Any, grid: tuple[Any, Any], has_mask_token: bool
+    ) -> Array | None:
+        """bool_masked_pos, checked: (batch, patches).
+
+        Raises:
+            InputError: another shape, or the model has no mask token.
+        """
+        if bool_masked_pos is None:
+            return None
+        if not has_mask_token:
+            raise InputError(
+                f"{self.called_as}: bool_masked_pos: this model has no mask token; build it with use_mask_token=True."
+            )
+        patches = grid[0] * grid[1]
+        check_per_patch(self.called_as, "bool_masked_pos", seen(*bool_masked_pos.shape), *seen(batch, patches))
+        return bool_masked_pos.reshape(batch, patches)  # what is not known while tracing has to be the same symbol
+
+    @nn.nowrap
+    def head_mask_door(self, head_mask: Array | None) -> Array | None:
+        """head_mask as (layers, batch or 1, heads, tokens or 1, tokens or 1) in the module's dtype.
+
+        Raises:
+            InputError: another shape.
+        """
+        if head_mask is None:
+            return None
+        check_head_mask(self.called_as, self.config, head_mask.shape)
+        heads, layers = self.config.num_attention_heads, self.config.num_hidden_layers
+        if head_mask.ndim < 5:
+            head_mask = jnp.broadcast_to(head_mask.reshape(-1, heads), (layers, heads))[:, None, :, None, None]
+        layers, batch, _, rows, columns = head_mask.shape
+        return jnp.broadcast_to(head_mask.astype(self.dtype), (layers, batch, heads, rows, columns))
+
+
+class CheckedInputs:
+    """Checks the values of what a call brings, before anything is compiled."""
+
+    config: Any
+
+    def check_values(self, arrays: Mapping[str, Any]) -> None:
+        """Checks the values of the arguments of a call, where they can be looked at.
+
+        Raises:
+            InputError: NaN or infinity, a mask outside [0, 1], or labels that are no classes.
+        """
+        model = type(self).__name__
+        hosts = {name: self.host(array) for name, array in arrays.items()}
+        labels = hosts.pop("labels", None)
+        check_values(model, **hosts)
+        if labels is None:
+            return
+        batch = next(iter(np.shape(arrays["pixel_values"])), None) if "pixel_values" in arrays else None
+        is_float = jnp.issubdtype(labels.dtype, jnp.floating)
+        problem = check_labels(model, self.config, labels.shape, batch, is_float=is_float)
+        if problem == "single_label_classification":
+            check_class_indices(model, labels, self.config.num_labels)
+
+    def host(self, array: Any) -> np.ndarray | None:
+        """The values of an array where they can be looked at: NumPy's; JAX's on the CPU or in `vit_core.checked()`."""
+        if isinstance(array, jax.core.Tracer):
+            return None
+        is_near = not isinstance(array, Array) or (
+            array.is_fully_addressable and all(device.platform == "cpu" for device in array.devices())
+        )
+        return np.asarray(array) if is_near or is_checked() else None
+
+
+def as_array(model: str, name: str, value: Any) -> Any:
+    """What can be passed to compiled code: arrays as they are, other frameworks' tensors and lists as NumPy's."""
+    check_numbers(model, name, value)
+    try:
+        return value if isinstance(value, Array | np.ndarray) else to_numpy(value)
+    except (TypeError, ValueError):
+        raise no_numbers(model, name, value) from None
+
+
+def checked_key(model: str, name: str, key: Any) -> Array:
+    """A key of random numbers, typed or not.
+
+    Raises:
+        InputError: something else.
+    """
+    dtype = getattr(key, "dtype", np.dtype(object))
+    dims = 0 if jnp.issubdtype(dtype, jax.dtypes.prng_key) else 1 if dtype == np.uint32 else None
+    if dims is None or key.ndim != dims:
+        raise InputError(f"{model}: {name}: expected a key such as jax.random.key(0), got {str(key)[:80]!r}.")
+    return key

@@ -1,0 +1,161 @@
+"""Checks at the door: the arguments of a call as tensors that fit the model, checked once."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import ops
+from tensorflow import Tensor
+
+from vit_core.config import pair
+from vit_core.errors import InputError
+from vit_core.inputs import (
+    check_class_indices,
+    check_head_mask,
+    check_keywords,
+    check_labels,
+    check_numbers,
+    check_per_patch,
+    check_pixel_values,
+    check_values,
+    is_checked,
+    no_numbers,
+    warn_unseen,
+)
+from vit_core.tensors import Array, to_numpy
+from vit_tf.graphs import TENSORS
+
+
+class CheckedInputs(keras.Model):
+    """Checks what a call brings, and hands it on in the model's form and dtype."""
+
+    config: Any
+    called_as: str
+    base_model: Any
+
+    def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments of a call by name, without those that are None."""
+        first, rest = (args[0] if args else None), args[1:]
+        signature = inspect.signature(self.call)
+        given = [*kwargs, *(first if isinstance(first, Mapping) else ())]
+        check_keywords(type(self).__name__, given, signature.parameters)
+        if isinstance(first, Mapping):
+            bound = signature.bind(*rest, **first, **kwargs)
+        elif isinstance(first, list | tuple):
+            bound = signature.bind(*first, *rest, **kwargs)
+        else:
+            bound = signature.bind(*args, **kwargs)
+        return {name: value for name, value in bound.arguments.items() if value is not None}
+
+    def tensor(self, name: str, value: Any) -> Tensor:
+        """An argument of a call as a tensor.
+
+        Raises:
+            InputError: it holds no real numbers.
+        """
+        check_numbers(self.called_as, name, value)
+        try:
+            return value if tf.is_tensor(value) else tf.convert_to_tensor(value)
+        except (TypeError, ValueError):
+            raise no_numbers(self.called_as, name, value) from None
+
+    def check_values(self, inputs: Mapping[str, Tensor]) -> None:
+        """Checks the values of the arguments of a call, where they can be looked at.
+
+        Raises:
+            InputError: NaN or infinity, a mask outside [0, 1], or labels that are no classes.
+        """
+        model = type(self).__name__
+        hosts = {name: self.host(inputs[name]) for name in TENSORS if name in inputs}
+        labels = hosts.pop("labels", None)
+        check_values(model, **hosts)
+        if labels is None:
+            return
+        batch = next(iter(dims(inputs["pixel_values"])), None) if "pixel_values" in inputs else None
+        problem = check_labels(model, self.config, labels.shape, batch, is_float=inputs["labels"].dtype.is_floating)
+        if problem == "single_label_classification":
+            check_class_indices(model, labels, self.config.num_labels)
+
+    def host(self, tensor: Tensor) -> Array | None:
+        """The values of a tensor where they can be looked at: eager, and on the CPU or inside `vit_core.checked()`."""
+        if not tf.executing_eagerly():
+            return None
+        return to_numpy(tensor) if "CPU" in tensor.device or is_checked() else None
+
+    def door(self, pixel_values: Tensor | None, interpolate: bool | None) -> tuple[Tensor, tuple[Any, Any]]:
+        """The images as (batch, channels, height, width) in the weights' dtype, and their patch grid (rows, columns).
+
+        Raises:
+            InputError: no images, or they do not fit the model.
+        """
+        model, config = self.called_as, self.config
+        if pixel_values is None:
+            raise InputError(f"{model}: pixel_values: expected images, got None.")
+        pixel_values = ops.convert_to_tensor(pixel_values)
+        channels_last = check_pixel_values(
+            model,
+            config,
+            dims(pixel_values),
+            is_float=pixel_values.dtype.is_floating,
+            interpolate=bool(interpolate),
+        )
+        if channels_last:
+            pixel_values = ops.transpose(pixel_values, (0, 3, 1, 2))
+        if not interpolate:  # a side that is not known while tracing is checked when the graph runs
+            pixel_values = tf.ensure_shape(pixel_values, (None, config.num_channels, *pair(config.image_size)))
+        height, width = ops.shape(pixel_values)[2:]
+        patch_height, patch_width = pair(config.patch_size)
+        if isinstance(height, int) and isinstance(width, int):
+            warn_unseen((height, width), (patch_height, patch_width))
+        return ops.cast(pixel_values, self.variable_dtype), (height // patch_height, width // patch_width)
+
+    def masked_door(self, bool_masked_pos: Tensor | None, pixel_values: Tensor, grid: tuple[Any, Any]) -> Tensor | None:
+        """bool_masked_pos as a tensor (batch, patches).
+
+        Raises:
+            InputError: another shape, or the model has no mask token.
+        """
+        if bool_masked_pos is None:
+            return None
+        model = self.called_as
+        if self.base_model.embeddings.mask_token is None:
+            raise InputError(
+                f"{model}: bool_masked_pos: this model has no mask token; build it with use_mask_token=True."
+            )
+        check_per_patch(model, "bool_masked_pos", dims(bool_masked_pos), pixel_values.shape[0], known_patches(grid))
+        return ops.reshape(bool_masked_pos, (ops.shape(pixel_values)[0], grid[0] * grid[1]))
+
+    def head_mask_door(self, head_mask: Tensor | None) -> Tensor | None:
+        """head_mask as (layers, batch or 1, heads, tokens or 1, tokens or 1) in the weights' dtype.
+
+        Raises:
+            InputError: another shape.
+        """
+        if head_mask is None:
+            return None
+        check_head_mask(self.called_as, self.config, dims(head_mask))
+        heads, layers = self.config.num_attention_heads, self.config.num_hidden_layers
+        if len(head_mask.shape) < 5:
+            head_mask = head_mask[..., None, :, None, None]
+        return ops.cast(head_mask, self.variable_dtype) * ops.ones((layers, 1, heads, 1, 1), self.variable_dtype)
+
+
+def known_patches(grid: tuple[Any, Any]) -> int | None:
+    """The patches of a grid, or None where a side is a tensor."""
+    rows, columns = grid
+    return rows * columns if isinstance(rows, int) and isinstance(columns, int) else None
+
+
+def dims(tensor: Tensor) -> tuple[int | None, ...]:
+    """The sides of a tensor, None where they are not known; () for one of unknown rank."""
+    return tuple(tensor.shape) if tensor.shape.rank is not None else ()
+
+
+def plain(value: Any) -> Any:
+    """An argument that is no tensor: NumPy's numbers as Python's."""
+    return value.item() if isinstance(value, np.generic) else value  # Keras makes tensors of NumPy's numbers
