@@ -77,6 +77,11 @@ def images_given(model: str, value: Any) -> Any:
     )
 
 
+def no_images(model: str) -> InputError:
+    """The error for a call without images."""
+    return InputError(f"{model}: pixel_values: expected images, got None.")
+
+
 def check_keywords(model: str, given: Iterable[str], known: Collection[str]) -> None:
     """Refuses keywords of a call that the model does not take.
 
@@ -192,6 +197,16 @@ def check_per_patch(model: str, name: str, shape: Sequence[Side], batch: Side, p
         raise InputError(f"{model}: {name}: expected (batch, patches) = {_dims((batch, patches))}, got {_dims(dims)}.")
 
 
+def check_mask_token(model: str, has_mask_token: bool) -> None:
+    """Checks that a model can take bool_masked_pos.
+
+    Raises:
+        InputError: it has no mask token to put in place of patches.
+    """
+    if not has_mask_token:
+        raise InputError(f"{model}: bool_masked_pos: this model has no mask token; build it with use_mask_token=True.")
+
+
 def check_head_mask(model: str, config: PretrainedConfig, shape: Sequence[Side]) -> None:
     """Checks head_mask: (heads,), (layers, heads), or (layers, 1 | batch, 1 | heads, 1 | tokens, 1 | tokens).
 
@@ -264,6 +279,27 @@ def check_values(model: str, **arrays: Array | None) -> None:
             raise InputError(f"{model}: {name}: expected finite numbers, got {bad} of {array.size} NaN or infinite.")
         if name == "bool_masked_pos" and array.size and not (array.min() >= 0 and array.max() <= 1):
             raise InputError(f"{model}: {name}: expected values from 0 to 1, got {array.min()} to {array.max()}.")
+
+
+def check_call(model: str, config: PretrainedConfig, arrays: Mapping[str, Array | None], batch: Side) -> None:
+    """Checks the values of all arguments of a call by name, the labels against the classes.
+
+    Args:
+        model: name of the model class, for the messages.
+        config: of the model.
+        arrays: on the host; None for one whose values cannot be looked at.
+        batch: images of the call.
+
+    Raises:
+        InputError: NaN or infinity, a mask outside [0, 1], or labels that are no classes.
+    """
+    labels = arrays.get("labels")
+    check_values(model, **{name: array for name, array in arrays.items() if name != "labels"})
+    if labels is None:
+        return
+    problem = check_labels(model, config, labels.shape, batch, is_float=labels.dtype.kind not in "biu")
+    if problem == "single_label_classification":
+        check_class_indices(model, labels, config.num_labels)
 
 
 def check_class_indices(model: str, labels: Array, classes: int) -> None:

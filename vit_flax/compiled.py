@@ -12,6 +12,7 @@ from jax import Array
 
 from vit_core.errors import InputError
 from vit_core.inputs import images_given
+from vit_core.model import Flags
 from vit_flax.inputs import CheckedInputs, FlaxViTPreTrainedModule, as_array, checked_key
 from vit_flax.weights import HeldParams, Params, check_params
 
@@ -21,7 +22,6 @@ class CompiledCalls(CheckedInputs, HeldParams):
 
     module_class: ClassVar[type[FlaxViTPreTrainedModule]]
     dtype: Any
-    options: dict[str, bool]
     checkpointing: bool
     key: Array
     calls: int  # of a masked autoencoder without noise: each has another mask
@@ -36,11 +36,12 @@ class CompiledCalls(CheckedInputs, HeldParams):
     def run(
         self,
         inputs: Mapping[str, Any],
-        switches: Mapping[str, Any],
+        flags: Flags,
         params: Params | None,
         dropout_rng: Array | None,
         train: bool,
         mask_rng: Array | None = None,
+        **switches: Any,
     ) -> Any:
         """Checks a call and runs it, compiled once per shapes and switches.
 
@@ -59,7 +60,7 @@ class CompiledCalls(CheckedInputs, HeldParams):
             raise InputError(f"{model}: dropout_rng: training with dropout needs a key, got None.")
         if "noise" in inputs and "noise" not in arrays:
             keys["mask"] = self._mask_key(arrays) if mask_rng is None else checked_key(model, "mask_rng", mask_rng)
-        static = tuple(sorted({**switches, "deterministic": not train}.items()))
+        static = tuple(sorted({**switches_of(flags), **switches, "deterministic": not train}.items()))
         return self.compiled()(self.params if params is None else params, keys, arrays, static)
 
     def compiled(self) -> Any:
@@ -83,6 +84,12 @@ class CompiledCalls(CheckedInputs, HeldParams):
             )
         self.calls += 1
         return key
+
+
+def switches_of(flags: Flags) -> dict[str, bool]:
+    """The output switches by the names that modules have for them: each set of them is compiled on its own."""
+    switches = {**flags.named(), "return_dict": flags.return_dict}
+    return {name: bool(switch) for name, switch in switches.items()}
 
 
 def _apply(

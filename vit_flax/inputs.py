@@ -14,17 +14,18 @@ from jax import Array
 from vit_core.config import pair
 from vit_core.errors import InputError
 from vit_core.inputs import (
-    check_class_indices,
+    check_call,
     check_head_mask,
-    check_labels,
+    check_mask_token,
     check_numbers,
     check_per_patch,
     check_pixel_values,
-    check_values,
     is_checked,
+    no_images,
     no_numbers,
     warn_unseen,
 )
+from vit_core.model import Model
 from vit_core.tensors import to_numpy
 from vit_flax.layers import grid_of, is_known, seen
 
@@ -59,7 +60,7 @@ class FlaxViTPreTrainedModule(nn.Module):
             InputError: no images, or they do not fit the model.
         """
         if pixel_values is None:
-            raise InputError(f"{self.called_as}: pixel_values: expected images, got None.")
+            raise no_images(self.called_as)
         pixel_values = jnp.asarray(pixel_values)
         is_float = jnp.issubdtype(pixel_values.dtype, jnp.floating)
         channels_last = check_pixel_values(
@@ -88,10 +89,7 @@ class FlaxViTPreTrainedModule(nn.Module):
         """
         if bool_masked_pos is None:
             return None
-        if not has_mask_token:
-            raise InputError(
-                f"{self.called_as}: bool_masked_pos: this model has no mask token; build it with use_mask_token=True."
-            )
+        check_mask_token(self.called_as, has_mask_token)
         patches = grid[0] * grid[1]
         check_per_patch(self.called_as, "bool_masked_pos", seen(*bool_masked_pos.shape), *seen(batch, patches))
         return bool_masked_pos.reshape(batch, patches)  # what is not known while tracing has to be the same symbol
@@ -113,10 +111,8 @@ class FlaxViTPreTrainedModule(nn.Module):
         return jnp.broadcast_to(head_mask.astype(self.dtype), (layers, batch, heads, rows, columns))
 
 
-class CheckedInputs:
+class CheckedInputs(Model):
     """Checks the values of what a call brings, before anything is compiled."""
-
-    config: Any
 
     def check_values(self, arrays: Mapping[str, Any]) -> None:
         """Checks the values of the arguments of a call, where they can be looked at.
@@ -124,17 +120,9 @@ class CheckedInputs:
         Raises:
             InputError: NaN or infinity, a mask outside [0, 1], or labels that are no classes.
         """
-        model = type(self).__name__
         hosts = {name: self.host(array) for name, array in arrays.items()}
-        labels = hosts.pop("labels", None)
-        check_values(model, **hosts)
-        if labels is None:
-            return
         batch = next(iter(np.shape(arrays["pixel_values"])), None) if "pixel_values" in arrays else None
-        is_float = jnp.issubdtype(labels.dtype, jnp.floating)
-        problem = check_labels(model, self.config, labels.shape, batch, is_float=is_float)
-        if problem == "single_label_classification":
-            check_class_indices(model, labels, self.config.num_labels)
+        check_call(type(self).__name__, self.config, hosts, batch)
 
     def host(self, array: Any) -> np.ndarray | None:
         """The values of an array where they can be looked at: NumPy's; JAX's on the CPU or in `vit_core.checked()`."""

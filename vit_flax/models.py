@@ -74,9 +74,10 @@ class FlaxViTModel(FlaxViTPreTrainedModel):
         Raises:
             InputError: an argument does not fit the model.
         """
-        flags = self.flags(output_attentions, output_hidden_states, return_dict, interpolate_pos_encoding)
+        flags = self.flags(output_attentions, output_hidden_states, return_dict)
         inputs = {"pixel_values": pixel_values, "head_mask": head_mask, "bool_masked_pos": bool_masked_pos}
-        return self.run(inputs, flags, params, dropout_rng, train)
+        interpolate = bool(interpolate_pos_encoding)
+        return self.run(inputs, flags, params, dropout_rng, train, interpolate_pos_encoding=interpolate)
 
 
 class FlaxViTForMaskedImageModeling(FlaxViTPreTrainedModel):
@@ -114,9 +115,10 @@ class FlaxViTForMaskedImageModeling(FlaxViTPreTrainedModel):
 
         Differs: non-square images work, and masks at other sizes than the config's.
         """
-        flags = self.flags(output_attentions, output_hidden_states, return_dict, interpolate_pos_encoding)
+        flags = self.flags(output_attentions, output_hidden_states, return_dict)
         inputs = {"pixel_values": pixel_values, "head_mask": head_mask, "bool_masked_pos": bool_masked_pos}
-        return self.run(inputs, flags, params, dropout_rng, train)
+        interpolate = bool(interpolate_pos_encoding)
+        return self.run(inputs, flags, params, dropout_rng, train, interpolate_pos_encoding=interpolate)
 
 
 class FlaxViTForImageClassification(FlaxViTPreTrainedModel):
@@ -154,9 +156,10 @@ class FlaxViTForImageClassification(FlaxViTPreTrainedModel):
         Raises:
             InputError: an argument does not fit the model.
         """
-        flags = self.flags(output_attentions, output_hidden_states, return_dict, interpolate_pos_encoding)
+        flags = self.flags(output_attentions, output_hidden_states, return_dict)
         inputs = {"pixel_values": pixel_values, "head_mask": head_mask, "labels": labels}
-        return self.run(inputs, flags, params, dropout_rng, train)
+        interpolate = bool(interpolate_pos_encoding)
+        return self.run(inputs, flags, params, dropout_rng, train, interpolate_pos_encoding=interpolate)
 
 
 class FlaxViTMAEModel(FlaxViTPreTrainedModel):
@@ -206,9 +209,10 @@ class FlaxViTMAEModel(FlaxViTPreTrainedModel):
         Raises:
             InputError: an argument does not fit the model, or the ratio keeps no patch.
         """
-        flags = self.flags(output_attentions, output_hidden_states, return_dict, interpolate_pos_encoding)
+        flags = self.flags(output_attentions, output_hidden_states, return_dict)
         inputs = {"pixel_values": pixel_values, "noise": noise, "head_mask": head_mask}
-        return self.run(inputs, {**flags, "mask_ratio": mask_ratio}, params, dropout_rng, train, mask_rng)
+        switches = {"interpolate_pos_encoding": bool(interpolate_pos_encoding), "mask_ratio": mask_ratio}
+        return self.run(inputs, flags, params, dropout_rng, train, mask_rng, **switches)
 
 
 class FlaxViTMAEForPreTraining(FlaxViTPreTrainedModel):
@@ -243,9 +247,10 @@ class FlaxViTMAEForPreTraining(FlaxViTPreTrainedModel):
         Raises:
             InputError: an argument does not fit the model, or the ratio keeps or removes no patch.
         """
-        flags = self.flags(output_attentions, output_hidden_states, return_dict, interpolate_pos_encoding)
+        flags = self.flags(output_attentions, output_hidden_states, return_dict)
         inputs = {"pixel_values": pixel_values, "noise": noise, "head_mask": head_mask}
-        return self.run(inputs, {**flags, "mask_ratio": mask_ratio}, params, dropout_rng, train, mask_rng)
+        switches = {"interpolate_pos_encoding": bool(interpolate_pos_encoding), "mask_ratio": mask_ratio}
+        return self.run(inputs, flags, params, dropout_rng, train, mask_rng, **switches)
 
     def patchify(self, pixel_values: Array, interpolate_pos_encoding: bool = False) -> Array:
         """Cuts images into patches; see FlaxViTMAEForPreTrainingModule.patchify."""

@@ -5,9 +5,8 @@ from __future__ import annotations
 import inspect
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
-from copy import deepcopy
-from functools import wraps
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, Unpack, overload
 
@@ -17,19 +16,18 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 from jax import Array
 
-import conversion
-from conversion.keywords import LoadingInfo, check_saving
+from conversion import Loaded
+from conversion.keywords import LoadingInfo
 from conversion.layouts import to_canonical
+from conversion.model import PretrainedModel
 from vit_core.config import PretrainedConfig, pair
 from vit_core.errors import BackendError, CheckpointError, InputError
-from vit_core.hub.upload import PushToHub
-from vit_core.inputs import check_keywords, warn_unseen
+from vit_core.inputs import check_keywords
 from vit_core.masking import check_seed
-from vit_core.parameters import Parameter, check_tensors, class_name, parameter_table, pruned_heads
+from vit_core.parameters import check_tensors
 from vit_core.tensors import dtype_name, to_numpy
 from vit_flax.activations import activation
 from vit_flax.compiled import CompiledCalls
-from vit_flax.inputs import FlaxViTPreTrainedModule
 from vit_flax.keywords import FlaxLoading, FlaxSaving
 from vit_flax.layers import wide
 from vit_flax.weights import Params, checked_dtype, is_auto, laid_out, loading_dtype, path_of, prune
@@ -41,7 +39,7 @@ Tensors = Mapping[str, Any]  # canonical name -> array in the canonical layout
 OPTIONS = ("add_pooling_layer", "use_mask_token")  # of a module that has them
 
 
-class FlaxViTPreTrainedModel(PushToHub, CompiledCalls):
+class FlaxViTPreTrainedModel(PretrainedModel, CompiledCalls):
     """Base of the five models: a pure module, and parameters for it.
 
     Args:
@@ -58,10 +56,6 @@ class FlaxViTPreTrainedModel(PushToHub, CompiledCalls):
         InputError: another configuration class or option, or a dtype that JAX is not set up for.
     """
 
-    config_class: ClassVar[type[PretrainedConfig]]
-    module_class: ClassVar[type[FlaxViTPreTrainedModule]]
-    base_model_prefix: ClassVar[str] = "vit"
-    main_input_name: ClassVar[str] = "pixel_values"
     framework: ClassVar[str] = "flax"
     base_class: ClassVar[Any] = None  # of a model with a head: the class of the encoder inside it, and its options
     base_options: ClassVar[Mapping[str, bool]] = {}
@@ -78,14 +72,7 @@ class FlaxViTPreTrainedModel(PushToHub, CompiledCalls):
         params_dtype: Any = None,
         **kwargs: bool,
     ) -> None:
-        if not isinstance(config, self.config_class):
-            raise InputError(
-                f"{type(self).__name__}: expected a {self.config_class.__name__}, got {type(config).__name__}.\n"
-                f"To load a checkpoint, use {type(self).__name__}.from_pretrained(...)."
-            )
-        config.validate()
-        warn_unseen(pair(config.image_size), pair(config.patch_size))
-        self.config: Any = deepcopy(config)
+        self._settle(config)
         self.options = self._checked_options(kwargs)
         self.dtype = checked_dtype(type(self).__name__, "dtype", dtype)
         self.params_dtype = (
@@ -118,15 +105,6 @@ class FlaxViTPreTrainedModel(PushToHub, CompiledCalls):
             f"{type(self).__name__}({sizes}; {images}; {self.num_parameters():,} parameters in {held.name}, "
             f"computed in {self.dtype.name})"
         )
-
-    @classmethod
-    def can_generate(cls) -> bool:
-        """False: these models do not generate text."""
-        return False
-
-    def parameter_table(self) -> dict[str, Parameter]:
-        """Every parameter of this model: canonical name -> shape, kind, initialiser, trainability."""
-        return parameter_table(self.config, type(self), **self.options)
 
     # --- loading and saving ------------------------------------------------------------------------------------------
 
@@ -254,27 +232,25 @@ class FlaxViTPreTrainedModel(PushToHub, CompiledCalls):
         made: dict[str, Any] = {name: given.pop(name) for name in ("input_shape", "seed") if name in given}
         dtype = given.pop("torch_dtype", None) or dtype
         given["dtype"] = loading_dtype(cls.__name__, dtype, params_dtype)
-        loaded = conversion.load_pretrained(pretrained_model_name_or_path, cls, given, wait=False)
+        model, loaded = cls._load(pretrained_model_name_or_path, given, partial(cls._from_loaded, dtype=dtype, **made))
         read = loaded.config.dtype
-        made |= loaded.options
-        model = cls(
-            loaded.config,
-            dtype=read if is_auto(dtype) else dtype,
-            params_dtype=read,
-            _do_init=False,
-            **made,
-        )
-        params = model.init_weights(model.key, params=laid_out(model.parameter_table(), loaded.tensors))
-        loaded.check()  # before anybody gets the model
         if params_dtype is None and loaded.stored_dtype in ("bfloat16", "float16") and read != loaded.stored_dtype:
             logger.warning(
                 '%s from %s: parameters stored in %s become %s; params_dtype="auto" keeps them.',
                 *(cls.__name__, pretrained_model_name_or_path, loaded.stored_dtype, read),
             )
-        if _do_init:
-            model._params = params
+        params = model.params
+        if not _do_init:
+            model._params = None
         result = [model, *([] if _do_init else [params]), *([loaded.info] if output_loading_info else [])]
         return tuple(result) if len(result) > 1 else model
+
+    @classmethod
+    def _from_loaded(cls, loaded: Loaded, *, dtype: Any, **settings: Any) -> Self:
+        made: dict[str, Any] = {**settings, **loaded.options, "params_dtype": loaded.config.dtype}
+        model = cls(loaded.config, dtype=loaded.config.dtype if is_auto(dtype) else dtype, _do_init=False, **made)
+        model._params = model.init_weights(model.key, params=laid_out(model.parameter_table(), loaded.tensors))
+        return model
 
     def save_pretrained(
         self,
@@ -307,17 +283,11 @@ class FlaxViTPreTrainedModel(PushToHub, CompiledCalls):
             CheckpointError: the parameters do not fit the model, or the folder cannot be written.
             InputError: a keyword that means nothing here.
         """
-        check_saving(
-            f"{type(self).__name__}.save_pretrained",
-            {"push_to_hub": push_to_hub, "safe_serialization": safe_serialization, **kwargs},
-        )
-        if not is_main_process:
-            return
-        conversion.save_pretrained(
+        self._save(
             save_directory,
-            self.config,
-            self.canonical_tensors(params),
-            class_name=class_name(type(self)),
+            {"push_to_hub": push_to_hub, "safe_serialization": safe_serialization, **kwargs},
+            is_main_process,
+            lambda: self.canonical_tensors(params),
             max_shard_size=max_shard_size,
             variant=variant,
         )
@@ -348,24 +318,6 @@ class FlaxViTPreTrainedModel(PushToHub, CompiledCalls):
 
     # --- calls -------------------------------------------------------------------------------------------------------
 
-    def flags(
-        self,
-        output_attentions: bool | None,
-        output_hidden_states: bool | None,
-        return_dict: bool | None,
-        interpolate_pos_encoding: bool | None,
-    ) -> dict[str, Any]:
-        """The switches of a call, None meaning the configuration's value: each set of them is compiled on its own."""
-        config = self.config
-        return {
-            "output_attentions": config.output_attentions if output_attentions is None else bool(output_attentions),
-            "output_hidden_states": (
-                config.output_hidden_states if output_hidden_states is None else bool(output_hidden_states)
-            ),
-            "return_dict": config.use_return_dict if return_dict is None else bool(return_dict),
-            "interpolate_pos_encoding": bool(interpolate_pos_encoding),
-        }
-
     # --- switches ----------------------------------------------------------------------------------------------------
 
     @property
@@ -382,50 +334,19 @@ class FlaxViTPreTrainedModel(PushToHub, CompiledCalls):
         """The parameters that turn pixels into patch embeddings."""
         return self.params.get(self.base_model_prefix, self.params)["embeddings"]["patch_embeddings"]
 
-    def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
-        """How many numbers the parameters hold.
+    def _sizes(self) -> Iterator[tuple[str, int, bool]]:
+        return ((row.name, math.prod(row.shape), row.trainable) for row in self.parameter_table().values())
 
-        Args:
-            only_trainable: leave out what gets no gradient.
-            exclude_embeddings: leave out the patch projection, the tokens and the positions.
-        """
-        rows = self.parameter_table().values()
-        embeddings = ("embeddings.", f"{self.base_model_prefix}.embeddings.")
-        return sum(
-            math.prod(row.shape)
-            for row in rows
-            if (row.trainable or not only_trainable) and not (exclude_embeddings and row.name.startswith(embeddings))
-        )
-
-    def set_attn_implementation(self, attn_implementation: str) -> None:
-        """Chooses "sdpa" or "eager" attention for every layer.
-
-        Raises:
-            ConfigError: another name.
-        """
-        self.config.attn_implementation = attn_implementation
-
-    def prune_heads(self, heads_to_prune: Mapping[int, Sequence[int]]) -> None:
-        """Removes attention heads from the encoder, and their parameters from the model.
-
-        Args:
-            heads_to_prune: layer, from the end where negative -> heads, numbered as in the unpruned model. Heads that
-                are gone are passed over.
-
-        Raises:
-            ConfigError: no such layer or head, or none would be left in a layer. Nothing is pruned then.
-        """
+    def _prune(self, heads: Mapping[int, Sequence[int]]) -> None:
         config = self.config
-        new, every = pruned_heads(config, heads_to_prune)
         params = jax.tree.map(lambda leaf: leaf, self.params)  # new dicts around the same arrays
         encoder = params.get(self.base_model_prefix, params)["encoder"]
-        for layer, heads in new.items():
+        for layer, gone in heads.items():
             left = [
                 head for head in range(config.num_attention_heads) if head not in config.pruned_heads.get(layer, ())
             ]
-            kept = [place for place, head in enumerate(left) if head not in heads]
+            kept = [place for place, head in enumerate(left) if head not in gone]
             prune(encoder["layer"][str(layer)]["attention"], kept, config.hidden_size // config.num_attention_heads)
-        self.config.pruned_heads = every
         self._params = params
 
     def gradient_checkpointing_enable(self) -> None:

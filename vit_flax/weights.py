@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -16,6 +16,7 @@ from jax import Array
 from conversion.layouts import canonical_axes, from_canonical
 from vit_core.errors import InputError
 from vit_core.inputs import check_pixel_values
+from vit_core.model import Model
 from vit_core.parameters import Parameter
 from vit_core.tensors import dtype_name
 from vit_flax.inputs import checked_key
@@ -27,13 +28,11 @@ WORDS = {**dict.fromkeys(("linear", "heads_in", "heads_out", "conv"), "kernel"),
 THREADS = 2  # that bring tensors into Flax' layout: memory is what they wait for
 
 
-class HeldParams:
+class HeldParams(Model):
     """The parameters of a model."""
 
-    config: Any
     input_shape: tuple[int, ...]
     params_dtype: Any
-    parameter_table: Callable[[], dict[str, Parameter]]
     _params: Params | None
 
     @property

@@ -13,30 +13,26 @@ from keras import ops
 from tensorflow import Tensor
 
 from vit_core.config import pair
-from vit_core.errors import InputError
 from vit_core.inputs import (
-    check_class_indices,
+    check_call,
     check_head_mask,
     check_keywords,
-    check_labels,
+    check_mask_token,
     check_numbers,
     check_per_patch,
     check_pixel_values,
-    check_values,
     is_checked,
+    no_images,
     no_numbers,
     warn_unseen,
 )
+from vit_core.model import Model
 from vit_core.tensors import Array, to_numpy
 from vit_tf.graphs import TENSORS
 
 
-class CheckedInputs(keras.Model):
+class CheckedInputs(Model, keras.Model):
     """Checks what a call brings, and hands it on in the model's form and dtype."""
-
-    config: Any
-    called_as: str
-    base_model: Any
 
     def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments of a call by name, without those that are None."""
@@ -70,16 +66,9 @@ class CheckedInputs(keras.Model):
         Raises:
             InputError: NaN or infinity, a mask outside [0, 1], or labels that are no classes.
         """
-        model = type(self).__name__
         hosts = {name: self.host(inputs[name]) for name in TENSORS if name in inputs}
-        labels = hosts.pop("labels", None)
-        check_values(model, **hosts)
-        if labels is None:
-            return
         batch = next(iter(dims(inputs["pixel_values"])), None) if "pixel_values" in inputs else None
-        problem = check_labels(model, self.config, labels.shape, batch, is_float=inputs["labels"].dtype.is_floating)
-        if problem == "single_label_classification":
-            check_class_indices(model, labels, self.config.num_labels)
+        check_call(type(self).__name__, self.config, hosts, batch)
 
     def host(self, tensor: Tensor) -> Array | None:
         """The values of a tensor where they can be looked at: eager, and on the CPU or inside `vit_core.checked()`."""
@@ -95,7 +84,7 @@ class CheckedInputs(keras.Model):
         """
         model, config = self.called_as, self.config
         if pixel_values is None:
-            raise InputError(f"{model}: pixel_values: expected images, got None.")
+            raise no_images(model)
         pixel_values = ops.convert_to_tensor(pixel_values)
         channels_last = check_pixel_values(
             model,
@@ -123,10 +112,7 @@ class CheckedInputs(keras.Model):
         if bool_masked_pos is None:
             return None
         model = self.called_as
-        if self.base_model.embeddings.mask_token is None:
-            raise InputError(
-                f"{model}: bool_masked_pos: this model has no mask token; build it with use_mask_token=True."
-            )
+        check_mask_token(model, self.base_model.embeddings.mask_token is not None)
         check_per_patch(model, "bool_masked_pos", dims(bool_masked_pos), pixel_values.shape[0], known_patches(grid))
         return ops.reshape(bool_masked_pos, (ops.shape(pixel_values)[0], grid[0] * grid[1]))
 

@@ -6,22 +6,21 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from copy import deepcopy
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple, Self, TypeVar, Unpack, overload
+from typing import Any, ClassVar, Literal, Self, TypeVar, Unpack, overload
 
 import keras
 import tensorflow as tf
 from tensorflow import Tensor
 
-import conversion
-from conversion.keywords import LoadingInfo, check_saving
+from conversion import Loaded
+from conversion.keywords import LoadingInfo
+from conversion.model import PretrainedModel
 from vit_core.config import PretrainedConfig, ViTMAEConfig, pair
 from vit_core.errors import InputError
-from vit_core.hub.upload import PushToHub
-from vit_core.inputs import images_given, warn_unseen
-from vit_core.parameters import BASE_CLASSES, Parameter, check_tensors, class_name, parameter_table, pruned_heads
+from vit_core.inputs import images_given
+from vit_core.parameters import Parameter, check_tensors, parameter_table
 from vit_core.tensors import Array
 from vit_tf import _keras, weights
 from vit_tf.exporting import SAVED_MODEL, ExportedModel
@@ -40,53 +39,21 @@ SERIALISABLE = keras.saving.register_keras_serializable(package="vitriad")
 WORDS = {"kernel": "weight", "gamma": "weight", "beta": "bias"}
 
 
-class Flags(NamedTuple):
-    """The three output switches of a call, settled."""
-
-    attentions: bool
-    hidden_states: bool
-    return_dict: bool
-
-    def named(self) -> dict[str, bool]:
-        """The first two by the names of arguments: Keras takes nothing but tensors by position."""
-        return {"output_attentions": self.attentions, "output_hidden_states": self.hidden_states}
-
-    def inner(self) -> dict[str, bool]:
-        """The same for a model inside another one, which takes its outputs by name."""
-        return {**self.named(), "return_dict": True}
-
-
 _is_inner: ContextVar[bool] = ContextVar("is_inner", default=False)
 
 
 class TFViTPreTrainedModel(
-    PushToHub, CheckedInputs, CompiledCalls, TrainedModel, Recomputed, ExportedModel, SerialisedModel
+    PretrainedModel, CheckedInputs, CompiledCalls, TrainedModel, Recomputed, ExportedModel, SerialisedModel
 ):
     """Base of the five models. Subclasses make their layers inside `building()`, then call `initialise()`."""
 
-    config_class: ClassVar[type[PretrainedConfig]]
-    base_model_prefix: ClassVar[str] = "vit"
-    main_input_name: ClassVar[str] = "pixel_values"
     framework: ClassVar[str] = "tf"
 
     def __init__(self, config: PretrainedConfig, *, options: Mapping[str, bool] | None = None, **kwargs: Any) -> None:
         super().__init__(autocast=False, **kwargs)  # the door casts what has to be cast
-        if not isinstance(config, self.config_class):
-            raise InputError(
-                f"{type(self).__name__}: expected a {self.config_class.__name__}, got {type(config).__name__}.\n"
-                f"To load a checkpoint, use {type(self).__name__}.from_pretrained(...)."
-            )
-        config.validate()
-        warn_unseen(pair(config.image_size), pair(config.patch_size))
-        self.called_as = type(self).__name__  # in messages: of a model inside another one, the outer one
-        self.config: Any = deepcopy(config)
-        self.options = dict(options or {})  # add_pooling_layer and use_mask_token, where the class has them
+        self._settle(config)
+        self.options = dict(options or {})
         self.built_for = (None, config.num_channels, *pair(config.image_size))  # what exports take
-
-    @classmethod
-    def can_generate(cls) -> bool:
-        """False: these models do not generate text."""
-        return False
 
     # --- construction ------------------------------------------------------------------------------------------------
 
@@ -121,10 +88,6 @@ class TFViTPreTrainedModel(
     def build(self, input_shape: Any = None) -> None:
         """Makes the weights."""
         build_parts(self)
-
-    def parameter_table(self) -> dict[str, Parameter]:
-        """Every parameter of this model: canonical name -> shape, kind, initialiser, trainability."""
-        return parameter_table(self.config, type(self), **self.options)
 
     def _value_at(
         self, table: Mapping[str, Parameter], tensors: Mapping[str, weights.Ready], path: str, dtype: Any
@@ -236,12 +199,14 @@ class TFViTPreTrainedModel(
         policy = _policy(given)
         if policy is not None:
             given["dtype"] = policy.variable_dtype
-        loaded = conversion.load_pretrained(pretrained_model_name_or_path, cls, given, wait=False)
+        model, loaded = cls._load(pretrained_model_name_or_path, given, partial(cls._from_loaded, policy=policy))
+        return (model, loaded.info) if output_loading_info else model
+
+    @classmethod
+    def _from_loaded(cls, loaded: Loaded, *, policy: Any) -> Self:
         with weights.laid_out(parameter_table(loaded.config, cls, **loaded.options), loaded.tensors):
             made: dict[str, Any] = {"dtype": policy or loaded.config.dtype, **loaded.options}
-            model = cls(loaded.config, **made)
-        loaded.check()  # before anybody gets the model
-        return (model, loaded.info) if output_loading_info else model
+            return cls(loaded.config, **made)
 
     def save_pretrained(
         self,
@@ -274,19 +239,18 @@ class TFViTPreTrainedModel(
             CheckpointError: the folder cannot be written.
             InputError: a keyword that means nothing here.
         """
-        call = f"{type(self).__name__}.save_pretrained"
-        check_saving(call, kwargs)
         if not saved_model and (signatures, version) != (None, None):
-            raise InputError(f"{call}: version and signatures are those of a saved model; write saved_model=True.")
-        if not is_main_process:
-            return
+            raise InputError(
+                f"{type(self).__name__}.save_pretrained: version and signatures are those of a saved model; write "
+                "saved_model=True."
+            )
         old = Path(save_directory) / SAVED_MODEL
         write_version = partial(self.write_version, old=old, version=version or 1, signatures=signatures)
-        conversion.save_pretrained(
+        self._save(
             save_directory,
-            self.config,
-            self.canonical_tensors(),
-            class_name=class_name(type(self)),
+            kwargs,
+            is_main_process,
+            self.canonical_tensors,
             max_shard_size=max_shard_size,
             variant=variant,
             folders={SAVED_MODEL: write_version} if saved_model else None,
@@ -335,23 +299,7 @@ class TFViTPreTrainedModel(
             return self.call_compiled(inputs)
         return super().__call__(**inputs)
 
-    def flags(
-        self, output_attentions: bool | None, output_hidden_states: bool | None, return_dict: bool | None
-    ) -> Flags:
-        """The output switches of a call, None meaning the configuration's value."""
-        config = self.config
-        return Flags(
-            config.output_attentions if output_attentions is None else output_attentions,
-            config.output_hidden_states if output_hidden_states is None else output_hidden_states,
-            config.use_return_dict if return_dict is None else return_dict,
-        )
-
     # --- properties and switches -------------------------------------------------------------------------------------
-
-    @property
-    def base_model(self) -> Any:
-        """The encoder: this model itself, or the one inside a model with a head."""
-        return self if class_name(type(self)) in BASE_CLASSES else self.vit
 
     def __dir__(self) -> list[str]:
         """Keras saves all layers that are listed here: those in `base_model` and `layers` have better names."""
@@ -366,42 +314,16 @@ class TFViTPreTrainedModel(
         """The layer that turns pixels into patch embeddings."""
         return self.base_model.embeddings.patch_embeddings
 
-    def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
-        """How many numbers the weights hold.
+    def _sizes(self) -> Iterator[tuple[str, int, bool]]:
+        named = self.named_weights().items()
+        return ((name, math.prod(weight.shape), weight.trainable) for name, weight in named)
 
-        Args:
-            only_trainable: leave out what gets no gradient.
-            exclude_embeddings: leave out the patch projection, the tokens and the positions.
-        """
-        embeddings = {weight.path for weight in self.base_model.embeddings.weights} if exclude_embeddings else set()
-        counted = [w for w in self.weights if w.path not in embeddings and (w.trainable or not only_trainable)]
-        return sum(math.prod(weight.shape) for weight in counted)
+    def _parts(self) -> list[Any]:
+        return _keras.layers_of(self)
 
-    def set_attn_implementation(self, attn_implementation: str) -> None:
-        """Chooses "sdpa" or "eager" attention for every layer.
-
-        Raises:
-            ConfigError: another name.
-        """
-        self.config.attn_implementation = attn_implementation
-        for layer in _keras.layers_of(self):
-            if hasattr(layer, "implementation"):
-                layer.implementation = attn_implementation
-
-    def prune_heads(self, heads_to_prune: Mapping[int, Sequence[int]]) -> None:
-        """Removes attention heads from the encoder.
-
-        Args:
-            heads_to_prune: layer, from the end where negative -> heads, numbered as in the unpruned model. Heads that
-                are gone are passed over.
-
-        Raises:
-            ConfigError: no such layer or head, or none would be left in a layer. Nothing is pruned then.
-        """
-        new, every = pruned_heads(self.config, heads_to_prune)
-        for layer, heads in new.items():
-            weights.prune(self.base_model.encoder.layer[layer].attention, heads)
-        self.config.pruned_heads = every
+    def _prune(self, heads: Mapping[int, Sequence[int]]) -> None:
+        for layer, gone in heads.items():
+            weights.prune(self.base_model.encoder.layer[layer].attention, gone)
 
 
 class TFViTMAEPreTrainedModel(TFViTPreTrainedModel):

@@ -128,11 +128,6 @@ class Familiar:
     def tie_weights(self) -> None:
         """Nothing: no weights are tied."""
 
-    @classmethod
-    def can_generate(cls) -> bool:
-        """False: these models do not generate."""
-        return False
-
     def get_memory_footprint(self, return_buffers: bool = True) -> int:
         """Bytes of the parameters, and of the buffers unless told otherwise."""
         model: nn.Module = self  # type: ignore[assignment]  # what this is mixed into

@@ -8,28 +8,26 @@ import torch
 from torch import Tensor, nn
 
 from vit_core.config import pair
-from vit_core.errors import InputError
 from vit_core.inputs import (
     check_head_mask,
+    check_mask_token,
     check_numbers,
     check_per_patch,
     check_pixel_values,
     check_values,
     images_given,
     is_checked,
+    no_images,
     no_numbers,
     warn_unseen,
 )
+from vit_core.model import Model
 from vit_core.tensors import Array, to_numpy
 from vit_torch.layers import grid_of, is_known, is_settled, is_tracing, seen
 
 
-class CheckedInputs:
+class CheckedInputs(Model):
     """Checks what a call brings, and hands it on in the model's form, dtype and device."""
-
-    config: Any
-    called_as: str
-    base_model: Any
 
     @property
     def dtype(self) -> torch.dtype:
@@ -63,7 +61,7 @@ class CheckedInputs:
         """
         model = self.called_as
         if pixel_values is None:
-            raise InputError(f"{model}: pixel_values: expected images, got None.")
+            raise no_images(model)
         pixel_values = images_given(model, pixel_values)
         device = pixel_values.device if isinstance(pixel_values, Tensor) else self.device
         pixel_values = self.tensor("pixel_values", pixel_values)
@@ -96,10 +94,7 @@ class CheckedInputs:
             return None
         model = self.called_as
         bool_masked_pos = self.tensor("bool_masked_pos", bool_masked_pos).to(self.device)
-        if self.base_model.embeddings.mask_token is None:
-            raise InputError(
-                f"{model}: bool_masked_pos: this model has no mask token; build it with use_mask_token=True."
-            )
+        check_mask_token(model, self.base_model.embeddings.mask_token is not None)
         patches = grid[0] * grid[1]
         check_per_patch(model, "bool_masked_pos", seen(*bool_masked_pos.shape), *seen(batch, patches))
         check_values(model, bool_masked_pos=self.host(bool_masked_pos))

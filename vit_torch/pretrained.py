@@ -5,29 +5,21 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from copy import deepcopy
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar, Unpack, overload
 
 import torch
 from torch import Tensor, nn
 
-import conversion
-from conversion.keywords import LoadingInfo, check_saving
+from conversion import Loaded
+from conversion.keywords import LoadingInfo
+from conversion.model import PretrainedModel
 from vit_core.calls import Arguments, HasForward, Output
-from vit_core.config import PretrainedConfig, ViTConfig, ViTMAEConfig, pair
+from vit_core.config import PretrainedConfig, ViTConfig, ViTMAEConfig
 from vit_core.errors import CheckpointError, InputError
-from vit_core.hub.upload import PushToHub
-from vit_core.inputs import check_keywords, warn_unseen
-from vit_core.parameters import (
-    BASE_CLASSES,
-    MODEL_CLASSES,
-    Parameter,
-    check_tensors,
-    class_name,
-    parameter_table,
-    pruned_heads,
-)
+from vit_core.inputs import check_keywords
+from vit_core.parameters import MODEL_CLASSES, Parameter, check_tensors
 from vit_core.tensors import Array, to_numpy
 from vit_torch.familiar import Familiar
 from vit_torch.inputs import CheckedInputs
@@ -38,20 +30,9 @@ from vit_torch.weights import as_tensor, fill, placed, prune, writer
 Model = TypeVar("Model", bound="PreTrainedModel")
 
 
-class Flags(NamedTuple):
-    """The three output switches of a call, settled."""
-
-    attentions: bool
-    hidden_states: bool
-    return_dict: bool
-
-
-class PreTrainedModel(PushToHub, CheckedInputs, Recomputed, Familiar, nn.Module):
+class PreTrainedModel(PretrainedModel, CheckedInputs, Recomputed, Familiar, nn.Module):
     """Base of the five models. Subclasses build their modules inside `building()`, then call `initialise()`."""
 
-    config_class: ClassVar[type[PretrainedConfig]]
-    base_model_prefix: ClassVar[str] = "vit"
-    main_input_name: ClassVar[str] = "pixel_values"
     framework: ClassVar[str] = "pt"
     arguments: ClassVar[frozenset[str]]  # names of the arguments of a call
     hf_device_map: dict[str, torch.device]  # of a model that was loaded with `device_map`
@@ -67,17 +48,9 @@ class PreTrainedModel(PushToHub, CheckedInputs, Recomputed, Familiar, nn.Module)
                 f"{type(self).__name__}: expected one of {', '.join(MODEL_CLASSES)}, or a subclass of one.\n"
                 "To build another head on an encoder, keep a ViTModel inside an nn.Module of your own."
             )
-        if not isinstance(config, self.config_class):
-            raise InputError(
-                f"{type(self).__name__}: expected a {self.config_class.__name__}, got {type(config).__name__}.\n"
-                f"To load a checkpoint, use {type(self).__name__}.from_pretrained(...)."
-            )
-        config.validate()
-        warn_unseen(pair(config.image_size), pair(config.patch_size))
-        self.called_as = type(self).__name__  # in messages: of a model inside another one, the outer one
-        self.config: Any = deepcopy(config)
+        self._settle(config)
         self.config.attn_implementation = config.attn_implementation or "sdpa"
-        self.options = options  # add_pooling_layer and use_mask_token, where the class has them
+        self.options = options
 
     # --- construction ------------------------------------------------------------------------------------------------
 
@@ -102,10 +75,6 @@ class PreTrainedModel(PushToHub, CheckedInputs, Recomputed, Familiar, nn.Module)
         if device.type != "meta":
             self.to_empty(device=device)
             self.fill([*self.parameter_table().values()])
-
-    def parameter_table(self) -> dict[str, Parameter]:
-        """Every parameter of this model: canonical name -> shape, kind, initialiser, trainability."""
-        return parameter_table(self.config, type(self), **self.options)
 
     @torch.no_grad()
     def fill(self, rows: Sequence[Parameter]) -> None:
@@ -213,17 +182,20 @@ class PreTrainedModel(PushToHub, CheckedInputs, Recomputed, Familiar, nn.Module)
         device_map, state_dict = kwargs.pop("device_map", None), kwargs.pop("state_dict", None)
         device = torch.get_default_device() if device_map is None else placed(device_map)
         tensors = None if state_dict is None else {name: to_numpy(tensor) for name, tensor in state_dict.items()}
-        loaded = conversion.load_pretrained(pretrained_model_name_or_path, cls, kwargs, tensors=tensors, wait=False)
-        with torch.device("meta"):
-            model = cls(loaded.config, **loaded.options)
-        given = {name: as_tensor(array) for name, array in loaded.tensors.items()}
-        model.assign(given if tensors is None else {name: tensor.clone() for name, tensor in given.items()})
-        model.fill_missing(loaded.missing)
-        model.complete(device)
-        loaded.check()  # before anybody gets the model
+        build = partial(cls._from_loaded, device=device, copies=tensors is not None)
+        model, loaded = cls._load(pretrained_model_name_or_path, kwargs, build, tensors=tensors)
         if device_map is not None:
             model.hf_device_map = {"": device}
         return (model, loaded.info) if output_loading_info else model
+
+    @classmethod
+    def _from_loaded(cls, loaded: Loaded, *, device: torch.device, copies: bool) -> Self:
+        with torch.device("meta"):
+            model = cls(loaded.config, **loaded.options)
+        given = {name: as_tensor(array) for name, array in loaded.tensors.items()}
+        model.assign({name: tensor.clone() for name, tensor in given.items()} if copies else given)
+        model.fill_missing(loaded.missing)
+        return model.complete(device)
 
     def fill_missing(self, names: Sequence[str]) -> None:
         """Storage and fresh values for the parameters that a checkpoint did not have."""
@@ -278,35 +250,22 @@ class PreTrainedModel(PushToHub, CheckedInputs, Recomputed, Familiar, nn.Module)
             CheckpointError: the folder cannot be written, or `state_dict` is not that of this class.
             InputError: a keyword that means nothing here.
         """
-        check_saving(
-            f"{type(self).__name__}.save_pretrained",
-            {"push_to_hub": push_to_hub, "safe_serialization": safe_serialization, **kwargs},
-        )
-        if not is_main_process:
-            return
-        tensors = self.state_dict() if state_dict is None else state_dict
-        conversion.save_pretrained(
+        self._save(
             save_directory,
-            self.config,
-            {name: to_numpy(tensor) for name, tensor in tensors.items()},
-            class_name=class_name(type(self)),
+            {"push_to_hub": push_to_hub, "safe_serialization": safe_serialization, **kwargs},
+            is_main_process,
+            lambda: self.canonical_tensors(state_dict),
             max_shard_size=max_shard_size,
             variant=variant,
             write_file=None if save_function is None else writer(save_function),
         )
 
-    # --- the door of forward -----------------------------------------------------------------------------------------
+    def canonical_tensors(self, state_dict: Mapping[str, Tensor] | None = None) -> dict[str, Array]:
+        """Canonical name -> values in the canonical layout: what `from_tensors` of every backend takes."""
+        tensors = self.state_dict() if state_dict is None else state_dict
+        return {name: to_numpy(tensor) for name, tensor in tensors.items()}
 
-    def flags(
-        self, output_attentions: bool | None, output_hidden_states: bool | None, return_dict: bool | None
-    ) -> Flags:
-        """The output switches of a call, None meaning the configuration's value."""
-        config = self.config
-        return Flags(
-            config.output_attentions if output_attentions is None else output_attentions,
-            config.output_hidden_states if output_hidden_states is None else output_hidden_states,
-            config.use_return_dict if return_dict is None else return_dict,
-        )
+    # --- the door of forward -----------------------------------------------------------------------------------------
 
     if TYPE_CHECKING:
 
@@ -327,48 +286,15 @@ class PreTrainedModel(PushToHub, CheckedInputs, Recomputed, Familiar, nn.Module)
 
     # --- properties and switches -------------------------------------------------------------------------------------
 
-    @property
-    def base_model(self) -> Any:
-        """The encoder: this model itself, or the one inside a model with a head."""
-        return self if class_name(type(self)) in BASE_CLASSES else self.vit
+    def _sizes(self) -> Iterator[tuple[str, int, bool]]:
+        return ((name, parameter.numel(), parameter.requires_grad) for name, parameter in self.named_parameters())
 
-    def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
-        """How many numbers the parameters hold.
+    def _parts(self) -> Iterator[Any]:
+        return self.modules()
 
-        Args:
-            only_trainable: leave out what gets no gradient.
-            exclude_embeddings: leave out the patch projection, the tokens and the positions.
-        """
-        embeddings = set(self.base_model.embeddings.parameters()) if exclude_embeddings else set()
-        counted = [p for p in self.parameters() if p not in embeddings and (p.requires_grad or not only_trainable)]
-        return sum(p.numel() for p in counted)
-
-    def set_attn_implementation(self, attn_implementation: str) -> None:
-        """Chooses "sdpa" or "eager" attention for every layer.
-
-        Raises:
-            ConfigError: another name.
-        """
-        self.config.attn_implementation = attn_implementation
-        module: Any
-        for module in self.modules():
-            if hasattr(module, "implementation"):
-                module.implementation = attn_implementation
-
-    def prune_heads(self, heads_to_prune: Mapping[int, Sequence[int]]) -> None:
-        """Removes attention heads from the encoder.
-
-        Args:
-            heads_to_prune: layer, from the end where negative -> heads, numbered as in the unpruned model. Heads that
-                are gone are passed over.
-
-        Raises:
-            ConfigError: no such layer or head, or none would be left in a layer. Nothing is pruned then.
-        """
-        new, every = pruned_heads(self.config, heads_to_prune)
-        for layer, heads in new.items():
-            prune(self.base_model.encoder.layer[layer].attention, heads)
-        self.config.pruned_heads = every
+    def _prune(self, heads: Mapping[int, Sequence[int]]) -> None:
+        for layer, gone in heads.items():
+            prune(self.base_model.encoder.layer[layer].attention, gone)
 
 
 class ViTPreTrainedModel(PreTrainedModel):

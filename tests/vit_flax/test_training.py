@@ -20,6 +20,7 @@ from jax import export
 from sklearn.datasets import load_digits
 
 import vit_flax
+from vit_flax.compiled import switches_of
 
 CLASSIFIER, MAE = "FlaxViTForImageClassification", "FlaxViTMAEForPreTraining"
 DIGITS = {"image_size": 8, "patch_size": 4, "num_channels": 1, "num_labels": 10}
@@ -164,7 +165,8 @@ def test_calls_are_compiled_once_per_shapes_and_switches():
 
 
 def static_of(model) -> tuple:
-    return tuple(sorted({**model.flags(None, None, None, None), "deterministic": True}.items()))
+    switches = switches_of(model.flags(None, None, None))
+    return tuple(sorted({**switches, "interpolate_pos_encoding": False, "deterministic": True}.items()))
 
 
 def test_users_transform_the_pure_module():
