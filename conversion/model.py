@@ -9,13 +9,13 @@ from typing import Any, Self
 import conversion
 from conversion.keywords import check_saving
 from vit_core.config import PretrainedConfig
-from vit_core.model import Model
+from vit_core.model import NeutralModel
 from vit_core.parameters import class_name
 from vit_core.tensors import Array
 
 
-class PretrainedModel(Model):
-    """Base of every model class of every backend, with `from_pretrained` and `save_pretrained` but for their keywords.
+class PortableModel(NeutralModel):
+    """Base of every model class of every backend: one whose checkpoints all backends load.
 
     A backend says how a model is made of tensors (`from_tensors`), and which tensors a model holds
     (`canonical_tensors`).

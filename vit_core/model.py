@@ -32,7 +32,7 @@ class Flags(NamedTuple):
         return {**self.named(), "return_dict": True}
 
 
-class Model(PushToHub):
+class NeutralModel(PushToHub):
     """Base of every model class of every backend.
 
     A backend says how it prunes (`_prune`), which of its parts attend (`_parts`) and what its weights hold (`_sizes`).

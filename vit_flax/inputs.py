@@ -25,7 +25,7 @@ from vit_core.inputs import (
     no_numbers,
     warn_unseen,
 )
-from vit_core.model import Model
+from vit_core.model import NeutralModel
 from vit_core.tensors import to_numpy
 from vit_flax.layers import grid_of, is_known, seen
 
@@ -111,7 +111,7 @@ class FlaxViTPreTrainedModule(nn.Module):
         return jnp.broadcast_to(head_mask.astype(self.dtype), (layers, batch, heads, rows, columns))
 
 
-class CheckedInputs(Model):
+class CheckedInputs(NeutralModel):
     """Checks the values of what a call brings, before anything is compiled."""
 
     def check_values(self, arrays: Mapping[str, Any]) -> None:

@@ -19,7 +19,7 @@ from jax import Array
 from conversion import Loaded
 from conversion.keywords import LoadingInfo
 from conversion.layouts import to_canonical
-from conversion.model import PretrainedModel
+from conversion.model import PortableModel
 from vit_core.config import PretrainedConfig, pair
 from vit_core.errors import BackendError, CheckpointError, InputError
 from vit_core.inputs import check_keywords
@@ -39,7 +39,7 @@ Tensors = Mapping[str, Any]  # canonical name -> array in the canonical layout
 OPTIONS = ("add_pooling_layer", "use_mask_token")  # of a module that has them
 
 
-class FlaxViTPreTrainedModel(PretrainedModel, CompiledCalls):
+class FlaxViTPreTrainedModel(PortableModel, CompiledCalls):
     """Base of the five models: a pure module, and parameters for it.
 
     Args:

@@ -16,7 +16,7 @@ from jax import Array
 from conversion.layouts import canonical_axes, from_canonical
 from vit_core.errors import InputError
 from vit_core.inputs import check_pixel_values
-from vit_core.model import Model
+from vit_core.model import NeutralModel
 from vit_core.parameters import Parameter
 from vit_core.tensors import dtype_name
 from vit_flax.inputs import checked_key
@@ -28,7 +28,7 @@ WORDS = {**dict.fromkeys(("linear", "heads_in", "heads_out", "conv"), "kernel"),
 THREADS = 2  # that bring tensors into Flax' layout: memory is what they wait for
 
 
-class HeldParams(Model):
+class HeldParams(NeutralModel):
     """The parameters of a model."""
 
     input_shape: tuple[int, ...]

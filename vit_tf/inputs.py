@@ -26,12 +26,12 @@ from vit_core.inputs import (
     no_numbers,
     warn_unseen,
 )
-from vit_core.model import Model
+from vit_core.model import NeutralModel
 from vit_core.tensors import Array, to_numpy
 from vit_tf.graphs import TENSORS
 
 
-class CheckedInputs(Model, keras.Model):
+class CheckedInputs(NeutralModel, keras.Model):
     """Checks what a call brings, and hands it on in the model's form and dtype."""
 
     def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:

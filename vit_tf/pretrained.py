@@ -16,7 +16,7 @@ from tensorflow import Tensor
 
 from conversion import Loaded
 from conversion.keywords import LoadingInfo
-from conversion.model import PretrainedModel
+from conversion.model import PortableModel
 from vit_core.config import PretrainedConfig, ViTMAEConfig, pair
 from vit_core.errors import InputError
 from vit_core.inputs import images_given
@@ -43,7 +43,7 @@ _is_inner: ContextVar[bool] = ContextVar("is_inner", default=False)
 
 
 class TFViTPreTrainedModel(
-    PretrainedModel, CheckedInputs, CompiledCalls, TrainedModel, Recomputed, ExportedModel, SerialisedModel
+    PortableModel, CheckedInputs, CompiledCalls, TrainedModel, Recomputed, ExportedModel, SerialisedModel
 ):
     """Base of the five models. Subclasses make their layers inside `building()`, then call `initialise()`."""
 

@@ -21,12 +21,12 @@ from vit_core.inputs import (
     no_numbers,
     warn_unseen,
 )
-from vit_core.model import Model
+from vit_core.model import NeutralModel
 from vit_core.tensors import Array, to_numpy
 from vit_torch.layers import grid_of, is_known, is_settled, is_tracing, seen
 
 
-class CheckedInputs(Model):
+class CheckedInputs(NeutralModel):
     """Checks what a call brings, and hands it on in the model's form, dtype and device."""
 
     @property

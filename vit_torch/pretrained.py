@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from conversion import Loaded
 from conversion.keywords import LoadingInfo
-from conversion.model import PretrainedModel
+from conversion.model import PortableModel
 from vit_core.calls import Arguments, HasForward, Output
 from vit_core.config import PretrainedConfig, ViTConfig, ViTMAEConfig
 from vit_core.errors import CheckpointError, InputError
@@ -30,7 +30,7 @@ from vit_torch.weights import as_tensor, fill, placed, prune, writer
 Model = TypeVar("Model", bound="PreTrainedModel")
 
 
-class PreTrainedModel(PretrainedModel, CheckedInputs, Recomputed, Familiar, nn.Module):
+class PreTrainedModel(PortableModel, CheckedInputs, Recomputed, Familiar, nn.Module):
     """Base of the five models. Subclasses build their modules inside `building()`, then call `initialise()`."""
 
     framework: ClassVar[str] = "pt"
