@@ -448,11 +448,13 @@ FAULTS = {
         ),
     ),
     "loss of masked image modelling over all pixels": (
-        Edit("vit_torch/vit.py", "(error * mask).sum() / (mask.sum() + 1e-5)", "error.sum() / (mask.sum() + 1e-5)"),
+        Edit("vit_torch/layers.py", "(error * mask).sum() / (mask.sum() + 1e-5)", "error.sum() / (mask.sum() + 1e-5)"),
         Edit(
-            "vit_tf/vit.py", "ops.sum(error * mask) / (ops.sum(mask) + 1e-5)", "ops.sum(error) / (ops.sum(mask) + 1e-5)"
+            "vit_tf/layers.py",
+            "ops.sum(error * mask) / (ops.sum(mask) + 1e-5)",
+            "ops.sum(error) / (ops.sum(mask) + 1e-5)",
         ),
-        Edit("vit_flax/vit.py", "(error * mask).sum() / (mask.sum() + 1e-5)", "error.sum() / (mask.sum() + 1e-5)"),
+        Edit("vit_flax/layers.py", "(error * mask).sum() / (mask.sum() + 1e-5)", "error.sum() / (mask.sum() + 1e-5)"),
     ),
     "off-by-one mask": (
         Edit("vit_torch/vit_mae.py", "(ids_restore >= kept)", "(ids_restore > kept)"),

@@ -215,6 +215,22 @@ def pixel_shuffle(patches: Array, step: int) -> Array:
     return pixels.transpose(0, 3, 1, 4, 2, 5).reshape(batch, channels, rows * step, columns * step)
 
 
+def masked_error(pixel_values: Array, reconstruction: Array, bool_masked_pos: Array, step: int) -> Array:
+    """Mean absolute error over the masked pixels, in float32 or wider: ().
+
+    Args:
+        pixel_values: (batch, channels, height, width), as large as the reconstruction or larger.
+        reconstruction: (batch, channels, height, width).
+        bool_masked_pos: (batch, patches), 1 = masked.
+        step: side of a patch.
+    """
+    batch, channels, height, width = reconstruction.shape
+    mask = bool_masked_pos.astype(wide(reconstruction.dtype)).reshape(batch, height // step, width // step)
+    mask = mask.repeat(step, axis=1).repeat(step, axis=2)[:, None]  # (batch, 1, height, width)
+    error = jnp.abs(pixel_values[:, :, :height, :width].astype(mask.dtype) - reconstruction.astype(mask.dtype))
+    return (error * mask).sum() / (mask.sum() + 1e-5) / channels
+
+
 def cross_entropy(logits: Array, labels: Array) -> Array:
     """Mean negative log-likelihood over the labels that are not -100: ().
 

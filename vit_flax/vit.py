@@ -328,12 +328,7 @@ class FlaxViTForMaskedImageModelingModule(FlaxViTPreTrainedModule):
     @nn.nowrap
     def loss(self, pixel_values: Array, reconstruction: Array, bool_masked_pos: Array) -> Array:
         """Mean absolute error over the masked pixels, in float32 or wider: ()."""
-        stride = self.config.encoder_stride
-        batch, _, height, width = reconstruction.shape
-        mask = bool_masked_pos.astype(wide(reconstruction.dtype)).reshape(batch, height // stride, width // stride)
-        mask = mask.repeat(stride, axis=1).repeat(stride, axis=2)[:, None]  # (batch, 1, height, width)
-        error = jnp.abs(pixel_values[:, :, :height, :width].astype(mask.dtype) - reconstruction.astype(mask.dtype))
-        return (error * mask).sum() / (mask.sum() + 1e-5) / self.config.num_channels
+        return layers.masked_error(pixel_values, reconstruction, bool_masked_pos, self.config.encoder_stride)
 
 
 class FlaxViTForImageClassificationModule(FlaxViTPreTrainedModule):

@@ -29,6 +29,7 @@ from vit_core.inputs import (
 from vit_core.model import NeutralModel
 from vit_core.tensors import Array, to_numpy
 from vit_tf.graphs import TENSORS
+from vit_tf.layers import grid_of
 
 
 class CheckedInputs(NeutralModel, keras.Model):
@@ -97,11 +98,10 @@ class CheckedInputs(NeutralModel, keras.Model):
             pixel_values = ops.transpose(pixel_values, (0, 3, 1, 2))
         if not interpolate:  # a side that is not known while tracing is checked when the graph runs
             pixel_values = tf.ensure_shape(pixel_values, (None, config.num_channels, *pair(config.image_size)))
-        height, width = ops.shape(pixel_values)[2:]
-        patch_height, patch_width = pair(config.patch_size)
-        if isinstance(height, int) and isinstance(width, int):
-            warn_unseen((height, width), (patch_height, patch_width))
-        return ops.cast(pixel_values, self.variable_dtype), (height // patch_height, width // patch_width)
+        size, patch = ops.shape(pixel_values)[2:], pair(config.patch_size)
+        if all(isinstance(side, int) for side in size):
+            warn_unseen(tuple(size), patch)
+        return ops.cast(pixel_values, self.variable_dtype), grid_of(pixel_values, patch)
 
     def masked_door(self, bool_masked_pos: Tensor | None, pixel_values: Tensor, grid: tuple[Any, Any]) -> Tensor | None:
         """bool_masked_pos as a tensor (batch, patches).

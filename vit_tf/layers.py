@@ -54,6 +54,12 @@ def wide(dtype: Any) -> str:
     return keras.backend.result_type(dtype, "float32")
 
 
+def grid_of(pixel_values: Tensor, patch: tuple[int, int]) -> tuple[Any, Any]:
+    """The patch grid (rows, columns) of images."""
+    height, width = ops.shape(pixel_values)[2:]
+    return height // patch[0], width // patch[1]
+
+
 def linear(inputs: int, units: int, name: str, use_bias: bool = True, dtype: str | None = None) -> keras.layers.Dense:
     """A dense layer without activation."""
     initial = {"kernel_initializer": VALUE, "bias_initializer": VALUE}
@@ -206,6 +212,24 @@ def recomputed(layer: keras.layers.Layer, hidden_states: Tensor, **arguments: An
 
     hidden_states, *probabilities = keras.remat(run)(hidden_states)
     return hidden_states, probabilities[0] if probabilities else None
+
+
+def masked_error(pixel_values: Tensor, reconstruction: Tensor, bool_masked_pos: Tensor, step: int) -> Tensor:
+    """Mean absolute error over the masked pixels, in float32 or wider: ().
+
+    Args:
+        pixel_values: (batch, channels, height, width), as large as the reconstruction or larger.
+        reconstruction: (batch, channels, height, width).
+        bool_masked_pos: (batch, patches), 1 = masked.
+        step: side of a patch.
+    """
+    batch, channels, height, width = ops.shape(reconstruction)
+    mask = ops.cast(bool_masked_pos, wide(reconstruction.dtype))
+    mask = ops.reshape(mask, (batch, height // step, width // step))  # (batch, rows, columns)
+    mask = ops.repeat(ops.repeat(mask, step, axis=1), step, axis=2)[:, None]  # (batch, 1, height, width)
+    pixels = ops.cast(pixel_values[:, :, :height, :width], mask.dtype)
+    error = ops.absolute(pixels - ops.cast(reconstruction, mask.dtype))
+    return ops.sum(error * mask) / (ops.sum(mask) + 1e-5) / channels
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, sample_weight: Tensor | None = None) -> Tensor:

@@ -63,9 +63,7 @@ class ViTEmbeddings(nn.Module):
             embeddings = embeddings * (1 - masked) + self.mask_token * masked
         cls_token = ops.repeat(self.cls_token, ops.shape(embeddings)[0], axis=0)  # (batch, 1, hidden)
         embeddings = ops.concatenate((cls_token, embeddings), axis=1)  # (batch, tokens, hidden)
-        height, width = ops.shape(pixel_values)[2:]
-        grid = (height // self.patch_size[0], width // self.patch_size[1])
-        positions = ops.convert_to_tensor(self.position_embeddings)
+        positions, grid = ops.convert_to_tensor(self.position_embeddings), nn.grid_of(pixel_values, self.patch_size)
         return self.dropout(embeddings + nn.resized_positions(positions, self.grid, grid))
 
 
@@ -345,14 +343,7 @@ class TFViTForMaskedImageModeling(TFViTPreTrainedModel):
 
     def loss_of(self, pixel_values: Tensor, reconstruction: Tensor, bool_masked_pos: Tensor) -> Tensor:
         """Mean absolute error over the masked pixels, in float32 or wider: ()."""
-        stride = self.config.encoder_stride
-        batch, _, height, width = ops.shape(reconstruction)
-        mask = ops.cast(bool_masked_pos, wide(reconstruction.dtype))
-        mask = ops.reshape(mask, (batch, height // stride, width // stride))  # (batch, rows, columns)
-        mask = ops.repeat(ops.repeat(mask, stride, axis=1), stride, axis=2)[:, None]  # (batch, 1, height, width)
-        pixels = ops.cast(pixel_values[:, :, :height, :width], mask.dtype)
-        error = ops.absolute(pixels - ops.cast(reconstruction, mask.dtype))
-        return ops.sum(error * mask) / (ops.sum(mask) + 1e-5) / self.config.num_channels
+        return nn.masked_error(pixel_values, reconstruction, bool_masked_pos, self.config.encoder_stride)
 
 
 @SERIALISABLE

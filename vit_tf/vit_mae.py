@@ -68,10 +68,10 @@ class ViTMAEEmbeddings(nn.Module):
 
     def call(self, pixel_values: Tensor, noise: Tensor, kept: Any) -> tuple[Tensor, Tensor, Tensor]:
         """(batch, channels, height, width) -> (batch, 1 + kept, hidden), mask and ids_restore (batch, patches)."""
-        height, width = ops.shape(pixel_values)[2:]
-        grid = (height // self.patch_size[0], width // self.patch_size[1])
         table = ops.cast(self.position_embeddings, self.compute_dtype)
-        positions = nn.resized_positions(table, self.grid, grid)  # (1, tokens, hidden)
+        positions = nn.resized_positions(
+            table, self.grid, nn.grid_of(pixel_values, self.patch_size)
+        )  # (1, tokens, hidden)
         embeddings = self.patch_embeddings(pixel_values) + positions[:, 1:]  # (batch, patches, hidden)
         ids_keep, mask, ids_restore = random_masking(noise, kept)
         embeddings = take(embeddings, ids_keep)  # (batch, kept, hidden)

@@ -111,6 +111,23 @@ def stable_order(noise: Tensor) -> tuple[Tensor, Tensor]:
     return torch.zeros_like(ranks).scatter(1, ranks, places.expand_as(ranks)), ranks
 
 
+def masked_error(pixel_values: Tensor, reconstruction: Tensor, bool_masked_pos: Tensor, step: int) -> Tensor:
+    """Mean absolute error over the masked pixels, in float32 or wider: ().
+
+    Args:
+        pixel_values: (batch, channels, height, width), as large as the reconstruction or larger.
+        reconstruction: (batch, channels, height, width).
+        bool_masked_pos: (batch, patches), 1 = masked.
+        step: side of a patch.
+    """
+    channels, height, width = reconstruction.shape[1:]
+    mask = torch.as_tensor(bool_masked_pos, device=reconstruction.device).to(wide(reconstruction.dtype))
+    mask = mask.unflatten(1, (height // step, width // step))  # (batch, rows, columns)
+    mask = mask.repeat_interleave(step, 1).repeat_interleave(step, 2)[:, None]  # (batch, 1, height, width)
+    error = (cropped(pixel_values, height, width).to(mask.dtype) - reconstruction.to(mask.dtype)).abs()
+    return (error * mask).sum() / (mask.sum() + 1e-5) / channels
+
+
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Mean negative log-likelihood over the labels that are not -100: ().
 

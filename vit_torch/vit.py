@@ -21,7 +21,7 @@ from vit_core.errors import InputError
 from vit_core.inputs import check_class_indices, check_labels
 from vit_core.outputs import BaseModelOutputWithPooling, ImageClassifierOutput, MaskedImageModelingOutput
 from vit_torch.activations import activation
-from vit_torch.layers import cropped, cross_entropy, grid_of, resized_positions, wide
+from vit_torch.layers import cross_entropy, grid_of, masked_error, resized_positions, wide
 from vit_torch.pretrained import ViTPreTrainedModel
 from vit_torch.training import Recomputing
 
@@ -315,13 +315,7 @@ class ViTForMaskedImageModeling(ViTPreTrainedModel):
 
     def loss(self, pixel_values: Tensor, reconstruction: Tensor, bool_masked_pos: Tensor) -> Tensor:
         """Mean absolute error over the masked pixels, in float32 or wider: ()."""
-        stride = self.config.encoder_stride
-        height, width = reconstruction.shape[2:]
-        mask = torch.as_tensor(bool_masked_pos, device=reconstruction.device).to(wide(reconstruction.dtype))
-        mask = mask.unflatten(1, (height // stride, width // stride))  # (batch, rows, columns)
-        mask = mask.repeat_interleave(stride, 1).repeat_interleave(stride, 2)[:, None]  # (batch, 1, height, width)
-        error = (cropped(pixel_values, height, width).to(mask.dtype) - reconstruction.to(mask.dtype)).abs()
-        return (error * mask).sum() / (mask.sum() + 1e-5) / self.config.num_channels
+        return masked_error(pixel_values, reconstruction, bool_masked_pos, self.config.encoder_stride)
 
 
 class ViTForImageClassification(ViTPreTrainedModel):
