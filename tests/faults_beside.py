@@ -87,9 +87,7 @@ BESIDE = {
         ),
     ),
     "locks that keep nobody out": (
-        Edit(
-            "vit_core/files/atomic_folder.py", "fcntl.LOCK_EX | fcntl.LOCK_NB", "fcntl.LOCK_SH | fcntl.LOCK_NB", SAVING
-        ),
+        Edit("vit_core/files/writers.py", "fcntl.LOCK_EX | fcntl.LOCK_NB", "fcntl.LOCK_SH | fcntl.LOCK_NB", SAVING),
     ),
     "odd remainder of a crop on the other side": (
         Edit("vit_core/images/steps.py", "start = (wanted - side + 1) // 2", "start = (wanted - side) // 2", IMAGES),

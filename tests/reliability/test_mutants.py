@@ -63,7 +63,8 @@ def test_mutants(tmp_path, manifest, count, figure):
 SAVER = """
 import os, sys, time
 import conversion
-from vit_core import ViTConfig, atomic_folder
+from vit_core import ViTConfig
+from vit_core.files import atomic_folder
 from vit_core.parameters import draw
 
 how, folder, seconds = sys.argv[1], sys.argv[2], float(sys.argv[3])

@@ -14,7 +14,7 @@ import pytest
 import safetensors.numpy
 
 from vit_core.errors import CheckpointError, ConfigError, InputError
-from vit_core.files import atomic_folder, saving
+from vit_core.files import atomic_folder, saving, writers
 from vit_core.files.atomic_folder import finish_swap
 from vit_core.files.folders import open_weights
 from vit_core.files.saving import save_folder
@@ -384,15 +384,15 @@ def test_a_folder_made_anew_does_not_lose_an_interrupted_save(folder, dead):
 def test_a_reader_waits_for_a_save_that_is_putting_its_files_in_place(folder, dead, monkeypatch):
     save(folder.with_name(f".model.old-{dead}"))
     monkeypatch.setattr(atomic_folder, "_PATIENCE", 0.05)
-    monkeypatch.setattr(atomic_folder, "_GLANCE", -1)
-    with atomic_folder._locked(folder, False), pytest.raises(CheckpointError, match=f"process {os.getpid()} is saving"):
+    monkeypatch.setattr(writers, "_GLANCE", -1)
+    with writers.locked(folder, False), pytest.raises(CheckpointError, match=f"process {os.getpid()} is saving"):
         finish_swap(folder)
 
     def saved_meanwhile(seconds):
         os.rename(folder.with_name(f".model.old-{dead}"), folder)
 
     monkeypatch.setattr(atomic_folder.time, "sleep", saved_meanwhile)
-    with atomic_folder._locked(folder, False):
+    with writers.locked(folder, False):
         finish_swap(folder)
     check(folder)
 
@@ -495,7 +495,7 @@ def test_a_swap_that_the_system_refuses_is_an_error(folder, monkeypatch):
 
 def test_systems_without_the_call_and_without_locks(folder, monkeypatch):
     monkeypatch.setattr(ctypes, "CDLL", lambda name, use_errno: SimpleNamespace())
-    monkeypatch.setattr(atomic_folder, "fcntl", None)
+    monkeypatch.setattr(writers, "fcntl", None)
     for tensors in ({"old": np.ones(1)}, TENSORS):
         save(folder, tensors)
         check(folder, tensors)

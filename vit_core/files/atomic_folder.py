@@ -21,23 +21,17 @@ import stat
 import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TextIO
 
 from vit_core.errors import CheckpointError, VitError
 from vit_core.files.targets import is_writable
-
-try:
-    import fcntl
-except ImportError:  # Windows: nothing keeps two writers apart there
-    fcntl = None  # type: ignore[assignment]
+from vit_core.files.writers import beside, dead, inside, leftovers, locked
 
 logger = logging.getLogger("vitriad")
 
 _SPACE_FACTOR = 1.1  # free bytes wanted per byte to write
 _PATIENCE = 1.0  # seconds that a reader waits for a save that is putting its files in place
-_GLANCE = 0.2  # seconds that a writer waits for a reader that is looking for something to finish
 _LOOKS = 5
 _STALE = ".stale"  # in `.vitriad.new`: an empty file for each old file to be removed
 
@@ -68,9 +62,9 @@ def replacing(
                 f"{folder}: cannot be replaced as a whole (a mount point, or where this process runs), as "
                 f"{', '.join(folders)} in it needs.\nSave into a folder inside, or elsewhere."
             )
-        with _locked(folder, stays):
+        with locked(folder, stays):
             _tidy(folder)
-            new = (_inside if stays else _beside)(folder, f"tmp-{os.getpid()}")
+            new = (inside if stays else beside)(folder, f"tmp-{os.getpid()}")
             try:
                 if stays:
                     new.mkdir()
@@ -139,9 +133,9 @@ def replacing_file(path: str | Path, *, error: type[VitError], size: int = 0) ->
             raise error(f"{path}: cannot be written: it is read-only.")
         if (free := shutil.disk_usage(path.parent).free) < _SPACE_FACTOR * size:
             raise error(f"{path}: {size:,} bytes to write, {free:,} are free.")
-        for leftover in _dead(_beside(path, "tmp-")):
+        for leftover in dead(beside(path, "tmp-")):
             leftover.unlink()
-        new = _beside(path, f"tmp-{os.getpid()}")
+        new = beside(path, f"tmp-{os.getpid()}")
         try:
             yield new
             if mode is not None:
@@ -176,7 +170,7 @@ def finish_swap(folder: str | Path) -> None:
     until = time.monotonic() + _PATIENCE
     while _is_interrupted(folder):
         try:
-            with _locked(folder, is_decided(folder)):
+            with locked(folder, is_decided(folder)):
                 _tidy(folder)
                 return
         except CheckpointError:
@@ -207,7 +201,7 @@ def finds_folder(folder: str | Path) -> bool:
 
 def _is_interrupted(folder: Path) -> bool:
     try:
-        return is_decided(folder) or (_is_empty(folder) and bool(_leftovers(_beside(folder, "old-"))))
+        return is_decided(folder) or (_is_empty(folder) and bool(leftovers(beside(folder, "old-"))))
     except OSError:  # nothing that could be read, and so finished, is there
         return False
 
@@ -218,7 +212,7 @@ def is_decided(folder: Path) -> bool:
     Never in one that is a link, whose files are somebody else's.
     """
     try:
-        return stat.S_ISDIR(os.lstat(_inside(folder, "new")).st_mode)
+        return stat.S_ISDIR(os.lstat(inside(folder, "new")).st_mode)
     except (FileNotFoundError, NotADirectoryError):
         return False
 
@@ -296,7 +290,7 @@ def _keep_others(old: Path, new: Path, is_replaced: Callable[[str], bool]) -> No
 
     def left_out(where: str, names: list[str]) -> list[str]:
         at_top = where == str(old)
-        return [name for name in names if at_top and (is_replaced(name) or name.startswith(_inside(old, "").name))]
+        return [name for name in names if at_top and (is_replaced(name) or name.startswith(inside(old, "").name))]
 
     if not _is_there(old):
         new.mkdir()
@@ -359,7 +353,7 @@ def _swap(new: Path, folder: Path) -> None:
     if not _is_there(folder):
         os.rename(new, folder)
     elif not _exchange(new, folder):
-        aside = _beside(folder, f"old-{os.getpid()}")
+        aside = beside(folder, f"old-{os.getpid()}")
         os.rename(folder, aside)
         try:
             os.rename(new, folder)
@@ -379,20 +373,20 @@ def _decide(new: Path, folder: Path, is_replaced: Callable[[str], bool]) -> None
         if is_replaced(name) and name not in coming:
             (new / _STALE / name).touch()
     _sync([new / _STALE, new])
-    os.rename(new, _inside(folder, "new"))
+    os.rename(new, inside(folder, "new"))
     _sync([folder])
     _move_in(folder)
 
 
 def _move_in(folder: Path) -> None:
     """Puts the files of `.vitriad.new` in place; interrupted anywhere, it can be done again."""
-    new = _inside(folder, "new")
+    new = inside(folder, "new")
     for name in os.listdir(new / _STALE):
         (folder / name).unlink(missing_ok=True)
     for name in sorted({*os.listdir(new)} - {_STALE}):
         os.replace(new / name, folder / name)
     _sync([folder])
-    done = _inside(folder, f"tmp-{os.getpid()}")
+    done = inside(folder, f"tmp-{os.getpid()}")
     os.rename(new, done)
     _sync([folder])  # else a loss of power could bring it back, without what is removed now
     _remove(done)
@@ -420,8 +414,8 @@ def _tidy(folder: Path) -> None:
     """Finishes an interrupted save and removes what dead ones left behind; called under the lock."""
     if is_decided(folder):
         _move_in(folder)
-    for pid, old in _leftovers(_beside(folder, "old-")).items():
-        new = _beside(folder, f"tmp-{pid}")
+    for pid, old in leftovers(beside(folder, "old-")).items():
+        new = beside(folder, f"tmp-{pid}")
         if _is_empty(folder):  # the old one is put aside only after the new one is complete
             os.rename(new if _is_there(new) else old, folder)
         elif _is_there(new):
@@ -430,98 +424,5 @@ def _tidy(folder: Path) -> None:
                 f"What was saved is in {new.name}, what it was to replace in {old.name}: move or delete both."
             )
         shutil.rmtree(old, ignore_errors=True)
-    for leftover in (*_dead(_beside(folder, "tmp-")), *_dead(_inside(folder, "tmp-"))):
+    for leftover in (*dead(beside(folder, "tmp-")), *dead(inside(folder, "tmp-"))):
         shutil.rmtree(leftover, ignore_errors=True)
-
-
-def _beside(folder: Path, kind: str) -> Path:
-    return folder.with_name(f".{folder.name}.{kind}")
-
-
-def _inside(folder: Path, kind: str) -> Path:
-    return folder / f".vitriad.{kind}"
-
-
-def _leftovers(prefix: Path) -> dict[int, Path]:
-    """What is there under names of a prefix and a process id, by that id."""
-    try:
-        names = [name for name in os.listdir(prefix.parent) if name.startswith(prefix.name)]
-    except (FileNotFoundError, NotADirectoryError):
-        return {}
-    tails = {name.removeprefix(prefix.name): prefix.with_name(name) for name in names}
-    return {int(tail): path for tail, path in tails.items() if tail.isdecimal()}
-
-
-def _dead(prefix: Path) -> list[Path]:
-    """The leftovers of processes that are no more, and of this one, which has none in use."""
-    return [path for pid, path in _leftovers(prefix).items() if pid == os.getpid() or not _is_alive(pid)]
-
-
-def _is_alive(pid: int) -> bool:
-    if os.name != "posix":  # os.kill would not ask there, it would kill
-        return True
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        pass
-    return True
-
-
-@contextmanager
-def _locked(folder: Path, stays: bool) -> Iterator[None]:
-    """Holds the one right to save to `folder`; a second writer fails at once.
-
-    The lock of a folder that stays is inside it, where all who have it mounted see it, and beside it where possible,
-    where those look who would replace it.
-    """
-    with ExitStack() as locks:
-        if not stays or is_writable(folder.parent):
-            locks.enter_context(_lock(_beside(folder, "lock"), folder))
-        if stays:
-            locks.enter_context(_lock(_inside(folder, "lock"), folder))
-        yield
-
-
-@contextmanager
-def _lock(path: Path, folder: Path) -> Iterator[None]:
-    if fcntl is None:
-        yield
-        return
-    while True:
-        with open(
-            path, "r+", opener=lambda name, flags: os.open(name, flags | os.O_CREAT | os.O_NOFOLLOW, 0o666)
-        ) as file:
-            _take(file, folder)
-            # Its owner removes the file in the end, so the one opened may be gone by the time it is locked.
-            if not _is_same(file, path):
-                continue
-            try:
-                file.truncate(0)
-                file.write(str(os.getpid()))
-                file.flush()
-                yield
-            finally:
-                path.unlink(missing_ok=True)
-            return
-
-
-def _is_same(file: TextIO, path: Path) -> bool:
-    """Whether an open file is still the one at a path, which may go away at any moment."""
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
-    except FileNotFoundError:
-        return False
-
-
-def _take(file: TextIO, folder: Path) -> None:
-    until = time.monotonic() + _GLANCE
-    while True:
-        try:
-            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > until:
-                owner = file.read(20) or "another"
-                raise CheckpointError(f"{folder}: process {owner} is saving to it right now.") from None
-            time.sleep(0.005)
