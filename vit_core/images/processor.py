@@ -3,8 +3,8 @@
     vit_core.open_image -> ViTImageProcessor: resize -> crop -> rescale -> normalize -> BatchFeature
 
 Numerics and `preprocessor_config.json` are those of transformers 4.57.6's Pillow and NumPy processor, bit for bit and
-byte for byte; each departure is marked `Differs:`. `options` checks options, `pictures` reads images,
-`steps` has the steps and `batches` their loop; here are the classes and their files.
+byte for byte; each departure is marked `Differs:`. `options` checks options, `stored` reads their
+files, `pictures` reads images, `steps` has the steps and `batches` their loop; here are the classes.
 """
 
 from __future__ import annotations
@@ -19,26 +19,17 @@ from PIL import Image
 
 from vit_core.errors import ImageError
 from vit_core.files.atomic_folder import write_file
-from vit_core.files.json import check_text, json_text, read_json
+from vit_core.files.json import check_text, json_text
 from vit_core.files.weight_files import is_weights
 from vit_core.hub.upload import PushToHub
 from vit_core.images import steps
 from vit_core.images.batch_feature import BatchFeature
 from vit_core.images.batches import Batch, apply, threads
-from vit_core.images.options import CHECKS, OPTIONS, RARE_OPTIONS, PerChannel, Size, height_width, layout, seen, size
+from vit_core.images.options import CHECKS, OPTIONS, RARE_OPTIONS, PerChannel, Size, height_width, layout, size
+from vit_core.images.stored import DEIT_DEFAULTS, DEIT_NAMES, PREPROCESSOR_NAME, checked_extra, read_options
 from vit_core.keywords import PreprocessKeywords, ProcessorKeywords
 from vit_core.limits import LIMITS, Limits
 from vit_core.tensors import Array
-
-PREPROCESSOR_NAME = "preprocessor_config.json"
-
-_VIT_NAMES = ("ViTImageProcessor", "ViTImageProcessorFast", "ViTImageProcessorPil", "ViTFeatureExtractor")
-_DEIT_NAMES = tuple(name.replace("ViT", "DeiT") for name in _VIT_NAMES)
-# Options of the reference's other processors that are no options of this one, at the only value that changes nothing.
-_FIXED = {"data_format": "channels_first", "input_data_format": None, "return_tensors": None, "default_to_square": True}
-_FIXED |= {"use_fast": False}
-# What the class of those names leaves unsaid.
-_DEIT_DEFAULTS: dict[str, Any] = {"size": 256, "resample": 3, "do_center_crop": True, "crop_size": 224}
 
 
 class ViTImageProcessor(PushToHub):
@@ -116,7 +107,7 @@ class ViTImageProcessor(PushToHub):
         for name, value in {**options, **kwargs}.items():
             if name in CHECKS:
                 setattr(self, name, value)
-        self.extra.update(_checked_extra({name: value for name, value in kwargs.items() if name not in CHECKS}))
+        self.extra.update(checked_extra({name: value for name, value in kwargs.items() if name not in CHECKS}))
 
     def __setattr__(self, name: str, value: Any) -> None:  # options are checked whenever they are set
         if name in CHECKS:
@@ -223,7 +214,7 @@ class ViTImageProcessor(PushToHub):
         options = {
             name: CHECKS[name](name, getattr(self, name) if value is None else value) for name, value in given.items()
         }
-        options["crop_size"] = options["crop_size"] or _DEIT_DEFAULTS["crop_size"]
+        options["crop_size"] = options["crop_size"] or DEIT_DEFAULTS["crop_size"]
         batch = Batch(options, layout("data_format", data_format), layout("input_data_format", input_data_format))
         pixel_values = batch.process(images, threads(num_threads), limits)
         return BatchFeature(
@@ -319,7 +310,7 @@ class ViTImageProcessor(PushToHub):
             folder = resolve(pretrained_model_name_or_path, [PREPROCESSOR_NAME], **hub_options)
             path = folder / PREPROCESSOR_NAME
         read: Any = cls.from_dict
-        options = _read_options(path, cls, overrides, limits, is_found)
+        options = read_options(path, cls.__name__, overrides, limits, is_found)
         return read(options, return_unused_kwargs=return_unused_kwargs, **overrides)
 
     @overload
@@ -354,7 +345,7 @@ class ViTImageProcessor(PushToHub):
     @classmethod
     def from_json_file(cls, json_file: str | Path) -> Self:
         """The processor stored in one JSON file."""
-        return cls(**_read_options(Path(json_file), cls, {}))
+        return cls(**read_options(Path(json_file), cls.__name__, {}))
 
     def to_dict(self) -> dict[str, Any]:
         """Every option and extra key as plain data, and `image_processor_type`, in a new dict.
@@ -366,8 +357,8 @@ class ViTImageProcessor(PushToHub):
             return deepcopy({**self.extra, **options, "image_processor_type": type(self).__name__})
         if self.do_convert_rgb is None:  # an option that DeiT's does not have
             del options["do_convert_rgb"]
-        crop_size = self.crop_size or size("crop_size", _DEIT_DEFAULTS["crop_size"])
-        return deepcopy({**self.extra, **options, "crop_size": crop_size, "image_processor_type": _DEIT_NAMES[0]})
+        crop_size = self.crop_size or size("crop_size", DEIT_DEFAULTS["crop_size"])
+        return deepcopy({**self.extra, **options, "crop_size": crop_size, "image_processor_type": DEIT_NAMES[0]})
 
     def to_json_string(self) -> str:
         """The text of preprocessor_config.json.
@@ -450,50 +441,3 @@ class AutoImageProcessor:
             raise ImageError("use_fast=True: expected False or None; the one processor here has Pillow's numerics.")
         read: Any = ViTImageProcessor.from_pretrained
         return read(pretrained_model_name_or_path, return_unused_kwargs=return_unused_kwargs, **kwargs)
-
-
-# Files
-
-
-def _read_options(
-    path: Path,
-    cls: type[ViTImageProcessor],
-    overrides: Mapping[str, Any],
-    limits: Limits = LIMITS,
-    within: bool = False,
-) -> dict[str, Any]:
-    options = read_json(path, limit="config_bytes", error=ImageError, limits=limits, within=within)
-    options = options.get("image_processor", options)  # the file of a multi-part processor
-    if not isinstance(options, dict):
-        raise ImageError(f"{path}: image_processor: expected an object, got {seen(options)}.")
-    options.pop("use_fast", None)  # who wrote it; a keyword asks for it
-    # The earliest ViT files name no type at all.
-    name = options.get("image_processor_type", options.get("feature_extractor_type"))
-    if name in _DEIT_NAMES:
-        return {**_DEIT_DEFAULTS, **options}
-    if name is not None and name not in (*_VIT_NAMES, cls.__name__):
-        raise ImageError(
-            f"{path}: expected one of {', '.join(_VIT_NAMES + _DEIT_NAMES)}, got image_processor_type {seen(name)}."
-        )
-    if options.get("do_center_crop") and "do_center_crop" not in overrides:
-        raise ImageError(
-            f"{path}: do_center_crop: transformers' processor of this type does not crop, whatever the file says.\n"
-            "Pass do_center_crop=True to crop, or False not to."
-        )
-    return options
-
-
-def _checked_extra(extra: Mapping[str, Any]) -> dict[str, Any]:
-    asked = [name for name, value in extra.items() if (name.startswith("do_") or name == "reduce_labels") and value]
-    if asked:
-        raise ImageError(f"ViTImageProcessor: {', '.join(asked)}: no such step here; expected false or none.")
-    for name, only in _FIXED.items():
-        if extra.get(name) not in (only, None):
-            raise ImageError(f"ViTImageProcessor: {name}: expected {only} as an option, got {seen(extra[name])}.")
-    ignored = {
-        "image_processor_type",
-        "feature_extractor_type",
-        "use_fast",
-    }  # the class says its own name when it is written
-    unset = {"processor_class"} if extra.get("processor_class") is None else set()
-    return {name: deepcopy(value) for name, value in extra.items() if name not in ignored | unset}
