@@ -14,6 +14,7 @@ import vit_torch
 from vit_core import ConfigError, InputError
 from vit_core.config import ACTIVATIONS
 from vit_core.inputs import warn_unseen
+from vit_core.tensors import to_numpy
 
 SWITCHES = ("output_attentions", "output_hidden_states")
 SIGNATURES = {
@@ -414,3 +415,11 @@ def test_activation_modules_may_not_have_parameters():
     assert vit_torch.ViTModel(make_config("ViTModel", hidden_act=torch.nn.ReLU6()))
     with pytest.raises(ConfigError, match="PReLU"):
         vit_torch.ViTModel(make_config("ViTModel", hidden_act=torch.nn.PReLU()))
+
+
+def test_canonical_tensors_make_the_same_model_again(name):
+    model = make_model(name)
+    made = type(model).from_tensors(model.config, model.canonical_tensors(), **model.options)
+    assert made.parameter_table() == model.parameter_table()
+    for key, value in model.state_dict().items():
+        np.testing.assert_array_equal(to_numpy(made.state_dict()[key]), to_numpy(value), err_msg=key)
