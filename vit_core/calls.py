@@ -1,7 +1,7 @@
 """The types of a call of a model: what type checkers know of it, read off the method that does the work.
 
-Calls are typed by what they return unless asked for tuples. With return_dict=False the same type is stated, of which
-indices and iteration are untyped: an overload for that value would be taken for every `model(**inputs)`.
+A call is typed as its output class, also with `return_dict=False`, which returns a tuple: with an overload for that
+value, type checkers would choose it for every `model(**inputs)`. Indexing is untyped, so code for tuples still passes.
 """
 
 from __future__ import annotations
@@ -24,5 +24,5 @@ class HasForward(Protocol[Arguments, Output]):
 def documented(
     method: Callable[Concatenate[Model, Arguments], Output | tuple[Any, ...]],
 ) -> Callable[Concatenate[Model, Arguments], Output]:
-    """The method itself, of which type checkers then know what it returns."""
+    """The method itself; type checkers then know what calling the model returns."""
     return cast("Callable[Concatenate[Model, Arguments], Output]", method)

@@ -1,4 +1,4 @@
-"""The command that adds an extra to this very copy of vitriad, by the record that pip left of where it came from."""
+"""The command that adds an extra to this copy of vitriad: from the checkout, wheel or index that pip recorded."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def install_command(*extras: str) -> str:
 
 
 def _record() -> dict[str, object]:
-    """What pip recorded; of a source tree that was never installed, that it is one; nothing for an index."""
+    """Where pip says this copy came from: for a source tree that was never installed, the tree; {} for an index."""
     import json
     from importlib.metadata import PackageNotFoundError, distribution
 

@@ -11,7 +11,7 @@ from vit_core.errors import InputError
 class Limits:
     """Bounds checked before anything is allocated.
 
-    Overridable in code (`replace(LIMITS, layers=2000)` handed to the function that takes `limits=`), never from data.
+    Code can raise them: pass `limits=replace(LIMITS, layers=2000)` to a function that takes `limits=`. Files cannot.
 
     Units: bytes for `*_bytes`, pixels for `image_*`, counts otherwise.
     """
@@ -37,7 +37,7 @@ class Limits:
     batch_images: int = 4_096
 
     def bound(self, name: str) -> str:
-        """One of these limits as errors name it, with how to raise it."""
+        """The words in which an error names one of these limits, and how to raise it."""
         return f"the limit of {getattr(self, name)}; to raise it: limits=replace(LIMITS, {name}=...)"
 
 
@@ -45,6 +45,6 @@ LIMITS = Limits()
 
 
 def check_limits(limits: object) -> None:
-    """Raises InputError: not limits."""
+    """Raises InputError if a value is not a `Limits`."""
     if not isinstance(limits, Limits):
         raise InputError(f"limits: expected replace(LIMITS, name=...), got {repr(limits)[:80]}.")

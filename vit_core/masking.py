@@ -52,13 +52,13 @@ def num_kept(patches: int, mask_ratio: float) -> int:
 
 
 def kept_fraction(mask_ratio: float) -> tuple[int, int, int]:
-    """`num_kept` in whole numbers, for programs that meet any number of patches, and whose numbers are no doubles.
+    """`num_kept` as whole-number arithmetic, for exported programs: any number of patches, and no float64 needed.
 
     Returns:
-        (times, plus, over): (patches * times + plus) // over are kept, of any number of patches up to MOST_PATCHES.
+        (times, plus, over): (patches * times + plus) // over patches are kept, for every number up to MOST_PATCHES.
 
     Raises:
-        InputError: the ratio is outside [0, 1), or how its products round follows no such rule.
+        InputError: the ratio is outside [0, 1), or its products round in a way that no such formula reproduces.
     """
     num_kept(2**53, mask_ratio)  # a ratio at all
     return _kept_fraction(float(mask_ratio))

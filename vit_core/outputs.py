@@ -17,7 +17,7 @@ from vit_core.errors import InputError
 
 def _refusal(operation: str) -> Callable[..., NoReturn]:
     def refuse(self: Any, *args: Any, **kwargs: Any) -> NoReturn:
-        """Not possible: outputs keep their fields."""
+        """Always raises: fields of an output cannot be removed."""
         raise InputError(f"{type(self).__name__}: an output has no {operation}; copy it with dict(output).")
 
     return refuse

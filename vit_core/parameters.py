@@ -150,7 +150,7 @@ def parameter_table(
 
 
 def draw(config: PretrainedConfig, cls: str | type, seed: int, **options: bool) -> dict[str, Array]:
-    """Fresh weights that depend on the seed alone: hand them to `from_tensors` of any backend to start all three alike.
+    """Fresh weights that depend only on the seed: with `from_tensors`, all three backends start from equal weights.
 
     Args:
         config: a ViTConfig or ViTMAEConfig.
@@ -195,10 +195,10 @@ def check_tensors(model: str, table: Mapping[str, Parameter], shapes: Mapping[st
 def pruned_heads(
     config: PretrainedConfig, heads_to_prune: Mapping[int, Iterable[int]]
 ) -> tuple[dict[int, list[int]], dict[int, list[int]]]:
-    """The heads that are gone once some more are pruned: of the layers named, and of all layers.
+    """The heads that are pruned after pruning some more: those of the layers named, and those of all layers.
 
     Args:
-        config: of the model as it is; left as it is.
+        config: of the model before pruning; not changed.
         heads_to_prune: layer, counted from the end where negative -> heads, numbered as in the unpruned model.
 
     Raises:

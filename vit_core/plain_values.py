@@ -1,4 +1,4 @@
-"""Values as people and files give them: which are numbers, and how errors show them."""
+"""Values from users and files: which of them are numbers, and how errors show them."""
 
 from __future__ import annotations
 
@@ -36,6 +36,6 @@ def short(value: object) -> str:
 
 
 def listed(names: Sequence[str], most: int = 10) -> str:
-    """The first names of a list, fit for a message whatever a file called them."""
+    """The first names of a list for a message: escaped and shortened, since a file may have chosen them."""
     shown = [name if name.isprintable() and len(name) <= 160 else f"{name[:80]!r}…" for name in names[:most]]
     return (", ".join(shown) or "none") + (f" and {len(names) - most} more" if len(names) > most else "")

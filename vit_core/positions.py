@@ -62,8 +62,8 @@ def resize_matrix(old: int, new: int, kernel: str = "hf") -> Array:
             "dino": DINO and transformers up to 4.41 (as "hf", sampled at the scale (new + 0.1) / old).
 
     Returns:
-        (new, old), float64, read-only; rows sum to one; the identity when the sizes agree (not so "dino", which
-        shifts even an axis that keeps its size, where the other one changes).
+        (new, old), float64, read-only; rows sum to one. The identity when the sizes agree, except for "dino", which
+        also shifts an axis of unchanged size if the other axis changes.
 
     Raises:
         InputError: unknown kernel, or a size below one.
@@ -109,12 +109,11 @@ def is_sincos(table: Array, grid: tuple[int, int]) -> bool:
 
 
 def cubic_weights(offset: Any) -> tuple[Any, Any, Any, Any]:
-    """What kernel "hf" takes of the points -1, 0, 1 and 2 places behind the one before a sample.
+    """The weights of kernel "hf" for the four points around a sample: one before its left neighbour to two after it.
 
     Args:
-        offset: distance of the sample from that point, in [0, 1): an array of any framework, since nothing but
-            arithmetic is done to it. It is what backends build their matrices from where sizes are known to the
-            compiled program alone.
+        offset: distance of the sample from its left neighbour, in [0, 1). It may be an array of any framework, since
+            only arithmetic is done to it: backends use it where sizes are only known inside a compiled program.
     """
     return (
         _outer(1 + offset, CUBIC),

@@ -4,9 +4,9 @@ Written for reading, from the papers (ViT, arXiv:2010.11929; MAE, arXiv:2111.063
 the measured behaviour of transformers 4.57.6, whose golden files pin it. It shares no code with a backend, only the
 core's facts: the parameter table, the argument checks, the resize matrices and the number of kept patches.
 
-It is complex-safe: maxima, magnitudes and comparisons look at real parts and nothing is conjugated, so
-`forward` of tensors + ih * direction has derivative * h as the imaginary part of its outputs, to rounding, for h as
-small as 1e-30 (the complex step; no difference is taken, so nothing cancels).
+It also gives exact derivatives, by the complex step: `forward` with tensors + 1j * h * direction returns outputs whose
+imaginary part is h times the derivative along that direction. No difference is taken, so nothing cancels, and h can be
+as small as 1e-30. For this, maxima, magnitudes and comparisons look at real parts only, and nothing is conjugated.
 
 Axis words: batch, channels, patches, tokens = 1 + patches, kept, hidden, heads, head_dim, mlp, classes.
 """

@@ -1,7 +1,7 @@
 """Arrays at the border between NumPy and the frameworks.
 
-The one place of the core that may import a framework: when the caller asks for its tensors by name. Tensors that come
-in are recognised by the module of their type, so whoever holds one has imported its framework already.
+This is the only file of the core that imports a framework, and only when the caller asks for its tensors by name.
+Incoming tensors are recognised by the module of their type: if there is one, its framework is imported already.
 """
 
 from __future__ import annotations

@@ -45,18 +45,20 @@ CONFIGS: dict[str, type[PretrainedConfig]] = {}  # by model_type
 class PretrainedConfig(PushToHub):
     """What ViTConfig and ViTMAEConfig share; not built directly.
 
-    Known fields are attributes, checked alone when they are assigned; how they fit together is checked by the
-    constructor, by `validate()`, and by every model. Unknown keys are kept in `extra`, readable as attributes, and
-    written back: they are inert, and never stand in front of a field or a method. Keys that ask for another model
-    (`vit_core.config.foreign_fields`) pass with the values that ask for nothing.
+    Fields are attributes. Each is checked when it is assigned; whether they fit together is checked by the
+    constructor, by `validate()`, and by every model. Unknown keys are kept in `extra`, can be read as attributes, and
+    are saved again, but have no effect and never hide a field or a method. Keys of other programs that would change the
+    model, such as `drop_path_rate` (`vit_core.config.foreign_fields`), are accepted only with a value that changes
+    nothing.
 
     Raises:
-        ConfigError: listing every violation; also for a key that asks for what is not here, and for one that is most
-            likely a field misspelt, unless it stands in a file: there it is kept, with one warning.
+        ConfigError: listing every violation. A key that is most likely a misspelt field is one too; in a file it is
+            kept instead, with one warning.
 
-    Labels are kept as `id2label`, for every index from 0 on, and may be given as a dict or a list. `label2id` is the
-    inverse, anew whenever `id2label` is assigned; one that is given beside it, or assigned after it, is kept. A dict
-    that is changed in place is seen by `validate()` and by every save, but label2id does not follow it.
+    Labels are kept as `id2label`, with an entry for every index from 0 on, and may be given as a dict or a list.
+    `label2id` is its inverse, and is computed again whenever `id2label` is assigned; a table of your own, given beside
+    `id2label` or assigned after it, is kept. Changes of the dict in place are seen by `validate()` and are saved, but
+    `label2id` does not follow them.
 
     Differs: label2id is never null; indices written as strings become ints in both, and numbers as labels text; indices
     that are not 0 to n - 1, and two numbers of labels that disagree, are errors; `pooler_output_size` follows
@@ -141,7 +143,7 @@ class PretrainedConfig(PushToHub):
         return bool(self.return_dict) and not self.extra.get("torchscript")
 
     def get_text_config(self, decoder: bool = False) -> Self:
-        """This configuration, as code that also handles models of text asks for it; there is no part for text."""
+        """This configuration itself: code for many kinds of models asks for the part about text, and here is none."""
         del decoder
         return self
 
@@ -417,6 +419,6 @@ def patch_grid(config: PretrainedConfig, image_size: Size | None = None) -> tupl
 
 
 def indivisible(config: PretrainedConfig, width: str, heads: str) -> Iterator[str]:
-    """What is wrong where heads do not divide their width."""
+    """What is wrong, if a width is not divisible by its number of heads."""
     if getattr(config, width) % getattr(config, heads):
         yield f"{width}: expected a multiple of {heads} {getattr(config, heads)}, got {getattr(config, width)}"

@@ -1,8 +1,8 @@
-"""Keys of other programs and of later libraries that ask for what no model here does.
+"""Keys of other programs and later libraries that ask for something no model here does.
 
-A configuration that says `drop_path_rate=0.5` or `pool="mean"` means another model than the one that would be built
-from it. Each such key has a row: the values that ask for nothing pass and are kept, any other is an error that says
-what to do. Whoever builds what a key asks for deletes its row here and its case in the tests.
+A configuration with `drop_path_rate=0.5` or `pool="mean"` describes another model than the one that would be built from
+it. Each such key has a row here. Values that change nothing (`drop_path_rate=0`) are accepted and kept; any other is an
+error that says what to do. When a model learns what a key asks for, delete its row here and its case in the tests.
 
 Keys that change nothing in any program (those of transformers' base configuration, of decoders and of backbones) have
 no row, nor has `use_mask_token`, an option of a model class. They are kept as they are.
@@ -23,18 +23,18 @@ from vit_core.plain_values import plain, short
 
 @dataclass(frozen=True)
 class Foreign:
-    """A key that asks for what is not here.
+    """A key that asks for something no model here does.
 
     Attributes:
-        neutral: values that ask for nothing; None always does too.
-        advice: why the others are refused, or what to do instead.
+        neutral: values that change nothing; None is always one.
+        advice: why other values are refused, or what to do instead.
     """
 
     neutral: tuple[Any, ...]
     advice: str
 
     def problem(self, config: Any, value: Any) -> str | None:
-        """What is wrong with a value; None where it asks for nothing."""
+        """What is wrong with a value; None where it changes nothing."""
         del config
         if value is None or _is_one_of(value, self.neutral):
             return None
@@ -44,7 +44,7 @@ class Foreign:
 
 @dataclass(frozen=True)
 class Spelling:
-    """Another program's name for what a field says: its value has to agree with the field.
+    """Another program's name for one of our fields: its value has to agree with that field.
 
     Attributes:
         advice: which field to write.

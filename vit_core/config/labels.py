@@ -1,4 +1,4 @@
-"""Labels of classes: a table of them, whoever wrote it, becomes text by index from 0 on, or an error."""
+"""Labels of classes: any table of them becomes text by index, from 0 on, or an error that names what is wrong."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def label_table(where: str, given: Any, *, classes: int | None = None) -> dict[i
         classes: how many there must be; None for as many as are given.
 
     Raises:
-        ConfigError: not such a table, too many, of another length, an index that is missing, twice or too much, or
-            something that is no label. It names the first.
+        ConfigError: not such a table, too many labels, another number than `classes`, an index that is missing, doubled
+            or too large, or a value that is no label. The message names the first.
     """
     if isinstance(given, Mapping):
         return _table(where, given.items(), len(given) if classes is None else classes)

@@ -1,4 +1,4 @@
-"""Configurations as files hold them: read, brought under our names, and laid under overrides."""
+"""Configurations in files: read, renamed to our field names, and combined with what the caller overrides."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def read_config(name_or_path: str | Path, kwargs: Mapping[str, Any]) -> tuple[di
 
 
 def canonical(given: Mapping[str, Any]) -> dict[str, Any]:
-    """`given` under our own names; of two spellings ours wins, and None counts as not given."""
+    """`given` under our own field names. Of two spellings of one field ours wins; None counts as not given."""
     ours = {name: value for name, value in given.items() if name not in SPELLINGS}
     for spelling, name in SPELLINGS.items():
         if given.get(spelling) is not None and ours.get(name) is None:
@@ -47,7 +47,7 @@ def canonical(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def merge(data: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
-    """Overrides laid over a file's keys; derived values that nobody overrode are derived anew."""
+    """A file's keys with the overrides applied; values that follow from others are computed again unless overridden."""
     data, overrides = canonical(data), canonical(overrides)
     labels, stale = data.get("id2label"), set()
     known = len(labels) if isinstance(labels, Mapping | list | tuple) else data.get("num_labels", 2)
@@ -60,6 +60,6 @@ def merge(data: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
 
 @lru_cache(maxsize=256)
 def warn_of_keys(where: str, commit: str | None, text: str) -> None:
-    """Warns once per checkpoint, which is often read twice: for its class, and by it."""
+    """Warns once per checkpoint, although it is often read twice: once to find its class, once to load it."""
     del commit
     logger.warning("%s: config.json: kept, but no fields: %s", where, text)

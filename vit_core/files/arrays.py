@@ -1,9 +1,9 @@
 """Arrays that stay in their file until they are asked for.
 
 The reader of a container turns a file into a `WeightFile`: tensors by name, each a `LazyArray` over the bytes of the
-file. Those are NumPy views of a copy-on-write map of the file: nothing is copied, and writing to one does not touch the
-file. Someone who truncates a mapped file in place takes the ground away from under the views. Saves made here replace
-files instead, and `mmap=False` copies.
+file. Those are NumPy views of a copy-on-write map of the file: nothing is copied, and writing to one does not change
+the file. If another program truncates a mapped file in place, reading a view of it crashes the process. Saves made here
+never do that: they replace files. `mmap=False` copies the file into memory.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ _STRIP = 64  # rows that are transposed at a time, which fit into a cache
 
 @dataclass(frozen=True, slots=True)
 class LazyArray:
-    """A tensor whose dtype and shape are known, and whose data is touched when it is asked for.
+    """A tensor whose dtype and shape are known, and whose data is only read when asked for.
 
-    NumPy takes it for an array, reading it anew each time.
+    NumPy functions accept it as an array; each use reads the data again.
 
     Attributes:
         read: the data, of this dtype and shape.
@@ -102,7 +102,7 @@ class WeightFile(NamedTuple):
         metadata: the strings of the header, often {"format": "pt"}.
         tensors: name -> dtype, shape and data.
         content: the bytes of the whole file.
-        others: name -> what stands there in place of a tensor, in containers that can hold anything.
+        others: name -> what else the container holds under that name, such as a learning rate.
     """
 
     path: Path
@@ -145,7 +145,7 @@ def bytes_of(path: Path, mmap: bool) -> Any:
 
 
 def release(content: Any) -> None:
-    """Gives the memory of a mapped file back; what is looked at again comes from the file again."""
+    """Gives the memory of a mapped file back; data that is used later is read from the file again."""
     if isinstance(content, mapping.mmap) and hasattr(mapping, "MADV_DONTNEED"):
         content.madvise(mapping.MADV_DONTNEED)
 

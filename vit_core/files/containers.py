@@ -28,15 +28,15 @@ def open_any(path: Path, *, weights: str | None = None, mmap: bool = True, limit
 
     Args:
         path: the file; its name says nothing about what is in it.
-        weights: which of several sets of weights in it to take, such as "teacher"; what is no key of the file is left
-            to be looked for in front of the names in it.
+        weights: which of several sets of weights in it to take, such as "teacher". A word that is no key of the file is
+            kept for later: it may be what the names of one set begin with.
         mmap: map the file; False copies it into memory.
         limits: bounds on headers and counts.
 
     Raises:
         MissingFileError: no such file.
-        UnsafeFileError: it leads out of itself, or wants code to be run.
-        CheckpointError: it is of no known kind, not sound, or holds several sets of weights.
+        UnsafeFileError: it refers to other files, or asks for code to be run.
+        CheckpointError: it is of no known kind, damaged, or holds several sets of weights and `weights` names none.
     """
     content = content_of(path, mmap)
     start = bytes(content[:64])
@@ -94,7 +94,7 @@ def _taken(path: Path, tree: Any, weights: str | None, content: Any) -> WeightFi
 
 
 def _file(path: Path, name: str, found: dict[Any, Any], content: Any) -> WeightFile:
-    """One set of weights, in which nothing may stand that is only known by name."""
+    """One set of weights. Only tensors may be in it: no objects that are known by their name alone (`inert`)."""
     if inside := _opaque_in(found):
         key = next(key for key, value in found.items() if _opaque_in(value))
         raise CheckpointError(
@@ -150,7 +150,7 @@ def _at(tree: Any, path: str) -> dict[Any, Any] | None:
 
 
 def _elsewhere(tree: Any) -> str:
-    """What `weights=` could name, where weights stand under keys of somebody's own."""
+    """Advice on `weights=`, where weights lie under keys that no known program uses."""
     items = tree.items() if isinstance(tree, dict) else ()
     found = [key for key, value in items if isinstance(key, str) and _has_tensors(value)]
     return f"\nSay where they are: weights={found[0][:80]!r} (--weights on the command line)." if found else ""

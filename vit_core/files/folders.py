@@ -62,8 +62,8 @@ def open_weights(
         variant: infix of the file names, as in model.fp16.safetensors.
         mmap: map the files; False copies them into memory.
         verify: compare sizes and digests with manifest.json: "auto" where there is one, True always, False never.
-        wait: for the digests; False leaves them to a thread, and to the caller to call `check()` of the result before
-            anything is made of the weights that outlives an error.
+        wait: until the digests are compared. With False a thread compares them meanwhile, and the caller calls
+            `check()` of the result before it uses or saves anything made from the weights.
         limits: bounds on headers, index and shards.
 
     Raises:
@@ -100,8 +100,8 @@ def verified(
 
     Args:
         extra: path -> content of what the manifest covers beside the weights.
-        is_named: whether the user named the file: one of a name that no load looks for can then lie beside a manifest
-            that does not list it, and is only refused for that where `verify` is True.
+        is_named: whether the user named this very file. It may then have any name, and a manifest beside it that does
+            not list it is only an error with `verify=True`.
     """
     if not verify:
         return Weights(files)
@@ -121,7 +121,7 @@ def verified(
 
 
 def _is_expected(names: Sequence[str], known: Mapping[str, Any]) -> bool:
-    """Whether a manifest has something to say of files: it lists one, or their name is one that a save would write."""
+    """Whether a manifest covers these files: it lists one, or one has a name that a save would give it."""
     return any(name in known or name in weight_names() for name in names)
 
 
@@ -157,7 +157,7 @@ def open_shards(
 
 
 def read_index(index: Path, limits: Limits = LIMITS, suffix: str = SUFFIX) -> dict[str, set[str]]:
-    """What an index places where: shard -> names of its tensors.
+    """Where an index says that tensors are: shard -> names of its tensors.
 
     Raises:
         UnsafeFileError: the name of a shard leads out of the folder.

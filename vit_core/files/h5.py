@@ -3,8 +3,9 @@
 Reading: h5py tells where the arrays lie; what lies there in one piece is then taken from the bytes of the file. Links
 and storages outside the file are refused.
 
-Writing: a write that fails inside the HDF5 library can end in a crash of the whole process when the library closes the
-file. So it never hears of one: it writes into a file object that keeps the first error, and from then on only pretends.
+Writing: a write that fails inside the HDF5 library can crash the whole process when the library closes the file. So the
+library is never told: it writes into a file object that remembers the first error and ignores all writes after it. The
+error is raised once the library is done.
 """
 
 from __future__ import annotations

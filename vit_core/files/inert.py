@@ -1,9 +1,8 @@
-"""Objects that training programs keep beside weights: known by name, never made.
+"""Objects that training programs save beside weights: recognised by name, never constructed.
 
-A checkpoint of a training run holds a learning rate as a NumPy number, the path of its data, the state of a random
-number generator. They stop nobody from reading the weights, so each of the full names here stands for a placeholder:
-nothing is called, imported or evaluated, whatever its arguments are. The table is closed, and names exactly; a name
-that is not in it is refused, with the whole file.
+A checkpoint of a training run often holds a learning rate as a NumPy number, the path of its data, or the state of a
+random number generator. None of these is needed to read the weights, so each full name listed here becomes a
+placeholder: nothing is called, imported or evaluated. Names must match exactly; a file with any other name is refused.
 
 Source: what `pickle.dumps` of Python 3.11 to 3.14, NumPy 1.26 and 2.4, and torch 2.13 writes for these objects.
 """

@@ -25,8 +25,8 @@ def read_json(
         limit: the field of `limits` that bounds its size.
         error: class of the error for a file that is there but unusable.
         limits: bounds on the size and on the nesting of objects and arrays.
-        within: whether it is a file of a checkpoint, found by its name: then a link must not lead out of there, as for
-            weights. A file that the user named may be a link to anywhere.
+        within: whether the file was found in a checkpoint, by its usual name. It must then not be a link that leads out
+            of the checkpoint. A file that the user named may be a link to anywhere.
 
     Raises:
         MissingFileError: no such file.
@@ -41,8 +41,8 @@ def check_text(text: str, *, what: str, limit: str, error: type[VitError]) -> st
     """`text`, if `read_json` reads it from a file with the default limits: what is saved has to load again.
 
     Args:
-        text: of a JSON file to write.
-        what: it is of, for messages.
+        text: what will be written.
+        what: name of the file, for messages.
         limit: the field of `LIMITS` that bounds its size.
         error: class of the error.
 

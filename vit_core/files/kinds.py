@@ -17,9 +17,9 @@ class Kind(NamedTuple):
     """What a file is.
 
     Attributes:
-        name: with an article.
+        name: with an article, as in "a gzip archive".
         advice: what to do to get weights.
-        is_read: whether there is a reader for it, so that only its name and place are wrong.
+        is_read: whether vitriad reads this kind of file, so that only its name or place is wrong.
     """
 
     name: str
@@ -61,7 +61,7 @@ _MAGIC: tuple[tuple[int, bytes, Kind], ...] = (
 
 
 def kind_of(content: Any) -> Kind | None:
-    """What the bytes of a file say that it is; None where they say nothing, or that it is a safetensors file."""
+    """What kind of file has these bytes; None for a safetensors file and for unknown ones."""
     start = bytes(content[:_START])
     if start[8:9] == b"{":
         return None

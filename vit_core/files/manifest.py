@@ -44,7 +44,7 @@ def is_saved_here(manifest: Path, limits: Limits = LIMITS) -> bool:
     """Whether a manifest is one of vitriad's.
 
     Raises:
-        CheckpointError: it is there, and not sound.
+        CheckpointError: it is there, and damaged.
     """
     return read_manifest(manifest, limits) is not None
 

@@ -1,8 +1,8 @@
 """What `flax.serialization.to_bytes` wrote: nested maps, and arrays of a type that Flax adds to MessagePack.
 
-The usual library copies every array while it reads; here arrays are places in the file. Plain values and lists, as in a
-training state, are known by their names and kinds only, and the state of an optimiser, whose moments have the names of
-all parameters again, is passed over.
+The usual library copies every array while it reads; here an array stays where it is in the file. Of plain values and
+lists, as in a training state, only name and kind are kept. The state of an optimiser is skipped: its moments have the
+same names as the parameters.
 
 Source: the MessagePack specification; flax 0.12.8, extension types 1: (shape, dtype name, data), 2: a complex number,
 3: a NumPy number; optax 0.2.8, names of states.
@@ -41,7 +41,7 @@ _PLAIN = {
 
 
 def is_one(start: bytes, size: int) -> bool:
-    """Whether a file of no other kind begins as MessagePack, and not with the length of a header that would fit in."""
+    """Whether a file is MessagePack, by its first bytes; not so if they can be the length of a safetensors header."""
     first = start[0]
     return (0x80 <= first <= 0x9F or 0xDC <= first <= 0xDF) and int.from_bytes(start[:8], "little") > size - 8
 
@@ -50,7 +50,7 @@ def read(path: Path, content: Any, limits: Limits) -> tuple[dict[str, LazyArray]
     """The arrays of a file by name, the keys on the way to each joined by dots; and what other values are, by name.
 
     Raises:
-        CheckpointError: anything but nested maps with arrays in them, or not sound.
+        CheckpointError: anything but nested maps with arrays in them, or damaged.
     """
     walker = _Walker(path, content, limits)
     walker.collect("", 0)

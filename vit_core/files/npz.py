@@ -26,7 +26,7 @@ def read(path: Path, content: Any, limits: Limits) -> dict[str, LazyArray]:
 
     Raises:
         UnsafeFileError: an array of objects.
-        CheckpointError: anything else that is not sound.
+        CheckpointError: the archive is damaged.
     """
     found = members(path, content, limits)
     if strange := next((name for name in found if not name.endswith(".npy")), None):

@@ -51,10 +51,10 @@ def save_folder(
 ) -> None:
     """Writes a checkpoint, in place of the one that was there.
 
-    Other files of the folder are kept (as hard links); weights, shards and indices that a load could take for this
-    checkpoint (`vit_core.files.weight_files`) are not, whoever wrote them. The folder itself is replaced; where it
-    cannot be (a mount point, the folder this process runs in), its files are, one by one: if that is interrupted, other
-    programs may see old files beside new ones until a load or save of vitriad has finished it.
+    Other files of the folder are kept (as hard links), except weights, shards and indices that a later load could
+    mistake for this checkpoint (`vit_core.files.weight_files`). The folder is replaced as a whole. Where that is not
+    possible (a mount point, the folder this process runs in), its files are replaced one by one. If that is
+    interrupted, other programs may see old files beside new ones until the next load or save by vitriad finishes it.
 
     Args:
         folder: made where missing, with its parents.
@@ -64,11 +64,11 @@ def save_folder(
         variant: infix of the file names, as in model.fp16.safetensors.
         also: names of other files that are not to be kept.
         source: what the weights were made from; recorded in the manifest.
-        write_file: writes the tensors of one file, which is to be a safetensors file, instead of vitriad.
+        write_file: a function of the caller that writes the tensors of one safetensors file, in place of vitriad's own.
         folders: name of a folder inside that takes the place of the old one -> what writes it, given its path.
 
     Raises:
-        InputError: a size or variant that means nothing.
+        InputError: a size or variant that cannot be understood.
         CheckpointError: the folder cannot be written, has too little space, or is being saved by another process.
     """
     shards = _plan(tensors, max_shard_size, variant)

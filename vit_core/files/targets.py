@@ -1,4 +1,4 @@
-"""Whether something can be written, found out before the work, without writing or making anything."""
+"""Whether a file or folder can be written: found out before long work begins, without writing anything."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from vit_core.errors import VitError, reading
 
 
 def check_target(path: str | Path, *, is_folder: bool, error: type[VitError]) -> None:
-    """Refuses what could not be written in the end.
+    """Checks that a file or folder can be written.
 
     Args:
         path: a file or folder, there already or not.

@@ -1,9 +1,9 @@
 """What `torch.save` wrote, as tensors and plain values. Nothing is executed, and no framework is needed.
 
-The format is a program for a small stack machine. The machine here knows the instructions that build numbers, text,
-lists, tuples, dictionaries and tensors; "call this function" means something for the names in `_REBUILD`, all of them
-implemented below, makes an inert placeholder for the names in `vit_core.files.inert`, and is an error for every
-other one. Tensors are places in the file: nothing is copied.
+The format (pickle) is a program for a small stack machine. The machine here knows the instructions that build numbers,
+text, lists, tuples, dictionaries and tensors. "Call this function" works only for the names in `_REBUILD`, which are
+implemented below; names in `vit_core.files.inert` become placeholders; any other name is an error. Tensors stay where
+they are in the file: nothing is copied.
 
 Source: Python's own documentation of the instructions (protocols 2 to 5); torch 2.13, layout of its two containers, a
 zip archive and, before 1.6, five such programs in a row with the numbers behind them.

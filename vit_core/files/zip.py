@@ -55,7 +55,7 @@ def members(path: Path, content: Any, limits: Limits) -> dict[str, Member]:
     """The members of an archive by name; no data is read.
 
     Raises:
-        CheckpointError: not a sound archive, a name that stands there twice, or a member that inflates beyond measure.
+        CheckpointError: a damaged archive, a name that occurs twice, or a member that would inflate far too much.
     """
     try:
         archive = zipfile.ZipFile(io.BufferedReader(RawBytes(content)))

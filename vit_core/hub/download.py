@@ -1,7 +1,7 @@
 """Where a name points: a local folder as it is, or one commit of a repository on the hub.
 
-Of a repository only the files asked for are requested, all of one commit. What the hub promised of a file before it was
-downloaded (size, SHA-256) is compared with what came. A local folder opens no connection and imports no client.
+Only the files that are needed are downloaded, all from one commit. The size and SHA-256 that the hub announces for a
+file are compared with what arrives. For a local folder no connection is opened and no client imported.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def local_folder(name_or_path: str | Path, subfolder: str = "") -> Path | None:
 
 
 def _check_not_local(name: str) -> None:
-    """Raises for names that mean something on this machine: asking the hub for them, again and again, is in vain."""
+    """Raises for names that mean something on this machine, such as a broken link: asking the hub would not help."""
     try:
         os.lstat(name)
     except PermissionError as problem:
@@ -125,7 +125,7 @@ class Repository:
 
     Raises:
         MissingFileError: not a name of the hub's form.
-        InputError: options that mean nothing, or contradict each other.
+        InputError: a revision or subfolder that cannot be one, or options that contradict each other.
     """
 
     def __init__(

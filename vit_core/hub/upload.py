@@ -55,7 +55,7 @@ class PushToHub:
 
         Raises:
             CheckpointError: the hub refuses or fails; the branch is what it was.
-            InputError: revision and create_pr, of which only one can be.
+            InputError: revision and create_pr are both given; only one is possible.
         """
         if revision and create_pr:
             raise InputError(f"{repo_id}: push_to_hub: expected revision= or create_pr=True, got both.")

@@ -57,7 +57,7 @@ def flag_or_none(name: str, value: Any) -> bool | None:
 
 
 def size(name: str, value: Any) -> dict[str, int]:
-    """Pixels by side: {"height": h, "width": w}, or one of the forms that cannot be resized to."""
+    """Pixels by side: {"height": h, "width": w}; {"shortest_edge": s} and alike are kept, but cannot be resized to."""
     if isinstance(value, Mapping):
         sides = dict(value)
     elif isinstance(value, list | tuple) and len(value) == 2:

@@ -46,7 +46,7 @@ def each_image(images: Any, rank: int) -> Iterator[Any]:
 
 
 def is_drawn(images: Any) -> bool:
-    """Whether a generator or another iterator is among them."""
+    """Whether one of them is a generator or another iterator, which yields its images one by one."""
     return isinstance(images, Iterator) or (isinstance(images, list | tuple) and any(map(is_drawn, images)))
 
 
@@ -56,7 +56,7 @@ class Read(NamedTuple):
     Attributes:
         picture: array or PIL image, see above.
         layout: the one it came in.
-        is_spread: whether its one channel of gray becomes three equal ones (after resizing, which is cheaper).
+        is_spread: whether its one gray channel is still to be repeated three times (after resizing, which is cheaper).
     """
 
     picture: Picture

@@ -1,4 +1,4 @@
-"""How many pixels are in work at once: a few large pictures take the memory of many small ones."""
+"""Limits how many pixels threads work on at once, so that a few large pictures take no more memory than many small."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ PIXELS_IN_WORK = 64_000_000  # decoded, they take 200 MB as RGB, and again as mu
 
 
 class PixelBudget:
-    """Lets threads work on pictures as long as these have so many pixels together; a larger one is worked on alone.
+    """Lets threads work on pictures up to a total number of pixels; a picture larger than that is worked on alone.
 
     Args:
         pixels: at most, of all pictures in work.
@@ -22,7 +22,7 @@ class PixelBudget:
 
     @contextmanager
     def holding(self, pixels: int) -> Iterator[None]:
-        """Waits for room, and keeps it inside the block; whoever asks first is served first."""
+        """Waits until there is room, and holds it inside the block; first come, first served."""
         with self._turn, self._room:
             self._room.wait_for(lambda: self._in_work == 0 or self._in_work + pixels <= self._pixels)
             self._in_work += pixels
