@@ -1,4 +1,4 @@
-"""What every model of this backend shares: its door, loading, saving, initialisation and pruning."""
+"""What every model of this backend shares: its loading, saving, initialisation and pruning."""
 
 from __future__ import annotations
 
