@@ -1,7 +1,7 @@
-"""The model's door: what a call may bring, checked once, with one verdict and one text in every backend.
+"""The arguments of a call, checked once, at the public call: the same verdict and the same message in every backend.
 
-Checks of shapes and dtypes look at static facts only, so they hold under jit and cost nothing there; a side that is not
-known while tracing is None and passes. Checks of values look at host arrays.
+Checks of shapes and dtypes look at static facts only, so they also work under jit, and cost nothing there. A side that
+is not known while tracing is None, and passes. Checks of values look at arrays in the memory of the host.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def is_checked() -> bool:
 
 
 def images_given(model: str, value: Any) -> Any:
-    """pixel_values as an array or tensor: out of the batch of an image processor, where two stars were forgotten.
+    """pixel_values as an array or tensor; of a whole batch (`model(batch)` for `model(**batch)`) they are taken out.
 
     Raises:
         InputError: no numbers: another mapping, pictures, text, or a list of tensors.

@@ -1,14 +1,14 @@
-"""Replacing a folder or a file as a whole: whoever looks finds the old one or the new one, complete, whatever happens.
+"""Replacing a folder or a file as a whole: at any moment the old one or the new one is there, and complete.
 
-The new folder is completed beside the old one (`.NAME.tmp-PID`), with hard links to the files that stay, brought to the
-disk, and swapped with the old one in one step. Where the system cannot swap folders, the old one is renamed aside
-(`.NAME.old-PID`) and the new one into its place; if that is interrupted, the next load or save finishes it. A lock
-(`.NAME.lock`, gone after the save) keeps a second writer out.
+The new folder is written beside the old one (`.NAME.tmp-PID`), with hard links to the files that stay, flushed to the
+disk, and swapped with the old one in one step. Where the system cannot swap folders, the old one is renamed to
+`.NAME.old-PID` and the new one to its place; if that is interrupted, the next load or save finishes it. A lock
+(`.NAME.lock`, removed after the save) keeps a second writer out.
 
-A folder that has to stay (a mount point, where this process runs, in a folder nobody may write to) gets its new files
-one by one: they are completed inside it (`.vitriad.tmp-PID`), renaming that to `.vitriad.new` decides for them, and
-then they are moved to their places. If that is interrupted after the decision, the next load or save finishes it; until
-then, other programs than vitriad may see old files beside new ones.
+Some folders cannot be replaced: a mount point, the current folder, one whose parent is not writable. Their files are
+replaced one by one. The new files are written inside the folder (`.vitriad.tmp-PID`); renaming that to `.vitriad.new`
+commits the save; then they are moved to their places. If the moving is interrupted, the next load or save finishes it,
+but until then other programs may see old files beside new ones.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _STALE = ".stale"  # in `.vitriad.new`: an empty file for each old file to be re
 def replacing(
     folder: str | Path, *, size: int, is_replaced: Callable[[str], bool], folders: Collection[str] = ()
 ) -> Iterator[Path]:
-    """A new folder to fill inside the block; at its end it takes the place of `folder`, or nothing has changed.
+    """A new folder to fill inside the `with` block. At its end it replaces `folder`; an error changes nothing.
 
     Args:
         folder: made where missing, with its parents; of a link, the folder it leads to.
@@ -110,7 +110,7 @@ def write_file(path: str | Path, text: str, *, error: type[VitError]) -> None:
 
 @contextmanager
 def replacing_file(path: str | Path, *, error: type[VitError], size: int = 0) -> Iterator[Path]:
-    """A new file to write, through to the disk, inside the block; at its end it takes the place of `path`.
+    """A new file to write inside the `with` block. At its end it is flushed to the disk and replaces `path`.
 
     Args:
         path: made where missing, with its folders; of a link, the file it leads to. An old file's permissions stay.
@@ -185,9 +185,9 @@ def finish_swap(folder: str | Path) -> None:
 
 
 def finds_folder(folder: str | Path) -> bool:
-    """Whether there is a folder of this name, an interrupted save finished first.
+    """Whether there is a folder of this name; an interrupted save is finished first.
 
-    Looks more than once: one that is being replaced by renaming is gone for a moment.
+    Looks more than once: a folder that another process replaces by renaming is missing for a moment.
 
     Raises:
         CheckpointError: as `finish_swap`.
@@ -207,9 +207,9 @@ def _is_interrupted(folder: Path) -> bool:
 
 
 def is_decided(folder: Path) -> bool:
-    """Whether files wait in `.vitriad.new` to be put in place: until they are, a folder can hold parts of two saves.
+    """Whether a save is committed, but its files still wait in `.vitriad.new`: the folder may hold parts of two saves.
 
-    Never in one that is a link, whose files are somebody else's.
+    False where `.vitriad.new` is a link: vitriad does not make one.
     """
     try:
         return stat.S_ISDIR(os.lstat(inside(folder, "new")).st_mode)

@@ -1,4 +1,4 @@
-"""Who writes to a folder: names of what writers keep beside it or in it, and the lock that keeps a second one out."""
+"""Who writes to a folder: the temporary names that a save uses, and the lock that keeps a second writer out."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ def _is_alive(pid: int) -> bool:
 def locked(folder: Path, stays: bool) -> Iterator[None]:
     """Holds the one right to save to `folder`; a second writer fails at once.
 
-    A folder that stays has the lock inside, where everybody who has it mounted sees it, and where possible also
-    beside it, where a writer looks that would replace the folder.
+    A folder that cannot be replaced as a whole (a mount point) is locked by a file inside it, since other machines that
+    mount it see nothing else; and where possible also by the usual file beside it.
 
     Raises:
         CheckpointError: another process is saving there right now.

@@ -1,4 +1,4 @@
-"""Pictures in, the numbers a ViT model expects out.
+"""The image processor: pictures in, the numbers that a ViT model expects out.
 
     vit_core.open_image -> ViTImageProcessor: resize -> crop -> rescale -> normalize -> BatchFeature
 
@@ -350,7 +350,7 @@ class ViTImageProcessor(PushToHub):
     def to_dict(self) -> dict[str, Any]:
         """Every option and extra key as plain data, and `image_processor_type`, in a new dict.
 
-        The type is DeiT's where the middle is cut out: in transformers, that is the one which does so.
+        The type is DeiTImageProcessor if do_center_crop is on: transformers' ViTImageProcessor ignores that option.
         """
         options = {name: getattr(self, name) for name in OPTIONS}
         if not self.do_center_crop:
@@ -432,7 +432,7 @@ class AutoImageProcessor:
         return_unused_kwargs: bool = False,
         **kwargs: Any,
     ) -> Any:
-        """As `ViTImageProcessor.from_pretrained`, under any of the names that class has had; it is the only one here.
+        """As `ViTImageProcessor.from_pretrained`; the file may give that class any of the names that it has had.
 
         Raises:
             ImageError: the file names another processor, or `use_fast` asks for torchvision's numerics.

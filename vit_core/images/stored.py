@@ -1,4 +1,4 @@
-"""The options of an image processor as preprocessor_config.json holds them: whose file it is, what it may ask for."""
+"""Reads preprocessor_config.json: checks that the file is for a ViTImageProcessor and asks for no other steps."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def read_options(
 
 
 def checked_extra(extra: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys of a file that are no options, as they are kept; those that would change the result are refused.
+    """The keys of a file that are no options. They are kept, unless they would change the result: those are refused.
 
     Raises:
         ImageError: one asks for a step that there is none of.
