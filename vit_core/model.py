@@ -40,7 +40,7 @@ class NeutralModel(PushToHub):
     Attributes:
         config: the model's own copy of its configuration.
         options: constructor options of the class: add_pooling_layer and use_mask_token, where it has them.
-        called_as: name of the model in messages; for a model inside another one the outer one's.
+        _called_as: name of the model in messages; for a model inside another one the outer one's.
     """
 
     config_class: ClassVar[type[PretrainedConfig]]
@@ -49,7 +49,7 @@ class NeutralModel(PushToHub):
     framework: ClassVar[str]
     config: Any
     options: dict[str, bool]
-    called_as: str
+    _called_as: str
 
     @classmethod
     def can_generate(cls) -> bool:
@@ -71,14 +71,14 @@ class NeutralModel(PushToHub):
             )
         config.validate()
         warn_unseen(pair(config.image_size), pair(config.patch_size))
-        self.called_as = model
+        self._called_as = model
         self.config = deepcopy(config)
 
     def parameter_table(self) -> dict[str, Parameter]:
         """Every parameter of this model: canonical name -> shape, kind, initialiser, trainability."""
         return parameter_table(self.config, type(self), **self.options)
 
-    def flags(
+    def _flags(
         self, output_attentions: bool | None, output_hidden_states: bool | None, return_dict: bool | None
     ) -> Flags:
         """The output switches of a call, None meaning the configuration's value."""

@@ -33,7 +33,7 @@ class CompiledCalls(CheckedInputs, HeldParams):
         options: dict[str, Any] = self.options
         return self.module_class(self.config, self.dtype, self.checkpointing, **options)
 
-    def run(
+    def _run(
         self,
         inputs: Mapping[str, Any],
         flags: Flags,
@@ -53,7 +53,7 @@ class CompiledCalls(CheckedInputs, HeldParams):
         if "pixel_values" in given:
             given["pixel_values"] = images_given(model, given["pixel_values"])
         arrays = {name: as_array(model, name, value) for name, value in given.items()}
-        self.check_values(arrays)
+        self._check_values(arrays)
         if dropout_rng is not None:
             keys["dropout"] = checked_key(model, "dropout_rng", dropout_rng)
         elif train and self.config.hidden_dropout_prob + self.config.attention_probs_dropout_prob:
@@ -61,9 +61,9 @@ class CompiledCalls(CheckedInputs, HeldParams):
         if "noise" in inputs and "noise" not in arrays:
             keys["mask"] = self._mask_key(arrays) if mask_rng is None else checked_key(model, "mask_rng", mask_rng)
         static = tuple(sorted({**switches_of(flags), **switches, "deterministic": not train}.items()))
-        return self.compiled()(self.params if params is None else params, keys, arrays, static)
+        return self._compiled_call()(self.params if params is None else params, keys, arrays, static)
 
-    def compiled(self) -> Any:
+    def _compiled_call(self) -> Any:
         """The compiled call, of params, keys, inputs and switches; a new one where the configuration changed."""
         state = ({**vars(self.config)}, self.dtype, self.checkpointing, self.options)
         if self._compiled is None or self._compiled[0] != state:

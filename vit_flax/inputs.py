@@ -1,4 +1,4 @@
-"""Checks at the door: the arguments of a call as arrays that fit the model, checked once."""
+"""What a call brings, as arrays that fit the model: checked once, where a public call begins."""
 
 from __future__ import annotations
 
@@ -45,26 +45,26 @@ class FlaxViTPreTrainedModule(nn.Module):
     model: ClassVar[str]  # name of the model class, for messages
 
     @property
-    def called_as(self) -> str:
+    def _called_as(self) -> str:
         """What messages call the model: a module inside another one has the outer one's name."""
         outer = self.parent
         return outer.model if isinstance(outer, FlaxViTPreTrainedModule) else self.model
 
-    # --- the door of __call__: static facts only, so that it holds under every transformation ------------------------
+    # --- checks of static facts only, so that they hold under every transformation -----------------------------------
 
     @nn.nowrap
-    def door(self, pixel_values: Array | None, interpolate: bool | None) -> tuple[Array, tuple[Any, Any]]:
+    def _checked_images(self, pixel_values: Array | None, interpolate: bool | None) -> tuple[Array, tuple[Any, Any]]:
         """The images as (batch, channels, height, width) in the module's dtype, and their patch grid (rows, columns).
 
         Raises:
             InputError: no images, or they do not fit the model.
         """
         if pixel_values is None:
-            raise no_images(self.called_as)
+            raise no_images(self._called_as)
         pixel_values = jnp.asarray(pixel_values)
         is_float = jnp.issubdtype(pixel_values.dtype, jnp.floating)
         channels_last = check_pixel_values(
-            self.called_as, self.config, seen(*pixel_values.shape), is_float=is_float, interpolate=bool(interpolate)
+            self._called_as, self.config, seen(*pixel_values.shape), is_float=is_float, interpolate=bool(interpolate)
         )
         if channels_last:
             pixel_values = pixel_values.transpose(0, 3, 1, 2)
@@ -73,13 +73,13 @@ class FlaxViTPreTrainedModule(nn.Module):
             warn_unseen(size, patch)
         elif not interpolate:
             raise InputError(
-                f"{self.called_as}: pixel_values: height and width are not known while tracing.\n"
+                f"{self._called_as}: pixel_values: height and width are not known while tracing.\n"
                 "Pass interpolate_pos_encoding=True, or trace with images of the configuration's size."
             )
         return pixel_values.astype(self.dtype), grid_of(pixel_values, patch)
 
     @nn.nowrap
-    def masked_door(
+    def _checked_mask(
         self, bool_masked_pos: Array | None, batch: Any, grid: tuple[Any, Any], has_mask_token: bool
     ) -> Array | None:
         """bool_masked_pos, checked: (batch, patches).
@@ -89,13 +89,13 @@ class FlaxViTPreTrainedModule(nn.Module):
         """
         if bool_masked_pos is None:
             return None
-        check_mask_token(self.called_as, has_mask_token)
+        check_mask_token(self._called_as, has_mask_token)
         patches = grid[0] * grid[1]
-        check_per_patch(self.called_as, "bool_masked_pos", seen(*bool_masked_pos.shape), *seen(batch, patches))
+        check_per_patch(self._called_as, "bool_masked_pos", seen(*bool_masked_pos.shape), *seen(batch, patches))
         return bool_masked_pos.reshape(batch, patches)  # what is not known while tracing has to be the same symbol
 
     @nn.nowrap
-    def head_mask_door(self, head_mask: Array | None) -> Array | None:
+    def _checked_head_mask(self, head_mask: Array | None) -> Array | None:
         """head_mask as (layers, batch or 1, heads, tokens or 1, tokens or 1) in the module's dtype.
 
         Raises:
@@ -103,7 +103,7 @@ class FlaxViTPreTrainedModule(nn.Module):
         """
         if head_mask is None:
             return None
-        check_head_mask(self.called_as, self.config, head_mask.shape)
+        check_head_mask(self._called_as, self.config, head_mask.shape)
         heads, layers = self.config.num_attention_heads, self.config.num_hidden_layers
         if head_mask.ndim < 5:
             head_mask = jnp.broadcast_to(head_mask.reshape(-1, heads), (layers, heads))[:, None, :, None, None]
@@ -114,17 +114,17 @@ class FlaxViTPreTrainedModule(nn.Module):
 class CheckedInputs(NeutralModel):
     """Checks the values of what a call brings, before anything is compiled."""
 
-    def check_values(self, arrays: Mapping[str, Any]) -> None:
+    def _check_values(self, arrays: Mapping[str, Any]) -> None:
         """Checks the values of the arguments of a call, where they can be looked at.
 
         Raises:
             InputError: NaN or infinity, a mask outside [0, 1], or labels that are no classes.
         """
-        hosts = {name: self.host(array) for name, array in arrays.items()}
+        hosts = {name: self._host_values(array) for name, array in arrays.items()}
         batch = next(iter(np.shape(arrays["pixel_values"])), None) if "pixel_values" in arrays else None
         check_call(type(self).__name__, self.config, hosts, batch)
 
-    def host(self, array: Any) -> np.ndarray | None:
+    def _host_values(self, array: Any) -> np.ndarray | None:
         """The values of an array where they can be looked at: NumPy's; JAX's on the CPU or in `vit_core.checked()`."""
         if isinstance(array, jax.core.Tracer):
             return None

@@ -74,10 +74,10 @@ class FlaxViTModel(FlaxViTPreTrainedModel):
         Raises:
             InputError: an argument does not fit the model.
         """
-        flags = self.flags(output_attentions, output_hidden_states, return_dict)
+        flags = self._flags(output_attentions, output_hidden_states, return_dict)
         inputs = {"pixel_values": pixel_values, "head_mask": head_mask, "bool_masked_pos": bool_masked_pos}
         interpolate = bool(interpolate_pos_encoding)
-        return self.run(inputs, flags, params, dropout_rng, train, interpolate_pos_encoding=interpolate)
+        return self._run(inputs, flags, params, dropout_rng, train, interpolate_pos_encoding=interpolate)
 
 
 class FlaxViTForMaskedImageModeling(FlaxViTPreTrainedModel):
@@ -115,10 +115,10 @@ class FlaxViTForMaskedImageModeling(FlaxViTPreTrainedModel):
 
         Differs: non-square images work, and masks at other sizes than the config's.
         """
-        flags = self.flags(output_attentions, output_hidden_states, return_dict)
+        flags = self._flags(output_attentions, output_hidden_states, return_dict)
         inputs = {"pixel_values": pixel_values, "head_mask": head_mask, "bool_masked_pos": bool_masked_pos}
         interpolate = bool(interpolate_pos_encoding)
-        return self.run(inputs, flags, params, dropout_rng, train, interpolate_pos_encoding=interpolate)
+        return self._run(inputs, flags, params, dropout_rng, train, interpolate_pos_encoding=interpolate)
 
 
 class FlaxViTForImageClassification(FlaxViTPreTrainedModel):
@@ -156,10 +156,10 @@ class FlaxViTForImageClassification(FlaxViTPreTrainedModel):
         Raises:
             InputError: an argument does not fit the model.
         """
-        flags = self.flags(output_attentions, output_hidden_states, return_dict)
+        flags = self._flags(output_attentions, output_hidden_states, return_dict)
         inputs = {"pixel_values": pixel_values, "head_mask": head_mask, "labels": labels}
         interpolate = bool(interpolate_pos_encoding)
-        return self.run(inputs, flags, params, dropout_rng, train, interpolate_pos_encoding=interpolate)
+        return self._run(inputs, flags, params, dropout_rng, train, interpolate_pos_encoding=interpolate)
 
 
 class FlaxViTMAEModel(FlaxViTPreTrainedModel):
@@ -209,10 +209,10 @@ class FlaxViTMAEModel(FlaxViTPreTrainedModel):
         Raises:
             InputError: an argument does not fit the model, or the ratio keeps no patch.
         """
-        flags = self.flags(output_attentions, output_hidden_states, return_dict)
+        flags = self._flags(output_attentions, output_hidden_states, return_dict)
         inputs = {"pixel_values": pixel_values, "noise": noise, "head_mask": head_mask}
         switches = {"interpolate_pos_encoding": bool(interpolate_pos_encoding), "mask_ratio": mask_ratio}
-        return self.run(inputs, flags, params, dropout_rng, train, mask_rng, **switches)
+        return self._run(inputs, flags, params, dropout_rng, train, mask_rng, **switches)
 
 
 class FlaxViTMAEForPreTraining(FlaxViTPreTrainedModel):
@@ -247,10 +247,10 @@ class FlaxViTMAEForPreTraining(FlaxViTPreTrainedModel):
         Raises:
             InputError: an argument does not fit the model, or the ratio keeps or removes no patch.
         """
-        flags = self.flags(output_attentions, output_hidden_states, return_dict)
+        flags = self._flags(output_attentions, output_hidden_states, return_dict)
         inputs = {"pixel_values": pixel_values, "noise": noise, "head_mask": head_mask}
         switches = {"interpolate_pos_encoding": bool(interpolate_pos_encoding), "mask_ratio": mask_ratio}
-        return self.run(inputs, flags, params, dropout_rng, train, mask_rng, **switches)
+        return self._run(inputs, flags, params, dropout_rng, train, mask_rng, **switches)
 
     def patchify(self, pixel_values: Array, interpolate_pos_encoding: bool = False) -> Array:
         """Cuts images into patches; see FlaxViTMAEForPreTrainingModule.patchify."""
@@ -269,6 +269,6 @@ class FlaxViTMAEForPreTraining(FlaxViTPreTrainedModel):
             InputError: the images do not fit the model, or nothing is masked.
         """
         pred, mask = jnp.asarray(pred), jnp.asarray(mask)
-        if (host := self.host(mask)) is not None and not host.any():
+        if (host := self._host_values(mask)) is not None and not host.any():
             raise InputError(f"{type(self).__name__}: forward_loss: mask removes no patch, so there is no loss.")
         return self.module.forward_loss(pixel_values, pred, mask, interpolate_pos_encoding)

@@ -265,11 +265,11 @@ class FlaxViTModule(FlaxViTPreTrainedModule):
         bool_masked_pos: Array | None = None,
     ) -> BaseModelOutputWithPooling | tuple[Any, ...]:
         """Encodes images. Arguments as for FlaxViTModel."""
-        pixel_values, grid = self.door(pixel_values, interpolate_pos_encoding)
-        bool_masked_pos = self.masked_door(bool_masked_pos, pixel_values.shape[0], grid, self.use_mask_token)
+        pixel_values, grid = self._checked_images(pixel_values, interpolate_pos_encoding)
+        bool_masked_pos = self._checked_mask(bool_masked_pos, pixel_values.shape[0], grid, self.use_mask_token)
         hidden_states = self.embeddings(pixel_values, bool_masked_pos, deterministic)
         hidden_states, all_hidden_states, attentions = self.encoder(
-            hidden_states, self.head_mask_door(head_mask), output_attentions, output_hidden_states, deterministic
+            hidden_states, self._checked_head_mask(head_mask), output_attentions, output_hidden_states, deterministic
         )
         last_hidden_state = self.layernorm(hidden_states)
         output = BaseModelOutputWithPooling(
@@ -311,7 +311,7 @@ class FlaxViTForMaskedImageModelingModule(FlaxViTPreTrainedModule):
                 f"{self.model}: bool_masked_pos: expected encoder_stride to equal patch_size for the loss, "
                 f"got {stride} and {self.config.patch_size}."
             )
-        pixel_values, (rows, columns) = self.door(pixel_values, interpolate_pos_encoding)
+        pixel_values, (rows, columns) = self._checked_images(pixel_values, interpolate_pos_encoding)
         switches = deterministic, output_attentions, output_hidden_states, True
         encoded = self.vit(pixel_values, *switches, head_mask, interpolate_pos_encoding, bool_masked_pos)
         batch, hidden = pixel_values.shape[0], self.config.hidden_size

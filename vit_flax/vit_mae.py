@@ -110,12 +110,12 @@ class FlaxViTMAEModule(FlaxViTPreTrainedModule):
         mask_ratio: float | None = None,
     ) -> ViTMAEModelOutput | tuple[Any, ...]:
         """Encodes the kept patches of images. Arguments as for FlaxViTMAEModel."""
-        pixel_values, (rows, columns) = self.door(pixel_values, interpolate_pos_encoding)
-        noise = self.noise_door(noise, pixel_values.shape[0], rows * columns)
+        pixel_values, (rows, columns) = self._checked_images(pixel_values, interpolate_pos_encoding)
+        noise = self._checked_noise(noise, pixel_values.shape[0], rows * columns)
         kept = self.num_kept(rows * columns, mask_ratio)
         hidden_states, mask, ids_restore = self.embeddings(pixel_values, noise, kept)
         hidden_states, all_hidden_states, attentions = self.encoder(
-            hidden_states, self.head_mask_door(head_mask), output_attentions, output_hidden_states, deterministic
+            hidden_states, self._checked_head_mask(head_mask), output_attentions, output_hidden_states, deterministic
         )
         output = ViTMAEModelOutput(
             last_hidden_state=self.layernorm(hidden_states),
@@ -127,7 +127,7 @@ class FlaxViTMAEModule(FlaxViTPreTrainedModule):
         return output if return_dict else output.to_tuple()
 
     @nn.nowrap
-    def noise_door(self, noise: Array | None, batch: Any, patches: Any) -> Array:
+    def _checked_noise(self, noise: Array | None, batch: Any, patches: Any) -> Array:
         """The noise of a call, or fresh noise: (batch, patches).
 
         Raises:
@@ -139,7 +139,7 @@ class FlaxViTMAEModule(FlaxViTPreTrainedModule):
                     f"{self.model}: noise: pass noise=, or a key of the masks (mask_rng=, rngs={{'mask': …}})."
                 )
             return jax.random.uniform(self.make_rng("mask"), (batch, patches), jnp.float32)
-        check_per_patch(self.called_as, "noise", seen(*noise.shape), *seen(batch, patches))
+        check_per_patch(self._called_as, "noise", seen(*noise.shape), *seen(batch, patches))
         return noise.reshape(batch, patches)  # what is not known while tracing has to be the same symbol
 
     @nn.nowrap
@@ -220,7 +220,7 @@ class FlaxViTMAEForPreTrainingModule(FlaxViTPreTrainedModule):
         mask_ratio: float | None = None,
     ) -> ViTMAEForPreTrainingOutput | tuple[Any, ...]:
         """Reconstructs the removed patches of images. Arguments as for FlaxViTMAEForPreTraining."""
-        pixel_values, (rows, columns) = self.door(pixel_values, interpolate_pos_encoding)
+        pixel_values, (rows, columns) = self._checked_images(pixel_values, interpolate_pos_encoding)
         ratio = self.config.mask_ratio if mask_ratio is None else mask_ratio
         patches = rows * columns
         if is_known(patches) and num_kept(patches, ratio) == patches:
@@ -263,7 +263,7 @@ class FlaxViTMAEForPreTrainingModule(FlaxViTPreTrainedModule):
         Raises:
             InputError: the images do not fit the model.
         """
-        pixel_values, (rows, columns) = self.door(pixel_values, interpolate_pos_encoding)
+        pixel_values, (rows, columns) = self._checked_images(pixel_values, interpolate_pos_encoding)
         height, width = pair(self.config.patch_size)
         batch, channels = pixel_values.shape[:2]
         pixel_values = pixel_values[:, :, : rows * height, : columns * width]

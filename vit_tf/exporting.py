@@ -162,7 +162,7 @@ class ExportedModel(keras.Model):
     def _draws_noise(self) -> bool:
         return "noise" in inspect.signature(self.call).parameters
 
-    def write_version(self, folder: Path, old: Path, version: int, signatures: Any) -> None:
+    def _write_version(self, folder: Path, old: Path, version: int, signatures: Any) -> None:
         """Fills the folder of a served model: a new version, and the other ones of the old folder."""
         if old.is_dir():
             shutil.copytree(old, folder, ignore=lambda where, _: [str(version)] if Path(where) == old else [])

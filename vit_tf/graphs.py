@@ -56,7 +56,7 @@ class CompiledCalls(keras.Model):
         self.compiles_calls = True
         self._graphs = Graphs()
 
-    def is_plain_call(self) -> bool:
+    def _is_plain_call(self) -> bool:
         """Whether a call stands alone: eager, and inside no layer, scope or strategy that would change what it does."""
         return (
             tf.executing_eagerly()
@@ -64,7 +64,7 @@ class CompiledCalls(keras.Model):
             and _keras.is_alone()
         )
 
-    def call_compiled(self, inputs: Mapping[str, Any]) -> Any:
+    def _call_compiled(self, inputs: Mapping[str, Any]) -> Any:
         """The call as a graph for any batch of such inputs, kept until something changes that it was made from."""
         if self._graph_state() != self._graphs.state:
             self._graphs = Graphs()

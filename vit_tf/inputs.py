@@ -1,4 +1,4 @@
-"""Checks at the door: the arguments of a call as tensors that fit the model, checked once."""
+"""What a call brings, as tensors that fit the model: checked once, where a public call begins."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from vit_tf.layers import grid_of
 class CheckedInputs(NeutralModel, keras.Model):
     """Checks what a call brings, and hands it on in the model's form and dtype."""
 
-    def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    def _bound(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments of a call by name, without those that are None."""
         first, rest = (args[0] if args else None), args[1:]
         signature = inspect.signature(self.call)
@@ -49,41 +49,41 @@ class CheckedInputs(NeutralModel, keras.Model):
             bound = signature.bind(*args, **kwargs)
         return {name: value for name, value in bound.arguments.items() if value is not None}
 
-    def tensor(self, name: str, value: Any) -> Tensor:
+    def _as_tensor(self, name: str, value: Any) -> Tensor:
         """An argument of a call as a tensor.
 
         Raises:
             InputError: it holds no real numbers.
         """
-        check_numbers(self.called_as, name, value)
+        check_numbers(self._called_as, name, value)
         try:
             return value if tf.is_tensor(value) else tf.convert_to_tensor(value)
         except (TypeError, ValueError):
-            raise no_numbers(self.called_as, name, value) from None
+            raise no_numbers(self._called_as, name, value) from None
 
-    def check_values(self, inputs: Mapping[str, Tensor]) -> None:
+    def _check_values(self, inputs: Mapping[str, Tensor]) -> None:
         """Checks the values of the arguments of a call, where they can be looked at.
 
         Raises:
             InputError: NaN or infinity, a mask outside [0, 1], or labels that are no classes.
         """
-        hosts = {name: self.host(inputs[name]) for name in TENSORS if name in inputs}
+        hosts = {name: self._host_values(inputs[name]) for name in TENSORS if name in inputs}
         batch = next(iter(dims(inputs["pixel_values"])), None) if "pixel_values" in inputs else None
         check_call(type(self).__name__, self.config, hosts, batch)
 
-    def host(self, tensor: Tensor) -> Array | None:
+    def _host_values(self, tensor: Tensor) -> Array | None:
         """The values of a tensor where they can be looked at: eager, and on the CPU or inside `vit_core.checked()`."""
         if not tf.executing_eagerly():
             return None
         return to_numpy(tensor) if "CPU" in tensor.device or is_checked() else None
 
-    def door(self, pixel_values: Tensor | None, interpolate: bool | None) -> tuple[Tensor, tuple[Any, Any]]:
+    def _checked_images(self, pixel_values: Tensor | None, interpolate: bool | None) -> tuple[Tensor, tuple[Any, Any]]:
         """The images as (batch, channels, height, width) in the weights' dtype, and their patch grid (rows, columns).
 
         Raises:
             InputError: no images, or they do not fit the model.
         """
-        model, config = self.called_as, self.config
+        model, config = self._called_as, self.config
         if pixel_values is None:
             raise no_images(model)
         pixel_values = ops.convert_to_tensor(pixel_values)
@@ -103,7 +103,9 @@ class CheckedInputs(NeutralModel, keras.Model):
             warn_unseen(tuple(size), patch)
         return ops.cast(pixel_values, self.variable_dtype), grid_of(pixel_values, patch)
 
-    def masked_door(self, bool_masked_pos: Tensor | None, pixel_values: Tensor, grid: tuple[Any, Any]) -> Tensor | None:
+    def _checked_mask(
+        self, bool_masked_pos: Tensor | None, pixel_values: Tensor, grid: tuple[Any, Any]
+    ) -> Tensor | None:
         """bool_masked_pos as a tensor (batch, patches).
 
         Raises:
@@ -111,12 +113,12 @@ class CheckedInputs(NeutralModel, keras.Model):
         """
         if bool_masked_pos is None:
             return None
-        model = self.called_as
+        model = self._called_as
         check_mask_token(model, self.base_model.embeddings.mask_token is not None)
         check_per_patch(model, "bool_masked_pos", dims(bool_masked_pos), pixel_values.shape[0], known_patches(grid))
         return ops.reshape(bool_masked_pos, (ops.shape(pixel_values)[0], grid[0] * grid[1]))
 
-    def head_mask_door(self, head_mask: Tensor | None) -> Tensor | None:
+    def _checked_head_mask(self, head_mask: Tensor | None) -> Tensor | None:
         """head_mask as (layers, batch or 1, heads, tokens or 1, tokens or 1) in the weights' dtype.
 
         Raises:
@@ -124,7 +126,7 @@ class CheckedInputs(NeutralModel, keras.Model):
         """
         if head_mask is None:
             return None
-        check_head_mask(self.called_as, self.config, dims(head_mask))
+        check_head_mask(self._called_as, self.config, dims(head_mask))
         heads, layers = self.config.num_attention_heads, self.config.num_hidden_layers
         if len(head_mask.shape) < 5:
             head_mask = head_mask[..., None, :, None, None]

@@ -45,12 +45,12 @@ _is_inner: ContextVar[bool] = ContextVar("is_inner", default=False)
 class TFViTPreTrainedModel(
     PortableModel, CheckedInputs, CompiledCalls, TrainedModel, Recomputed, ExportedModel, SerialisedModel
 ):
-    """Base of the five models. Subclasses make their layers inside `building()`, then call `initialise()`."""
+    """Base of the five models. Subclasses make their layers inside `_building()`, then call `_initialise()`."""
 
     framework: ClassVar[str] = "tf"
 
     def __init__(self, config: PretrainedConfig, *, options: Mapping[str, bool] | None = None, **kwargs: Any) -> None:
-        super().__init__(autocast=False, **kwargs)  # the door casts what has to be cast
+        super().__init__(autocast=False, **kwargs)  # `_checked_images` casts what has to be cast
         self._settle(config)
         self.options = dict(options or {})
         self.built_for = (None, config.num_channels, *pair(config.image_size))  # what exports take
@@ -58,7 +58,7 @@ class TFViTPreTrainedModel(
     # --- construction ------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def building(self) -> Iterator[None]:
+    def _building(self) -> Iterator[None]:
         """Layers made in here take the model's dtypes; a model made in here leaves its weights to this one."""
         policy = keras.config.dtype_policy()
         keras.config.set_dtype_policy(self.dtype_policy)
@@ -68,15 +68,15 @@ class TFViTPreTrainedModel(
         finally:
             keras.config.set_dtype_policy(policy)
 
-    def inner(self, cls: type[Model], **options: bool) -> Model:
+    def _inner(self, cls: type[Model], **options: bool) -> Model:
         """The base model of a class with a head; the two share one configuration."""
         given: dict[str, Any] = {"name": self.base_model_prefix, **options}
         model = cls(self.config, **given)
         model.config = self.config
-        model.called_as = self.called_as
+        model._called_as = self._called_as
         return model
 
-    def initialise(self) -> None:
+    def _initialise(self) -> None:
         """Makes every weight, each with its value, unless the model is a part of another one."""
         if self.config.extra.get("gradient_checkpointing"):
             self.gradient_checkpointing_enable()
@@ -245,7 +245,7 @@ class TFViTPreTrainedModel(
                 "saved_model=True."
             )
         old = Path(save_directory) / SAVED_MODEL
-        write_version = partial(self.write_version, old=old, version=version or 1, signatures=signatures)
+        write_version = partial(self._write_version, old=old, version=version or 1, signatures=signatures)
         self._save(
             save_directory,
             kwargs,
@@ -288,15 +288,17 @@ class TFViTPreTrainedModel(
         Raises:
             InputError: an argument does not fit the model.
         """
-        inputs = self.bind(args, kwargs)
+        inputs = self._bound(args, kwargs)
         if any(map(keras.utils.is_keras_tensor, inputs.values())):
             return super().__call__(**inputs)
         if "pixel_values" in inputs:
             inputs["pixel_values"] = images_given(type(self).__name__, inputs["pixel_values"])
-        inputs = {name: self.tensor(name, value) if name in TENSORS else plain(value) for name, value in inputs.items()}
-        self.check_values(inputs)
-        if self.compiles_calls and self.is_plain_call() and not any(map(tf.is_tensor, static(inputs).values())):
-            return self.call_compiled(inputs)
+        inputs = {
+            name: self._as_tensor(name, value) if name in TENSORS else plain(value) for name, value in inputs.items()
+        }
+        self._check_values(inputs)
+        if self.compiles_calls and self._is_plain_call() and not any(map(tf.is_tensor, static(inputs).values())):
+            return self._call_compiled(inputs)
         return super().__call__(**inputs)
 
     # --- properties and switches -------------------------------------------------------------------------------------

@@ -56,7 +56,7 @@ class TrainedModel(keras.Model):
         given = bound.arguments
         x, class_weight = given.get("x"), given.get("class_weight")
         if isinstance(x, Mapping | tuple | list) or hasattr(x, "shape"):
-            batch = self.settled(*(given.get(name) for name in Batch._fields))
+            batch = self._settled_batch(*(given.get(name) for name in Batch._fields))
             self._check_weighted(batch.y, class_weight=class_weight, sample_weight=batch.sample_weight)
             given |= {name: value for name, value in batch._asdict().items() if value is not None}
         elif class_weight is not None and isinstance(x, tf.data.Dataset):
@@ -64,13 +64,13 @@ class TrainedModel(keras.Model):
         elif class_weight is not None and isinstance(x, keras.utils.PyDataset):
             self._check_plain(x)
         if isinstance(given.get("validation_data"), tuple | list):
-            batch = self.settled(*unpack_x_y_sample_weight(given["validation_data"]))
+            batch = self._settled_batch(*unpack_x_y_sample_weight(given["validation_data"]))
             self._check_weighted(batch.y, sample_weight=batch.sample_weight)
             given["validation_data"] = keras.utils.pack_x_y_sample_weight(*batch)
         with _keras.intact(self):
             return call(*bound.args, **bound.kwargs)
 
-    def settled(self, x: Any, y: Any = None, sample_weight: Any = None) -> Batch:
+    def _settled_batch(self, x: Any, y: Any = None, sample_weight: Any = None) -> Batch:
         """The same data, with labels as `y` wherever they were, and as a tensor where they are one.
 
         Labels that are in `x` although there is a `y` stay: the model's own loss takes those, metrics take `y`.
@@ -121,7 +121,7 @@ class TrainedModel(keras.Model):
     @tf.autograph.experimental.do_not_convert
     def _class_weighted(self, class_weight: Mapping[int, float], *data: Any) -> tuple[Any, Any, Any]:
         """One element of a data set, with the weight of each label's class."""
-        batch = self.settled(*unpack_x_y_sample_weight(data))
+        batch = self._settled_batch(*unpack_x_y_sample_weight(data))
         self._check_weighted(batch.y, class_weight=class_weight)
         if batch.sample_weight is not None:
             raise InputError(
@@ -178,11 +178,11 @@ class TrainedModel(keras.Model):
 
     def train_step(self, data: Any) -> Any:
         """One step of training on a batch."""
-        return super().train_step(tuple(self.settled(*unpack_x_y_sample_weight(data))))
+        return super().train_step(tuple(self._settled_batch(*unpack_x_y_sample_weight(data))))
 
     def test_step(self, data: Any) -> Any:
         """One step of evaluation on a batch."""
-        return super().test_step(tuple(self.settled(*unpack_x_y_sample_weight(data))))
+        return super().test_step(tuple(self._settled_batch(*unpack_x_y_sample_weight(data))))
 
     def predict_step(self, data: Any) -> Any:
         """The outputs for one batch, without the loss: batches are put together image by image."""
@@ -200,7 +200,7 @@ class TrainedModel(keras.Model):
         Raises:
             InputError: there is nothing to compute a loss from, or a sample weight for a loss that takes none.
         """
-        x, y, sample_weight = self.settled(x, y, sample_weight)
+        x, y, sample_weight = self._settled_batch(x, y, sample_weight)
         if not self._trains_on_own():
             return super().compute_loss(x, y, self._compared(y_pred), sample_weight, training)
         replicas = tf.distribute.get_strategy().num_replicas_in_sync  # whose gradients are added
@@ -219,7 +219,7 @@ class TrainedModel(keras.Model):
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
         """The metrics that were given to `compile`, of the main output."""
-        x, y, sample_weight = self.settled(x, y, sample_weight)
+        x, y, sample_weight = self._settled_batch(x, y, sample_weight)
         return super().compute_metrics(x, y, self._compared(y_pred), sample_weight)
 
     def _compared(self, output: Any) -> Any:

@@ -219,12 +219,12 @@ class TFViTModel(TFViTPreTrainedModel):
     ) -> None:
         options = {"add_pooling_layer": add_pooling_layer, "use_mask_token": use_mask_token}
         super().__init__(config, options=options, **kwargs)
-        with self.building():
+        with self._building():
             self.embeddings = ViTEmbeddings(self.config, "embeddings", use_mask_token)
             self.encoder = ViTEncoder(self.config, "encoder")
             self.layernorm = nn.layer_norm(self.config.hidden_size, self.config.layer_norm_eps, "layernorm")
             self.pooler = ViTPooler(self.config, "pooler") if add_pooling_layer else None
-        self.initialise()
+        self._initialise()
 
     def call(
         self,
@@ -255,12 +255,12 @@ class TFViTModel(TFViTPreTrainedModel):
         Raises:
             InputError: an argument does not fit the model.
         """
-        flags = self.flags(output_attentions, output_hidden_states, return_dict)
-        pixel_values, grid = self.door(pixel_values, interpolate_pos_encoding)
-        bool_masked_pos = self.masked_door(bool_masked_pos, pixel_values, grid)
+        flags = self._flags(output_attentions, output_hidden_states, return_dict)
+        pixel_values, grid = self._checked_images(pixel_values, interpolate_pos_encoding)
+        bool_masked_pos = self._checked_mask(bool_masked_pos, pixel_values, grid)
         hidden_states = self.embeddings(pixel_values, bool_masked_pos=bool_masked_pos)
         hidden_states, all_hidden_states, attentions = self.encoder(
-            hidden_states, self.head_mask_door(head_mask), **flags.named()
+            hidden_states, self._checked_head_mask(head_mask), **flags.named()
         )
         last_hidden_state = self.layernorm(hidden_states)
         output = BaseModelOutputWithPooling(
@@ -285,14 +285,14 @@ class TFViTForMaskedImageModeling(TFViTPreTrainedModel):
 
     def __init__(self, config: ViTConfig, **kwargs: Any) -> None:
         super().__init__(config, **kwargs)
-        with self.building():
-            self.vit = self.inner(TFViTModel, add_pooling_layer=False, use_mask_token=True)
+        with self._building():
+            self.vit = self._inner(TFViTModel, add_pooling_layer=False, use_mask_token=True)
             pixels = self.config.encoder_stride**2 * self.config.num_channels
             head = nn.convolution(self.config.hidden_size, pixels, (1, 1), "0", nn.head_dtype())
             self.decoder = nn.ModuleDict(
                 "decoder", **{"0": head, "1": nn.PixelShuffle(self.config.encoder_stride, "1")}
             )
-        self.initialise()
+        self._initialise()
 
     def call(
         self,
@@ -315,14 +315,14 @@ class TFViTForMaskedImageModeling(TFViTPreTrainedModel):
 
         Differs: non-square images work, and masks at other sizes than the config's.
         """
-        flags = self.flags(output_attentions, output_hidden_states, return_dict)
+        flags = self._flags(output_attentions, output_hidden_states, return_dict)
         stride = self.config.encoder_stride
         if bool_masked_pos is not None and pair(self.config.patch_size) != (stride, stride):
             raise InputError(
                 f"{type(self).__name__}: bool_masked_pos: expected encoder_stride to equal patch_size for the loss, "
                 f"got {stride} and {self.config.patch_size}."
             )
-        pixel_values, (rows, columns) = self.door(pixel_values, interpolate_pos_encoding)
+        pixel_values, (rows, columns) = self._checked_images(pixel_values, interpolate_pos_encoding)
         encoded = self.vit(
             pixel_values,
             bool_masked_pos=bool_masked_pos,
@@ -357,10 +357,10 @@ class TFViTForImageClassification(TFViTPreTrainedModel):
     def __init__(self, config: ViTConfig, **kwargs: Any) -> None:
         super().__init__(config, **kwargs)
         hidden, classes = self.config.hidden_size, self.config.num_labels
-        with self.building():
-            self.vit = self.inner(TFViTModel, add_pooling_layer=False)
+        with self._building():
+            self.vit = self._inner(TFViTModel, add_pooling_layer=False)
             self.classifier = nn.linear(hidden, classes, "classifier", dtype=nn.head_dtype()) if classes > 0 else None
-        self.initialise()
+        self._initialise()
 
     def call(
         self,
@@ -386,7 +386,7 @@ class TFViTForImageClassification(TFViTPreTrainedModel):
         Raises:
             InputError: an argument does not fit the model.
         """
-        flags = self.flags(output_attentions, output_hidden_states, return_dict)
+        flags = self._flags(output_attentions, output_hidden_states, return_dict)
         encoded = self.vit(
             pixel_values, head_mask=head_mask, interpolate_pos_encoding=interpolate_pos_encoding, **flags.inner()
         )

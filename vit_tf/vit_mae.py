@@ -96,11 +96,11 @@ class TFViTMAEModel(TFViTMAEPreTrainedModel):
     def __init__(self, config: ViTMAEConfig, **kwargs: Any) -> None:
         super().__init__(config, **kwargs)
         self.seed_generator = keras.random.SeedGenerator()
-        with self.building():
+        with self._building():
             self.embeddings = ViTMAEEmbeddings(self.config, "embeddings")
             self.encoder = ViTEncoder(self.config, "encoder")
             self.layernorm = nn.layer_norm(self.config.hidden_size, self.config.layer_norm_eps, "layernorm")
-        self.initialise()
+        self._initialise()
 
     def call(
         self,
@@ -135,13 +135,13 @@ class TFViTMAEModel(TFViTMAEPreTrainedModel):
         Raises:
             InputError: an argument does not fit the model, or the ratio keeps no patch.
         """
-        flags = self.flags(output_attentions, output_hidden_states, return_dict)
-        pixel_values, (rows, columns) = self.door(pixel_values, interpolate_pos_encoding)
-        noise = self.noise_door(noise, pixel_values, (rows, columns))
+        flags = self._flags(output_attentions, output_hidden_states, return_dict)
+        pixel_values, (rows, columns) = self._checked_images(pixel_values, interpolate_pos_encoding)
+        noise = self._checked_noise(noise, pixel_values, (rows, columns))
         kept = self.num_kept(rows * columns, mask_ratio)
         hidden_states, mask, ids_restore = self.embeddings(pixel_values, noise=noise, kept=kept)
         hidden_states, all_hidden_states, attentions = self.encoder(
-            hidden_states, self.head_mask_door(head_mask), **flags.named()
+            hidden_states, self._checked_head_mask(head_mask), **flags.named()
         )
         output = ViTMAEModelOutput(
             last_hidden_state=self.layernorm(hidden_states),
@@ -152,7 +152,7 @@ class TFViTMAEModel(TFViTMAEPreTrainedModel):
         )
         return output if flags.return_dict else output.to_tuple()
 
-    def noise_door(self, noise: Tensor | None, pixel_values: Tensor, grid: tuple[Any, Any]) -> Tensor:
+    def _checked_noise(self, noise: Tensor | None, pixel_values: Tensor, grid: tuple[Any, Any]) -> Tensor:
         """The noise of a call, or fresh noise: (batch, patches).
 
         Raises:
@@ -163,7 +163,7 @@ class TFViTMAEModel(TFViTMAEPreTrainedModel):
             # a strategy runs its replicas in threads, which do not see Keras' global seed
             seed = self.seed_generator if tf.distribute.has_strategy() else None
             return keras.random.uniform(shape, minval=0.0, maxval=1.0, dtype="float32", seed=seed)
-        check_per_patch(self.called_as, "noise", dims(noise), pixel_values.shape[0], known_patches(grid))
+        check_per_patch(self._called_as, "noise", dims(noise), pixel_values.shape[0], known_patches(grid))
         return ops.reshape(noise, shape)  # a side that is not known while tracing is checked when the graph runs
 
     def num_kept(self, patches: Any, mask_ratio: float | None) -> Any:
@@ -236,10 +236,10 @@ class TFViTMAEForPreTraining(TFViTMAEPreTrainedModel):
 
     def __init__(self, config: ViTMAEConfig, **kwargs: Any) -> None:
         super().__init__(config, **kwargs)
-        with self.building():
-            self.vit = self.inner(TFViTMAEModel)
+        with self._building():
+            self.vit = self._inner(TFViTMAEModel)
             self.decoder = ViTMAEDecoder(self.config, "decoder")
-        self.initialise()
+        self._initialise()
 
     def call(
         self,
@@ -262,8 +262,8 @@ class TFViTMAEForPreTraining(TFViTMAEPreTrainedModel):
         Raises:
             InputError: an argument does not fit the model, or the ratio keeps or removes no patch.
         """
-        flags = self.flags(output_attentions, output_hidden_states, return_dict)
-        pixel_values, (rows, columns) = self.door(pixel_values, interpolate_pos_encoding)
+        flags = self._flags(output_attentions, output_hidden_states, return_dict)
+        pixel_values, (rows, columns) = self._checked_images(pixel_values, interpolate_pos_encoding)
         ratio = self.config.mask_ratio if mask_ratio is None else mask_ratio
         patches = known_patches((rows, columns))
         if patches is not None and num_kept(patches, ratio) == patches:
@@ -303,7 +303,7 @@ class TFViTMAEForPreTraining(TFViTMAEPreTrainedModel):
         Raises:
             InputError: the images do not fit the model.
         """
-        pixel_values, (rows, columns) = self.door(pixel_values, interpolate_pos_encoding)
+        pixel_values, (rows, columns) = self._checked_images(pixel_values, interpolate_pos_encoding)
         height, width = pair(self.config.patch_size)
         batch, channels = ops.shape(pixel_values)[0], self.config.num_channels
         pixel_values = pixel_values[:, :, : rows * height, : columns * width]
@@ -360,7 +360,7 @@ class TFViTMAEForPreTraining(TFViTMAEPreTrainedModel):
         pred, mask = ops.convert_to_tensor(pred), ops.convert_to_tensor(mask)
         target = self.patchify(pixel_values, interpolate_pos_encoding)
         target = ops.cast(target, wide(pred.dtype))
-        if (host := self.host(mask)) is not None and not host.any():
+        if (host := self._host_values(mask)) is not None and not host.any():
             raise InputError(f"{type(self).__name__}: forward_loss: mask removes no patch, so there is no loss.")
         if self.config.norm_pix_loss:
             target = target - ops.mean(target, axis=-1, keepdims=True)

@@ -1,4 +1,4 @@
-"""Checks at the door: the arguments of a call as tensors that fit the model, checked once."""
+"""What a call brings, as tensors that fit the model: checked once, where a public call begins."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class CheckedInputs(NeutralModel):
         """Device of the weights."""
         return self.base_model.embeddings.cls_token.device
 
-    def tensor(self, name: str, value: Any) -> Tensor:
+    def _as_tensor(self, name: str, value: Any) -> Tensor:
         """An argument of a call as a tensor.
 
         Raises:
@@ -47,24 +47,24 @@ class CheckedInputs(NeutralModel):
         """
         if isinstance(value, Tensor) and not value.is_complex():
             return value
-        check_numbers(self.called_as, name, value)
+        check_numbers(self._called_as, name, value)
         try:
             return torch.as_tensor(value)
         except (TypeError, ValueError, RuntimeError):
-            raise no_numbers(self.called_as, name, value) from None
+            raise no_numbers(self._called_as, name, value) from None
 
-    def door(self, pixel_values: Tensor | None, interpolate: bool | None) -> tuple[Tensor, tuple[Any, Any]]:
+    def _checked_images(self, pixel_values: Tensor | None, interpolate: bool | None) -> tuple[Tensor, tuple[Any, Any]]:
         """The images as (batch, channels, height, width) in the model's dtype, and their patch grid (rows, columns).
 
         Raises:
             InputError: no images, or they do not fit the model.
         """
-        model = self.called_as
+        model = self._called_as
         if pixel_values is None:
             raise no_images(model)
         pixel_values = images_given(model, pixel_values)
         device = pixel_values.device if isinstance(pixel_values, Tensor) else self.device
-        pixel_values = self.tensor("pixel_values", pixel_values)
+        pixel_values = self._as_tensor("pixel_values", pixel_values)
         is_fixed = not interpolate and not all(map(is_settled, pixel_values.shape[1:]))
         channels_last = check_pixel_values(
             model,
@@ -81,10 +81,10 @@ class CheckedInputs(NeutralModel):
         if not torch.compiler.is_compiling():
             if all(map(is_known, size)):
                 warn_unseen(tuple(size), patch)
-            check_values(model, pixel_values=self.host(pixel_values))
+            check_values(model, pixel_values=self._host_values(pixel_values))
         return pixel_values.to(device, self.dtype), grid_of(pixel_values, patch)
 
-    def masked_door(self, bool_masked_pos: Tensor | None, batch: Any, grid: tuple[Any, Any]) -> Tensor | None:
+    def _checked_mask(self, bool_masked_pos: Tensor | None, batch: Any, grid: tuple[Any, Any]) -> Tensor | None:
         """bool_masked_pos as a tensor (batch, patches).
 
         Raises:
@@ -92,15 +92,15 @@ class CheckedInputs(NeutralModel):
         """
         if bool_masked_pos is None:
             return None
-        model = self.called_as
-        bool_masked_pos = self.tensor("bool_masked_pos", bool_masked_pos).to(self.device)
+        model = self._called_as
+        bool_masked_pos = self._as_tensor("bool_masked_pos", bool_masked_pos).to(self.device)
         check_mask_token(model, self.base_model.embeddings.mask_token is not None)
         patches = grid[0] * grid[1]
         check_per_patch(model, "bool_masked_pos", seen(*bool_masked_pos.shape), *seen(batch, patches))
-        check_values(model, bool_masked_pos=self.host(bool_masked_pos))
+        check_values(model, bool_masked_pos=self._host_values(bool_masked_pos))
         return bool_masked_pos.reshape(batch, patches)  # what is not known while tracing is checked as it runs
 
-    def head_mask_door(self, head_mask: Tensor | None) -> Tensor | None:
+    def _checked_head_mask(self, head_mask: Tensor | None) -> Tensor | None:
         """head_mask as (layers, batch or 1, heads, tokens or 1, tokens or 1) in the model's dtype.
 
         Raises:
@@ -108,15 +108,15 @@ class CheckedInputs(NeutralModel):
         """
         if head_mask is None:
             return None
-        head_mask = self.tensor("head_mask", head_mask).to(self.device)
-        check_head_mask(self.called_as, self.config, seen(*head_mask.shape))
-        check_values(self.called_as, head_mask=self.host(head_mask))
+        head_mask = self._as_tensor("head_mask", head_mask).to(self.device)
+        check_head_mask(self._called_as, self.config, seen(*head_mask.shape))
+        check_values(self._called_as, head_mask=self._host_values(head_mask))
         heads, layers = self.config.num_attention_heads, self.config.num_hidden_layers
         if head_mask.ndim < 5:
             head_mask = head_mask.expand(layers, heads)[:, None, :, None, None]
         return head_mask.to(self.dtype).expand(-1, -1, heads, -1, -1)
 
-    def host(self, tensor: Tensor) -> Array | None:
+    def _host_values(self, tensor: Tensor) -> Array | None:
         """The values of a tensor where they can be looked at: eager, and on the CPU or inside `vit_core.checked()`."""
         if torch.compiler.is_compiling() or is_tracing() or type(tensor) not in (Tensor, nn.Parameter):
             return None

@@ -31,15 +31,15 @@ Model = TypeVar("Model", bound="PreTrainedModel")
 
 
 class PreTrainedModel(PortableModel, CheckedInputs, Recomputed, Familiar, nn.Module):
-    """Base of the five models. Subclasses build their modules inside `building()`, then call `initialise()`."""
+    """Base of the five models. Subclasses build their modules inside `_building()`, then call `_initialise()`."""
 
     framework: ClassVar[str] = "pt"
-    arguments: ClassVar[frozenset[str]]  # names of the arguments of a call
+    _arguments: ClassVar[frozenset[str]]  # names of the arguments of a call
     hf_device_map: dict[str, torch.device]  # of a model that was loaded with `device_map`
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        cls.arguments = frozenset(inspect.signature(cls.forward).parameters)
+        cls._arguments = frozenset(inspect.signature(cls.forward).parameters)
 
     def __init__(self, config: PretrainedConfig, **options: bool) -> None:
         super().__init__()
@@ -55,29 +55,29 @@ class PreTrainedModel(PortableModel, CheckedInputs, Recomputed, Familiar, nn.Mod
     # --- construction ------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def building(self) -> Iterator[None]:
-        """Modules made in here get neither storage nor values: `initialise` or `from_pretrained` gives them, once."""
+    def _building(self) -> Iterator[None]:
+        """Modules made in here get neither storage nor values: `_initialise` or `from_pretrained` gives them, once."""
         with torch.device("meta"):
             yield
 
-    def inner(self, cls: type[Model], **options: bool) -> Model:
+    def _inner(self, cls: type[Model], **options: bool) -> Model:
         """The base model of a class with a head; the two share one configuration."""
         model = cls(self.config, **options)
         model.config = self.config
-        model.called_as = self.called_as
+        model._called_as = self._called_as
         return model
 
-    def initialise(self) -> None:
+    def _initialise(self) -> None:
         """Storage and fresh values for every parameter, unless the caller builds on the meta device."""
         if self.config.extra.get("gradient_checkpointing"):
             self.gradient_checkpointing_enable()
         device = torch.get_default_device()
         if device.type != "meta":
             self.to_empty(device=device)
-            self.fill([*self.parameter_table().values()])
+            self._fill([*self.parameter_table().values()])
 
     @torch.no_grad()
-    def fill(self, rows: Sequence[Parameter]) -> None:
+    def _fill(self, rows: Sequence[Parameter]) -> None:
         """Draws fresh values for some parameters from torch's generator, in table order."""
         tensors = self.state_dict(keep_vars=True)
         for row in rows:
@@ -101,10 +101,10 @@ class PreTrainedModel(PortableModel, CheckedInputs, Recomputed, Familiar, nn.Mod
             model = cls(config, **options)
         shapes = {name: array.shape for name, array in tensors.items()}
         check_tensors(cls.__name__, model.parameter_table(), shapes)
-        model.assign({name: as_tensor(array).detach().clone() for name, array in tensors.items()})
-        return model.complete()
+        model._assign({name: as_tensor(array).detach().clone() for name, array in tensors.items()})
+        return model._complete()
 
-    def assign(self, tensors: Mapping[str, Tensor]) -> None:
+    def _assign(self, tensors: Mapping[str, Tensor]) -> None:
         """Makes these tensors the parameters themselves, without a copy."""
         self.load_state_dict(dict(tensors), strict=False, assign=True)
 
@@ -193,18 +193,18 @@ class PreTrainedModel(PortableModel, CheckedInputs, Recomputed, Familiar, nn.Mod
         with torch.device("meta"):
             model = cls(loaded.config, **loaded.options)
         given = {name: as_tensor(array) for name, array in loaded.tensors.items()}
-        model.assign({name: tensor.clone() for name, tensor in given.items()} if copies else given)
-        model.fill_missing(loaded.missing)
-        return model.complete(device)
+        model._assign({name: tensor.clone() for name, tensor in given.items()} if copies else given)
+        model._fill_missing(loaded.missing)
+        return model._complete(device)
 
-    def fill_missing(self, names: Sequence[str]) -> None:
+    def _fill_missing(self, names: Sequence[str]) -> None:
         """Storage and fresh values for the parameters that a checkpoint did not have."""
         table = self.parameter_table()
         dtype = getattr(torch, self.config.dtype or "float32")
-        self.assign({name: torch.empty(table[name].shape, dtype=dtype, device="cpu") for name in names})
-        self.fill([table[name] for name in names])
+        self._assign({name: torch.empty(table[name].shape, dtype=dtype, device="cpu") for name in names})
+        self._fill([table[name] for name in names])
 
-    def complete(self, device: torch.device | None = None) -> Self:
+    def _complete(self, device: torch.device | None = None) -> Self:
         """This model, all its weights given, on a device (torch's default where None) and in eval mode.
 
         Raises:
@@ -265,7 +265,7 @@ class PreTrainedModel(PortableModel, CheckedInputs, Recomputed, Familiar, nn.Mod
         tensors = self.state_dict() if state_dict is None else state_dict
         return {name: to_numpy(tensor) for name, tensor in tensors.items()}
 
-    # --- the door of forward -----------------------------------------------------------------------------------------
+    # --- calls ---------------------------------------------------------------------------------------------------
 
     if TYPE_CHECKING:
 
@@ -281,7 +281,7 @@ class PreTrainedModel(PortableModel, CheckedInputs, Recomputed, Familiar, nn.Mod
             Raises:
                 InputError: an argument that there is none of, or that does not fit the model.
             """
-            check_keywords(type(self).__name__, kwargs, self.arguments)
+            check_keywords(type(self).__name__, kwargs, self._arguments)
             return super().__call__(*args, **kwargs)
 
     # --- properties and switches -------------------------------------------------------------------------------------

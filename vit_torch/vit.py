@@ -199,12 +199,12 @@ class ViTModel(ViTPreTrainedModel):
 
     def __init__(self, config: ViTConfig, add_pooling_layer: bool = True, use_mask_token: bool = False) -> None:
         super().__init__(config, add_pooling_layer=add_pooling_layer, use_mask_token=use_mask_token)
-        with self.building():
+        with self._building():
             self.embeddings = ViTEmbeddings(self.config, use_mask_token)
             self.encoder = ViTEncoder(self.config)
             self.layernorm = nn.LayerNorm(self.config.hidden_size, eps=self.config.layer_norm_eps)
             self.pooler = ViTPooler(self.config) if add_pooling_layer else None
-        self.initialise()
+        self._initialise()
 
     def forward(
         self,
@@ -233,12 +233,12 @@ class ViTModel(ViTPreTrainedModel):
         Raises:
             InputError: an argument does not fit the model.
         """
-        flags = self.flags(output_attentions, output_hidden_states, return_dict)
-        pixel_values, grid = self.door(pixel_values, interpolate_pos_encoding)
-        bool_masked_pos = self.masked_door(bool_masked_pos, pixel_values.shape[0], grid)
+        flags = self._flags(output_attentions, output_hidden_states, return_dict)
+        pixel_values, grid = self._checked_images(pixel_values, interpolate_pos_encoding)
+        bool_masked_pos = self._checked_mask(bool_masked_pos, pixel_values.shape[0], grid)
         hidden_states = self.embeddings(pixel_values, bool_masked_pos)
         hidden_states, all_hidden_states, attentions = self.encoder(
-            hidden_states, self.head_mask_door(head_mask), flags.attentions, flags.hidden_states
+            hidden_states, self._checked_head_mask(head_mask), flags.attentions, flags.hidden_states
         )
         last_hidden_state = self.layernorm(hidden_states)
         output = BaseModelOutputWithPooling(
@@ -258,13 +258,13 @@ class ViTForMaskedImageModeling(ViTPreTrainedModel):
 
     def __init__(self, config: ViTConfig) -> None:
         super().__init__(config)
-        with self.building():
-            self.vit = self.inner(ViTModel, add_pooling_layer=False, use_mask_token=True)
+        with self._building():
+            self.vit = self._inner(ViTModel, add_pooling_layer=False, use_mask_token=True)
             pixels = self.config.encoder_stride**2 * self.config.num_channels
             self.decoder = nn.Sequential(
                 nn.Conv2d(self.config.hidden_size, pixels, kernel_size=1), nn.PixelShuffle(self.config.encoder_stride)
             )
-        self.initialise()
+        self._initialise()
 
     def forward(
         self,
@@ -286,14 +286,14 @@ class ViTForMaskedImageModeling(ViTPreTrainedModel):
 
         Differs: non-square images work, and masks at other sizes than the config's.
         """
-        flags = self.flags(output_attentions, output_hidden_states, return_dict)
+        flags = self._flags(output_attentions, output_hidden_states, return_dict)
         stride = self.config.encoder_stride
         if bool_masked_pos is not None and pair(self.config.patch_size) != (stride, stride):
             raise InputError(
                 f"{type(self).__name__}: bool_masked_pos: expected encoder_stride to equal patch_size for the loss, "
                 f"got {stride} and {self.config.patch_size}."
             )
-        pixel_values, (rows, columns) = self.door(pixel_values, interpolate_pos_encoding)
+        pixel_values, (rows, columns) = self._checked_images(pixel_values, interpolate_pos_encoding)
         encoded = self.vit(
             pixel_values,
             bool_masked_pos=bool_masked_pos,
@@ -324,10 +324,10 @@ class ViTForImageClassification(ViTPreTrainedModel):
     def __init__(self, config: ViTConfig) -> None:
         super().__init__(config)
         hidden, classes = self.config.hidden_size, self.config.num_labels
-        with self.building():
-            self.vit = self.inner(ViTModel, add_pooling_layer=False)
+        with self._building():
+            self.vit = self._inner(ViTModel, add_pooling_layer=False)
             self.classifier = nn.Linear(hidden, classes) if classes > 0 else nn.Identity()
-        self.initialise()
+        self._initialise()
 
     def forward(
         self,
@@ -352,7 +352,7 @@ class ViTForImageClassification(ViTPreTrainedModel):
         Raises:
             InputError: an argument does not fit the model.
         """
-        flags = self.flags(output_attentions, output_hidden_states, return_dict)
+        flags = self._flags(output_attentions, output_hidden_states, return_dict)
         encoded = self.vit(
             pixel_values,
             head_mask=head_mask,
@@ -372,12 +372,12 @@ class ViTForImageClassification(ViTPreTrainedModel):
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """The loss of the problem type that the config or the labels say, in float32 or wider: ()."""
-        model, labels = type(self).__name__, self.tensor("labels", labels).to(logits.device)
+        model, labels = type(self).__name__, self._as_tensor("labels", labels).to(logits.device)
         batch, is_float = logits.shape[0], labels.is_floating_point()
         problem = check_labels(model, self.config, labels.shape, batch, is_float=is_float)
         logits = logits.to(wide(logits.dtype))
         if problem == "single_label_classification":
-            if (host := self.host(labels)) is not None:
+            if (host := self._host_values(labels)) is not None:
                 check_class_indices(model, host, self.config.num_labels)
             return cross_entropy(logits, labels.flatten())
         targets = labels.to(logits.dtype).view_as(logits)

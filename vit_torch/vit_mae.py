@@ -78,11 +78,11 @@ class ViTMAEModel(ViTMAEPreTrainedModel):
 
     def __init__(self, config: ViTMAEConfig) -> None:
         super().__init__(config)
-        with self.building():
+        with self._building():
             self.embeddings = ViTMAEEmbeddings(self.config)
             self.encoder = ViTEncoder(self.config)
             self.layernorm = nn.LayerNorm(self.config.hidden_size, eps=self.config.layer_norm_eps)
-        self.initialise()
+        self._initialise()
 
     def forward(
         self,
@@ -115,13 +115,13 @@ class ViTMAEModel(ViTMAEPreTrainedModel):
         Raises:
             InputError: an argument does not fit the model, or the ratio keeps no patch.
         """
-        flags = self.flags(output_attentions, output_hidden_states, return_dict)
-        pixel_values, (rows, columns) = self.door(pixel_values, interpolate_pos_encoding)
-        noise = self.noise_door(noise, pixel_values.shape[0], rows * columns)
+        flags = self._flags(output_attentions, output_hidden_states, return_dict)
+        pixel_values, (rows, columns) = self._checked_images(pixel_values, interpolate_pos_encoding)
+        noise = self._checked_noise(noise, pixel_values.shape[0], rows * columns)
         kept = self.num_kept(rows * columns, mask_ratio)
         hidden_states, mask, ids_restore = self.embeddings(pixel_values, noise, kept)
         hidden_states, all_hidden_states, attentions = self.encoder(
-            hidden_states, self.head_mask_door(head_mask), flags.attentions, flags.hidden_states
+            hidden_states, self._checked_head_mask(head_mask), flags.attentions, flags.hidden_states
         )
         output = ViTMAEModelOutput(
             last_hidden_state=self.layernorm(hidden_states),
@@ -132,7 +132,7 @@ class ViTMAEModel(ViTMAEPreTrainedModel):
         )
         return output if flags.return_dict else output.to_tuple()
 
-    def noise_door(self, noise: Tensor | None, batch: Any, patches: Any) -> Tensor:
+    def _checked_noise(self, noise: Tensor | None, batch: Any, patches: Any) -> Tensor:
         """The noise of a call, or fresh noise: (batch, patches).
 
         Raises:
@@ -140,9 +140,9 @@ class ViTMAEModel(ViTMAEPreTrainedModel):
         """
         if noise is None:
             return torch.rand(batch, patches, device=self.device)
-        noise = self.tensor("noise", noise).to(self.device)
-        check_per_patch(self.called_as, "noise", seen(*noise.shape), *seen(batch, patches))
-        check_values(self.called_as, noise=self.host(noise))
+        noise = self._as_tensor("noise", noise).to(self.device)
+        check_per_patch(self._called_as, "noise", seen(*noise.shape), *seen(batch, patches))
+        check_values(self._called_as, noise=self._host_values(noise))
         return noise.reshape(batch, patches)  # what is not known while tracing is checked when the program runs
 
     def num_kept(self, patches: Any, mask_ratio: float | None) -> Any:
@@ -152,7 +152,7 @@ class ViTMAEModel(ViTMAEPreTrainedModel):
             return num_kept(patches, ratio)
         if torch.compiler.is_dynamo_compiling():
             raise InputError(
-                f"{self.called_as}: mask_ratio: not to be had of a number of patches that is not known while tracing "
+                f"{self._called_as}: mask_ratio: not to be had of a number of patches that is not known while tracing "
                 "with strict=True.\nExport with strict=False."
             )
         times, plus, over = kept_fraction(ratio)
@@ -207,10 +207,10 @@ class ViTMAEForPreTraining(ViTMAEPreTrainedModel):
 
     def __init__(self, config: ViTMAEConfig) -> None:
         super().__init__(config)
-        with self.building():
-            self.vit = self.inner(ViTMAEModel)
+        with self._building():
+            self.vit = self._inner(ViTMAEModel)
             self.decoder = ViTMAEDecoder(self.config)
-        self.initialise()
+        self._initialise()
 
     def forward(
         self,
@@ -232,8 +232,8 @@ class ViTMAEForPreTraining(ViTMAEPreTrainedModel):
         Raises:
             InputError: an argument does not fit the model, or the ratio keeps or removes no patch.
         """
-        flags = self.flags(output_attentions, output_hidden_states, return_dict)
-        pixel_values, (rows, columns) = self.door(pixel_values, interpolate_pos_encoding)
+        flags = self._flags(output_attentions, output_hidden_states, return_dict)
+        pixel_values, (rows, columns) = self._checked_images(pixel_values, interpolate_pos_encoding)
         ratio = self.config.mask_ratio if mask_ratio is None else mask_ratio
         patches = rows * columns
         if is_settled(patches) and num_kept(patches, ratio) == patches:
@@ -275,7 +275,7 @@ class ViTMAEForPreTraining(ViTMAEPreTrainedModel):
         Raises:
             InputError: the images do not fit the model.
         """
-        pixel_values, (rows, columns) = self.door(pixel_values, interpolate_pos_encoding)
+        pixel_values, (rows, columns) = self._checked_images(pixel_values, interpolate_pos_encoding)
         height, width = pair(self.config.patch_size)
         pixel_values = cropped(pixel_values, rows * height, columns * width)
         patches = pixel_values.unflatten(3, (columns, width)).unflatten(2, (rows, height))
@@ -322,7 +322,7 @@ class ViTMAEForPreTraining(ViTMAEPreTrainedModel):
         Differs: with norm_pix_loss the variance is the unbiased one, as in the reference.
         """
         target = self.patchify(pixel_values, interpolate_pos_encoding).to(wide(pred.dtype))
-        if (host := self.host(mask)) is not None and not host.any():
+        if (host := self._host_values(mask)) is not None and not host.any():
             raise InputError(f"{type(self).__name__}: forward_loss: mask removes no patch, so there is no loss.")
         if self.config.norm_pix_loss:
             variance, mean = torch.var_mean(target, dim=-1, correction=1, keepdim=True)

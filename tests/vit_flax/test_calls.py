@@ -137,8 +137,8 @@ def test_calls_with_activations_of_the_user_are_compiled_once(act):
     model, inputs = make_model(CLASSIFIER, hidden_act=act), make_inputs(CLASSIFIER)
     for _ in range(3):
         model(**inputs)
-    assert model.compiled() is model.compiled()
-    assert model.compiled()._cache_size() == 1
+    assert model._compiled_call() is model._compiled_call()
+    assert model._compiled_call()._cache_size() == 1
 
 
 def test_models_are_copied_and_pickled(name):

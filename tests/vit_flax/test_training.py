@@ -154,18 +154,18 @@ def test_calls_are_compiled_once_per_shapes_and_switches():
     model, images = make_model(CLASSIFIER), make_inputs(CLASSIFIER)["pixel_values"]
     for _ in range(3):
         model(images)
-    assert model.compiled()._cache_size() == 1
+    assert model._compiled_call()._cache_size() == 1
     model(images, params=jax.tree.map(jnp.zeros_like, model.params))
-    assert model.compiled()._cache_size() == 1
+    assert model._compiled_call()._cache_size() == 1
     model(images, output_attentions=True)
-    assert model.compiled()._cache_size() == 2
-    text = model.compiled().lower(model.params, {}, {"pixel_values": images}, static_of(model)).as_text()
+    assert model._compiled_call()._cache_size() == 2
+    text = model._compiled_call().lower(model.params, {}, {"pixel_values": images}, static_of(model)).as_text()
     assert "callback" not in text
     assert re.findall(r"constant dense<\S+> : tensor<24x", text) == []  # no parameter among the constants
 
 
 def static_of(model) -> tuple:
-    switches = switches_of(model.flags(None, None, None))
+    switches = switches_of(model._flags(None, None, None))
     return tuple(sorted({**switches, "interpolate_pos_encoding": False, "deterministic": True}.items()))
 
 
