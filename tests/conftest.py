@@ -21,6 +21,7 @@ _NEED_ONE = [
     "test_contributing.py",
     "test_foreign.py",
     "test_loading_keywords.py",
+    "test_offered_names.py",
     "test_readme.py",
     "vit_core/test_targets.py",
     *(
