@@ -12,11 +12,12 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 SOURCES := pyproject.toml constraints.txt
 
-.PHONY: help demo test test-isolated test-oldest parity parity-table check bench reliability pictures mutate golden test-peers test-peers-timm test-real real-table clean
+.PHONY: help demo test test-fast test-isolated test-oldest parity parity-table check bench reliability pictures mutate golden test-peers test-peers-timm test-real real-table clean
 
 help:
 	@echo "make demo        classify held-out digits and reconstruct masked ones, with every installed backend"
 	@echo "make test        run the tests"
+	@echo "make test-fast   the core, conversion, and one small case of every backend: for the loop of a developer"
 	@echo "make test-only-tf  run the tests in an environment with that framework alone"
 	@echo "make test-isolated  install the built wheel with each extra alone, and test it there"
 	@echo "make test-oldest  run them with the oldest versions of everything that vitriad allows"
@@ -62,6 +63,17 @@ demo: $(VENV)/.run
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
+
+# For the loop of a developer: the core and conversion without what is slow there (fuzzing, child processes, all prefixes),
+# then one small case of every backend, where importing the frameworks takes most of the time.
+FAST_CORE := $(addprefix tests/vit_core/test_,$(addsuffix .py,config config_files foreign_fields positions masking parameters \
+  presets inputs outputs labels tensors reference checkpoint checkpoint_folder jsonfile image_processing)) \
+  $(addprefix tests/conversion/test_,$(addsuffix .py,names fit convert heads labels recognition containers))
+FAST_BACKENDS := tests/behaviour tests/vit_torch/test_parity.py tests/vit_tf/test_parity.py tests/vit_flax/test_parity.py
+FAST_CASES := float32 and square or losses or 5GB and ViTModel or tuples_hold and ViTMAEForPreTraining
+test-fast: $(VENV)/.dev
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal $(FAST_CORE) $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal $(FAST_BACKENDS) -k '$(FAST_CASES)' $(PYTEST_ARGS)
 
 # An environment with one framework alone, such as make test-only-tf
 .venv-only-%/.dev: $(SOURCES)
