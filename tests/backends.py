@@ -1,5 +1,6 @@
 """The backends whose framework is installed here, for tests that hold for each of them."""
 
+from importlib import import_module
 from importlib.util import find_spec
 
 from conversion.layouts import to_canonical
@@ -20,3 +21,8 @@ def canonical(backend, model):
         name: to_canonical(to_numpy(weight.value), table[name].kind, "keras")
         for name, weight in model.named_weights().items()
     }
+
+
+def adapters():
+    """A `small_models.Backend` for each."""
+    return [import_module(f"{name}_models").BACKEND for name in INSTALLED]

@@ -15,6 +15,7 @@ _NEED_TORCH = [
     "test_wheel.py",
 ]
 _NEED_ONE = [
+    "behaviour",
     "hub",
     "reliability",
     "test_bad_calls.py",

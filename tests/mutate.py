@@ -41,9 +41,9 @@ BACKENDS = ("vit_torch", "vit_tf", "vit_flax")
 SOME = "float64 and (test_outputs or test_gradients and square) or patchify or only_kept"
 FAST = {  # what a fault meets first: 25 seconds at most
     "vit_core": "tests/vit_torch/test_parity.py tests/vit_core/test_reference.py",
-    "vit_torch": "tests/vit_torch/test_parity.py tests/vit_torch/test_model.py",
-    "vit_tf": f"tests/vit_tf/test_parity.py tests/vit_tf/test_model.py -k '{SOME}'",
-    "vit_flax": f"tests/vit_flax/test_parity.py tests/vit_flax/test_model.py -k '{SOME}'",
+    "vit_torch": "tests/vit_torch/test_parity.py tests/vit_torch/test_model.py tests/behaviour -k torch",
+    "vit_tf": f"tests/vit_tf/test_parity.py tests/behaviour -k 'tf and ({SOME})'",
+    "vit_flax": f"tests/vit_flax/test_parity.py tests/behaviour -k 'flax and ({SOME})'",
     "conversion": "tests/conversion/test_foreign.py",
     "vitriad": "tests/vitriad/test_cli.py",
 }
@@ -103,13 +103,20 @@ def judge(edit: Edit, root: Path) -> Verdict:
     with tempfile.TemporaryDirectory(dir=root) as folder:
         copy(Path(folder))
         line = plant(edit, Path(folder))
-        how = run(fast(edit), Path(folder)) or run(f"tests/{edit.file.partition('/')[0]}", Path(folder))
+        how = run(fast(edit), Path(folder)) or run(every(edit), Path(folder))
     return Verdict(line, how is not None, how or "SURVIVED")
 
 
 def fast(edit: Edit) -> str:
     """The tests that a fault meets first."""
     return edit.tests or FAST[edit.file.partition("/")[0]]
+
+
+def every(edit: Edit) -> str:
+    """All tests of the package that a fault is in, and of what all backends promise."""
+    package = edit.file.partition("/")[0]
+    backend = package.removeprefix("vit_")
+    return f"tests/{package} tests/behaviour -k {backend}" if package in BACKENDS else f"tests/{package}"
 
 
 def check_sound(tests: str, root: Path) -> None:

@@ -1,59 +1,60 @@
-"""Small models for the tests of this backend: every parameter random, sizes odd."""
+"""Small models of this backend, and what tests ask of it."""
 
-import zlib
+import os
+import tempfile
 
-import numpy as np
+os.environ.setdefault("KERAS_HOME", tempfile.mkdtemp())  # Keras reads its settings from there, and writes them
+
+import keras
+import small_models
+import tensorflow as tf
+from small_models import PATCHES, SIZES, Backend
 
 import vit_tf
-from vit_core.parameters import draw
 
-SIZES = {
-    "hidden_size": 24,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 3,
-    "intermediate_size": 36,
-    "image_size": (12, 20),
-    "patch_size": 4,
-}
-DECODER = {
-    "decoder_hidden_size": 16,
-    "decoder_num_hidden_layers": 1,
-    "decoder_num_attention_heads": 2,
-    "decoder_intermediate_size": 20,
-}
-FIELDS = {
-    "TFViTModel": {},
-    "TFViTForImageClassification": {"num_labels": 5},
-    "TFViTForMaskedImageModeling": {"encoder_stride": 4},
-    "TFViTMAEModel": {},
-    "TFViTMAEForPreTraining": DECODER,
-}
-PATCHES = 15
+__all__ = ["BACKEND", "FIELDS", "PATCHES", "SIZES", "make_config", "make_inputs", "make_model", "make_tensors"]
+
+FIELDS = {f"TF{name}": fields for name, fields in small_models.FIELDS.items()}
 
 
-def make_config(name: str, **fields):
-    return getattr(vit_tf, name).config_class(**{**SIZES, **FIELDS[name], **fields})
+class TensorFlow(Backend):
+    name, prefix, package, tensors_word = "tf", "TF", vit_tf, "tf"
+    relu = staticmethod(keras.ops.relu)
+
+    def make_model(self, name, dtype="float32", options=None, compiles=False, **fields):
+        """A model whose plain calls run operation by operation, unless it `compiles`: building graphs takes time."""
+        model = super().make_model(name, dtype, options, **fields)
+        model.compiles_calls = compiles
+        return model
+
+    def train(self, model, seed, inputs):
+        for place, layer in enumerate(model._flatten_layers()):
+            if isinstance(layer, keras.layers.Dropout) and layer.rate > 0:
+                layer.seed_generator.state.assign([seed, place])
+        return model(**inputs, training=True)
+
+    def other_calls(self, model, inputs):
+        return (lambda: model(inputs),)
+
+    def as_tested(self, model):
+        model.compiles_calls = False
+        return model
+
+    def seed(self, seed):
+        keras.utils.set_random_seed(seed)
+
+    def refusals(self, model, inputs, in_graphs):
+        def compiled():
+            model.compiles_calls = True
+            try:
+                return model(**inputs)
+            finally:
+                model.compiles_calls = False
+
+        graph = {"in a graph of the caller's": lambda: tf.function(model)(**inputs)} if in_graphs else {}
+        return {**super().refusals(model, inputs, in_graphs), "compiled": compiled, **graph}
 
 
-def make_tensors(name: str, dtype: str = "float32", options: dict | None = None, **fields) -> dict[str, np.ndarray]:
-    random = np.random.default_rng(zlib.crc32(name.encode()))
-    return {
-        key: (array + 0.2 * random.standard_normal(array.shape)).astype(dtype)
-        for key, array in draw(make_config(name, **fields), name, seed=1, **(options or {})).items()
-    }
-
-
-def make_model(name: str, dtype: str = "float32", options: dict | None = None, compiles: bool = False, **fields):
-    """A model whose plain calls run operation by operation, unless it `compiles`: building graphs takes its time."""
-    tensors = make_tensors(name, dtype, options, **fields)
-    model = getattr(vit_tf, name).from_tensors(make_config(name, **fields), tensors, **(options or {}))
-    model.compiles_calls = compiles
-    return model
-
-
-def make_inputs(name: str, batch: int = 2, height: int = 12, width: int = 20) -> dict[str, np.ndarray]:
-    random = np.random.default_rng(zlib.crc32(name.encode()))
-    inputs = {"pixel_values": random.standard_normal((batch, 3, height, width), np.float32)}
-    if "MAE" in name:
-        inputs["noise"] = random.random((batch, (height // 4) * (width // 4)), np.float32)
-    return inputs
+BACKEND = TensorFlow()
+make_config, make_tensors, make_inputs = BACKEND.make_config, BACKEND.make_tensors, BACKEND.make_inputs
+make_model = BACKEND.make_model

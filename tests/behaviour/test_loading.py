@@ -1,0 +1,184 @@
+"""Saving and loading: round trips, reports, hand-overs, and what the documentation's own lines do."""
+
+import logging
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+from sameness import check_same, check_tensors
+from small_models import FIELDS
+
+from vit_core import CheckpointError, ConfigError, InputError, MissingFileError
+from vit_core.positions import resize_table
+from vit_core.tensors import to_numpy
+
+CLASSIFIER = "ViTForImageClassification"
+
+
+def check_weights(model, other) -> None:
+    check_tensors(model.canonical_tensors(), other.canonical_tensors())
+
+
+@pytest.mark.parametrize("shard", ["5GB", 4000])
+def test_round_trip(backend, name, shard, tmp_path):
+    model = backend.make_model(name)
+    model.save_pretrained(tmp_path, max_shard_size=shard)
+    assert (tmp_path / "model.safetensors").exists() == (shard == "5GB")
+    loaded, info = backend.cls(name).from_pretrained(tmp_path, output_loading_info=True)
+    check_weights(loaded, model)
+    assert {key: value for key, value in info.items() if value} == {}
+    assert loaded.config.architectures == [name]
+    assert loaded.config.dtype == "float32"
+
+
+def test_files_have_the_canonical_names_and_layouts(backend, name, tmp_path):
+    tensors = backend.make_tensors(name)
+    backend.make_model(name).save_pretrained(tmp_path)
+    stored = load_file(tmp_path / "model.safetensors")
+    assert set(stored) == set(tensors)
+    for key, value in tensors.items():
+        np.testing.assert_array_equal(stored[key], value, err_msg=key)
+
+
+# file of this class -> loaded as that class: what is missing and what is left over, as prefixes
+MIM_ONLY = {"decoder.0", "vit.embeddings.mask_token"}
+HAND_OVERS = [
+    (CLASSIFIER, "ViTModel", {"pooler.dense"}, {"classifier"}),
+    ("ViTModel", CLASSIFIER, {"classifier"}, {"pooler.dense"}),
+    ("ViTForMaskedImageModeling", CLASSIFIER, {"classifier"}, MIM_ONLY),
+    (CLASSIFIER, "ViTForMaskedImageModeling", MIM_ONLY, {"classifier"}),
+    ("ViTMAEForPreTraining", CLASSIFIER, {"classifier"}, {"decoder"}),
+    ("ViTMAEForPreTraining", "ViTMAEModel", set(), {"decoder"}),
+    ("ViTModel", "ViTMAEModel", set(), {"pooler.dense"}),
+    ("ViTMAEModel", "ViTMAEForPreTraining", {"decoder"}, set()),
+]
+
+
+@pytest.mark.parametrize(("source", "target", "missing", "unexpected"), HAND_OVERS)
+def test_hand_overs_between_classes(backend, source, target, missing, unexpected, tmp_path):
+    model = backend.make_model(source)
+    model.save_pretrained(tmp_path)
+    decoder = {key: value for key, value in FIELDS[target].items() if key.startswith("decoder")}
+    loaded, info = backend.cls(target).from_pretrained(tmp_path, output_loading_info=True, **decoder)
+    for found, prefixes in ((info["missing_keys"], missing), (info["unexpected_keys"], unexpected)):
+        assert {key for key in found if not key.startswith(tuple(prefixes))} == set()
+        assert {prefix for prefix in prefixes if not any(key.startswith(prefix) for key in found)} == set()
+    ours, theirs = (one.base_model.canonical_tensors() for one in (loaded, model))
+    for key in [key for key in theirs if not key.startswith("pooler") and "mask_token" not in key]:
+        np.testing.assert_array_equal(ours[key], theirs[key], err_msg=key)
+    assert all(np.isfinite(array).all() for array in loaded.canonical_tensors().values())
+    assert np.isfinite(to_numpy(loaded(**backend.make_inputs(target))[0])).all()
+
+
+def test_missing_parts_are_reported_once_by_name(backend, tmp_path, caplog):
+    backend.make_model("ViTMAEForPreTraining").save_pretrained(tmp_path)
+    with caplog.at_level(logging.INFO, logger="vitriad"):
+        backend.cls(CLASSIFIER).from_pretrained(tmp_path, num_labels=4)
+    assert caplog.text.count("classifier.weight") == 1
+    assert caplog.text.count("decoder.decoder_embed.weight") == 1
+
+
+def test_another_number_of_labels(backend, tmp_path):
+    backend.make_model(CLASSIFIER).save_pretrained(tmp_path)
+    cls = backend.cls(CLASSIFIER)
+    with pytest.raises(CheckpointError, match=r"classifier\.weight") as caught:
+        cls.from_pretrained(tmp_path, num_labels=7)
+    assert "ignore_mismatched_sizes" in str(caught.value)
+    keywords = {"ignore_mismatched_sizes": True, "output_loading_info": True}
+    model, info = cls.from_pretrained(tmp_path, num_labels=7, **keywords)
+    assert model.canonical_tensors()["classifier.weight"].shape == (7, 24)
+    assert sorted(info["mismatched_keys"]) == ["classifier.bias", "classifier.weight"]
+
+
+def test_another_image_size_resizes_the_positions(backend, tmp_path):
+    model = backend.make_model(CLASSIFIER)
+    model.save_pretrained(tmp_path)
+    loaded = backend.cls(CLASSIFIER).from_pretrained(tmp_path, image_size=(24, 28))
+    key = "vit.embeddings.position_embeddings"
+    expected = resize_table(model.canonical_tensors()[key], (3, 5), (6, 7))
+    np.testing.assert_array_equal(loaded.canonical_tensors()[key], expected)
+
+
+def test_pruned_models_stay_pruned(backend, name, tmp_path):
+    model, inputs = backend.make_model(name), backend.make_inputs(name)
+    model.prune_heads({0: [0, 2], 1: [1]})
+    model.save_pretrained(tmp_path)
+    loaded = backend.as_tested(backend.cls(name).from_pretrained(tmp_path))
+    check_weights(loaded, model)
+    assert loaded.config.pruned_heads == {0: [0, 2], 1: [1]}
+    check_same(loaded(**inputs).to_tuple(), model(**inputs).to_tuple())
+
+
+# The documentation's own calls: class, class of the published file, keywords.
+DOCUMENTED = [
+    ("ViTModel", "ViTModel", {}),
+    ("ViTForMaskedImageModeling", "ViTModel", {"encoder_stride": 16}),
+    (CLASSIFIER, CLASSIFIER, {}),
+    ("ViTMAEModel", "ViTMAEForPreTraining", {}),
+    ("ViTMAEModel", "ViTMAEForPreTraining", {"attn_implementation": "sdpa", "from_pt": True}),
+    ("ViTMAEForPreTraining", "ViTMAEForPreTraining", {}),
+]
+
+
+@pytest.mark.parametrize(("cls", "stored", "keywords"), DOCUMENTED)
+def test_documented_calls(backend, cls, stored, keywords, tmp_path):
+    backend.make_model(stored, image_size=32, patch_size=16).save_pretrained(tmp_path)
+    backend.package.ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(tmp_path)
+    image_processor = backend.package.AutoImageProcessor.from_pretrained(tmp_path)
+    model = backend.cls(cls).from_pretrained(tmp_path, **keywords)
+    image = np.arange(20 * 30 * 3, dtype=np.uint8).reshape(20, 30, 3)
+    inputs = image_processor(images=image, return_tensors=backend.tensors_word)
+    for call in (lambda: model(**inputs), *backend.other_calls(model, inputs)):
+        assert all(np.isfinite(to_numpy(value)).all() for value in call().to_tuple())
+
+
+@pytest.mark.parametrize(
+    ("keywords", "needle"),
+    [
+        ({"device_map": "balanced"}, "device_map"),
+        ({"trust_remote_code": True}, "trust_remote_code"),
+        ({"load_in_8bit": True}, "load_in_8bit"),
+        ({"use_safetensors": False}, "use_safetensors"),
+        ({"hiden_size": 3}, "hidden_size"),
+    ],
+)
+def test_keywords_that_mean_nothing_here_are_refused(backend, keywords, needle, tmp_path):
+    backend.make_model("ViTModel").save_pretrained(tmp_path)
+    with pytest.raises((InputError, CheckpointError, ConfigError), match=needle) as caught:
+        backend.cls("ViTModel").from_pretrained(tmp_path, **keywords)
+    assert len(str(caught.value).splitlines()) <= 3
+
+
+@pytest.mark.parametrize("keywords", [{"from_pt": True}, {"use_safetensors": True}, {"trust_remote_code": False}])
+def test_keywords_that_hold_are_accepted(backend, keywords, tmp_path):
+    backend.make_model("ViTModel").save_pretrained(tmp_path)
+    backend.cls("ViTModel").from_pretrained(tmp_path, **keywords)
+
+
+def test_missing_folders_and_callable_activations(backend, tmp_path):
+    for folder in (tmp_path / "nowhere", tmp_path):
+        with pytest.raises(MissingFileError):
+            backend.cls("ViTModel").from_pretrained(folder)
+    model = backend.make_model("ViTModel", hidden_act=backend.relu)
+    with pytest.raises(ConfigError, match="callable"):
+        model.save_pretrained(tmp_path / "callable")
+    assert not (tmp_path / "callable").exists()
+
+
+def test_from_tensors_wants_exactly_the_parameters(backend):
+    tensors = backend.make_tensors("ViTModel")
+    tensors["extra"] = tensors.pop("layernorm.bias")
+    with pytest.raises(CheckpointError, match=r"1 missing: layernorm\.bias; 1 unknown: extra"):
+        backend.cls("ViTModel").from_tensors(backend.make_config("ViTModel"), tensors)
+
+
+def test_subclasses_save_and_load_as_their_class(backend, tmp_path):
+    class Mine(backend.cls(CLASSIFIER)):
+        pass
+
+    model = Mine(backend.make_config(CLASSIFIER))
+    model.save_pretrained(tmp_path)
+    loaded = Mine.from_pretrained(tmp_path)
+    assert type(loaded) is Mine
+    assert loaded.config.architectures == [CLASSIFIER]
+    check_weights(loaded, model)
