@@ -24,7 +24,7 @@ def gradients(model, inputs):
         output = model(**inputs, params=params, dropout_rng=jax.random.key(7), train=True)
         return jnp.square(output[0]).sum()
 
-    return jax.grad(number)(model.params)
+    return jax.jit(jax.grad(number))(model.params)
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.3])
