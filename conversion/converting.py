@@ -12,8 +12,9 @@ from typing import Any
 from conversion.detect import Source, lone_checkpoint
 from conversion.dialect import Target, Tensors
 from conversion.dialects import targets, written
-from conversion.loading import Report, plan, report_of
+from conversion.loading import plan
 from conversion.processors import PREPROCESSOR_NAME, Found, find_processor
+from conversion.report import Report, report_of
 from conversion.writing import WRITERS, expressed
 from vit_core.config import CONFIG_NAME, PretrainedConfig
 from vit_core.errors import CheckpointError, ConfigError, InputError, reading

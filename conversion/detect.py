@@ -68,6 +68,16 @@ class Source(NamedTuple):
     commit: str | None
     beside: Callable[[str], Path | None]
 
+    @property
+    def bare(self) -> dict[str, LazyArray]:
+        """`arrays` without the prefix."""
+        return {name.removeprefix(BASE_PREFIX): tensor for name, tensor in self.arrays.items()}
+
+    @property
+    def has_representation(self) -> bool:
+        """Whether a layer stands between class token and head: what others than transformers have a pooler for."""
+        return self.dialect.numerics is not None and {"pooler.dense.weight", "classifier.weight"} <= self.bare.keys()
+
 
 def detect(src: str | Path, **options: Any) -> str:
     """The dialect of a checkpoint, such as "hf", "timm" or "google"; see docs/conversion.md.

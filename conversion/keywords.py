@@ -12,8 +12,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypedDict
 
-from vit_core.errors import InputError
+from vit_core.errors import InputError, UnsafeFileError
 from vit_core.keywords import ConfigFields, HubKeywords
+from vit_core.positions import KERNELS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -195,3 +196,38 @@ class SavingKeywords(TypedDict, total=False):
     save_original_format: Literal[True] | None
     distributed_checkpoint: Literal[False] | None
     save_config: Literal[True] | None
+
+
+# --- who takes what --------------------------------------------------------------------------------------------------
+
+# Keywords of from_pretrained, by who takes them; every other one is a field of the configuration.
+OPENING = (*Opening.__annotations__,)
+FITTING = (*Fitting.__annotations__,)
+CHOOSING = (*Choosing.__annotations__, "dtype", "torch_dtype")
+# Keyword -> the framework that it stands for, see `conversion.dialect.Dialect`. What a class of ours saved is of none,
+# and passes all three.
+ASSERTIONS = {"from_pt": "pt", "from_tf": "tf", "from_flax": "flax"}
+MODEL_OPTIONS: dict[str, dict[str, bool]] = {"ViTModel": {"add_pooling_layer": True, "use_mask_token": False}}
+
+
+def is_option(name: str) -> bool:
+    """Whether a keyword of loading is taken by somebody, or refused, and so is no field of the configuration."""
+    return name in (*OPENING, *FITTING, *CHOOSING, *ASSERTIONS, *LOADING)
+
+
+def checked(model: str, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """The keywords that were given, None meaning not given; those that mean nothing here are refused."""
+    known = {*OPENING, *FITTING, *CHOOSING, *ASSERTIONS, *LOADING, *MODEL_OPTIONS.get(model, {})}
+    given = {name: value for name, value in kwargs.items() if value is not None or name not in known}
+    if given.get("trust_remote_code"):
+        raise UnsafeFileError(f"{model}.from_pretrained: delete trust_remote_code=: code of a checkpoint is never run.")
+    refused = refusals(LOADING, given)
+    if given.get("use_safetensors") is False:
+        refused.append(
+            "delete use_safetensors=False: safetensors come first where there are any; name another file to load that"
+        )
+    if refused:
+        raise InputError(f"{model}.from_pretrained: {'; '.join(refused)}.")
+    if (kernel := given.get("position_kernel", "hf")) not in KERNELS:
+        raise InputError(f"position_kernel: expected one of {', '.join(KERNELS)}, got {kernel!r}.")
+    return {name: value for name, value in given.items() if name not in LOADING}

@@ -12,8 +12,17 @@ from bad_calls import VIT
 
 import vitriad
 from conversion import keywords
-from conversion.keywords import LOADING, SAVING, AutoKeywords, FamiliarLoading, LoadingKeywords, SavingKeywords
-from conversion.loading import _ASSERTIONS, _MODEL_OPTIONS, is_option
+from conversion.keywords import (
+    ASSERTIONS,
+    LOADING,
+    MODEL_OPTIONS,
+    SAVING,
+    AutoKeywords,
+    FamiliarLoading,
+    LoadingKeywords,
+    SavingKeywords,
+    is_option,
+)
 from vit_core import ViTConfig, ViTImageProcessor, ViTMAEConfig
 from vit_core.images.options import CHECKS
 from vit_core.keywords import (
@@ -74,8 +83,8 @@ def test_familiar_keywords_of_saving_have_the_values_that_pass(backend):
 
 def test_keywords_of_loading_are_those_that_somebody_takes():
     own = {name for name in names(LoadingKeywords) if not is_option(name)}
-    assert own == names(ConfigFields) | {*_MODEL_OPTIONS[VIT]}
-    assert names(keywords.Asserting) == {*_ASSERTIONS} and names(keywords.Parts) == {*_MODEL_OPTIONS[VIT]}
+    assert own == names(ConfigFields) | {*MODEL_OPTIONS[VIT]}
+    assert names(keywords.Asserting) == {*ASSERTIONS} and names(keywords.Parts) == {*MODEL_OPTIONS[VIT]}
 
 
 @pytest.mark.parametrize("backend", INSTALLED)

@@ -238,7 +238,7 @@ def reading_options(arguments: argparse.Namespace) -> dict[str, Any]:
     Raises:
         InputError: --set without a field or a value, or of something that is no field.
     """
-    from conversion.loading import is_option
+    from conversion.keywords import is_option
     from vit_core.errors import InputError
 
     options = {"cls": arguments.cls, "weights": arguments.weights, "num_attention_heads": arguments.heads}

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from conversion.folds import LOSSY
-from conversion.loading import plan, report_of
+from conversion.loading import plan
+from conversion.report import report_of
 from vit_core.config import pair, patch_grid
 from vit_core.errors import InputError
 from vit_core.masking import noise
