@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Any, cast
-from zipfile import ZipFile, ZipInfo
+from typing import Any
 
 import ml_dtypes
 import numpy as np
-from numpy.lib import format as npy
 
 from conversion.detect import kinds
 from conversion.dialect import Dialect, Part, Target, Tensors
@@ -18,9 +16,9 @@ from conversion.layouts import canonical_axes, from_canonical, split_heads
 from conversion.naming import HEADS, template
 from vit_core.config import PretrainedConfig
 from vit_core.errors import CheckpointError
+from vit_core.files import msgpack, npz, safetensors
 from vit_core.files.arrays import LazyArray, contiguous
 from vit_core.files.h5 import write_h5
-from vit_core.files.safetensors import serialised
 from vit_core.files.saving import write_pieces
 from vit_core.parameters import BASE_PREFIX
 from vit_core.tensors import Array
@@ -118,94 +116,15 @@ def _joined(parts: Mapping[int, LazyArray]) -> LazyArray:
 
 
 def _write_safetensors(path: Path, tensors: Tensors, scope: str, advance: Advance) -> dict[str, Any]:
-    return write_pieces(path, serialised(tensors, advance, metadata=None))
+    return write_pieces(path, safetensors.serialised(tensors, advance, metadata=None))
 
 
 def _write_npz(path: Path, tensors: Tensors, scope: str, advance: Advance) -> dict[str, Any]:
-    return write_pieces(path, _npz(tensors, advance))
-
-
-def _npz(tensors: Tensors, advance: Advance) -> Iterator[bytes]:
-    """The bytes of an archive as `numpy.savez` writes it, member by member."""
-    sink = _Sink()
-    with ZipFile(cast(Any, sink), "w") as archive:
-        for name, tensor in tensors.items():
-            with archive.open(ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
-                dtype = np.dtype("V2") if tensor.dtype == ml_dtypes.bfloat16 else tensor.dtype
-                header = {"descr": npy.dtype_to_descr(dtype), "fortran_order": False, "shape": tensor.shape}
-                npy.write_array_header_1_0(member, header)
-                member.write(_bytes(tensor))
-            yield from sink.taken()
-            advance(tensor.nbytes)
-    yield from sink.taken()
-
-
-class _Sink:
-    """A file that only takes: what was written is handed on."""
-
-    def __init__(self) -> None:
-        self._pieces: list[bytes] = []
-
-    def write(self, data: Any) -> int:
-        self._pieces.append(bytes(data))
-        return len(data)
-
-    def flush(self) -> None:
-        pass
-
-    def taken(self) -> list[bytes]:
-        pieces, self._pieces = self._pieces, []
-        return pieces
+    return write_pieces(path, npz.serialised(tensors, advance))
 
 
 def _write_msgpack(path: Path, tensors: Tensors, scope: str, advance: Advance) -> dict[str, Any]:
-    tree: dict[str, Any] = {}
-    for name, tensor in tensors.items():
-        *keys, last = name.split(".")
-        branch = tree
-        for key in keys:
-            branch = branch.setdefault(key, {})
-        branch[last] = tensor
-    return write_pieces(path, _msgpack(tree, advance))
-
-
-def _msgpack(node: Any, advance: Advance) -> Iterator[Any]:
-    """The bytes that `flax.serialization.to_bytes` makes of nested dictionaries of arrays."""
-    if isinstance(node, LazyArray):
-        shape = _packed(0x90, 0xDC, len(node.shape)) + b"".join(map(_packed_number, node.shape))
-        inner = b"\x93" + shape + _packed_text(node.dtype.name) + _sized(0xC4, node.nbytes)
-        size = len(inner) + node.nbytes
-        fixed = {1: 0xD4, 2: 0xD5, 4: 0xD6, 8: 0xD7, 16: 0xD8}  # sizes that the first byte says
-        yield (bytes([fixed[size]]) if size in fixed else _sized(0xC7, size)) + b"\x01" + inner
-        yield _bytes(node)
-        advance(node.nbytes)
-        return
-    yield _packed(0x80, 0xDE, len(node))
-    for key, value in node.items():
-        yield _packed_text(key)
-        yield from _msgpack(value, advance)
-
-
-def _sized(first: int, size: int) -> bytes:
-    """A size of one, two or four bytes, behind a byte that says how many."""
-    return next(bytes([first + i]) + size.to_bytes(1 << i, "big") for i in range(3) if size < 1 << (8 << i))
-
-
-def _packed(small: int, large: int, count: int) -> bytes:
-    return bytes([small | count]) if count < 16 else bytes([large]) + count.to_bytes(2, "big")
-
-
-def _packed_number(number: int) -> bytes:
-    return bytes([number]) if number < 0x80 else _sized(0xCC, number)
-
-
-def _packed_text(text: str) -> bytes:
-    data = text.encode("ascii")
-    return (bytes([0xA0 | len(data)]) if len(data) < 32 else _sized(0xD9, len(data))) + data
-
-
-def _bytes(tensor: LazyArray) -> Any:
-    return contiguous(tensor.read()).reshape(-1).view(np.uint8).data
+    return write_pieces(path, msgpack.serialised(tensors, advance))
 
 
 def _write_h5(path: Path, tensors: Tensors, scope: str, advance: Advance) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from checkpoints import make_config, make_tensors, write
 from foreign import ENTRIES, source
 
 import vitriad
-from vitriad.cli import main
+from conversion.dialects import targets
+from vitriad.cli import _TARGETS, main
 
 
 def path(name):
@@ -28,6 +29,10 @@ def refused(capsys, *words):
     text = capsys.readouterr().err
     assert text.startswith("vitriad: error: ") and text.count("\n") <= 3
     return text
+
+
+def test_convert_offers_every_dialect_that_is_written():
+    assert {*_TARGETS} == {*targets()}
 
 
 def test_convert_writes_what_verify_finds_equal(tmp_path, capsys):
@@ -103,13 +108,13 @@ def test_ctrl_c_leaves_no_half_file(tmp_path):
     config = make_config("ViTModel", hidden_size=768, num_attention_heads=12, intermediate_size=3072)
     write(tmp_path / "model", config, make_tensors("ViTModel", config))
     code = (
-        "import os, signal, sys; from conversion import writing\n"
-        "before = writing._npz\n"
+        "import os, signal, sys; from vit_core.files import npz\n"
+        "before = npz.serialised\n"
         "def stopped(tensors, advance):\n"
         "    for i, piece in enumerate(before(tensors, advance)):\n"
         "        if i == 20: os.kill(os.getpid(), signal.SIGINT)\n"
         "        yield piece\n"
-        "writing._npz = stopped\n"
+        "npz.serialised = stopped\n"
         "from vitriad.cli import main; sys.exit(main(sys.argv[1:]))"
     )
     words = ["convert", str(tmp_path / "model"), str(tmp_path / "new.npz"), "--to", "google", "--allow", "numerics"]

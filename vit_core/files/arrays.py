@@ -187,3 +187,8 @@ def contiguous(array: Array, alignment: int = 1) -> Array:
     for i in range(0, array.shape[1], _STRIP):  # of a transposed matrix, five times as fast as all at once
         laid_out[:, i : i + _STRIP] = array[:, i : i + _STRIP]
     return laid_out
+
+
+def raw_bytes(tensor: LazyArray) -> memoryview:
+    """A tensor as its bytes, read when this is called."""
+    return contiguous(tensor.read()).reshape(-1).view(np.uint8).data

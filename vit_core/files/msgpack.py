@@ -11,11 +11,12 @@ Source: the MessagePack specification; flax 0.12.8, extension types 1: (shape, d
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from vit_core.errors import CheckpointError
-from vit_core.files.arrays import DTYPES, LazyArray, placed
+from vit_core.files.arrays import DTYPES, LazyArray, placed, raw_bytes
 from vit_core.limits import Limits
 
 _DTYPES = {dtype.name: dtype for dtype in DTYPES.values()}
@@ -196,3 +197,54 @@ class _Walker:
 
     def _bad(self, what: str) -> CheckpointError:
         return CheckpointError(f"{self.path}: at byte {self.position}: {what}.")
+
+
+def serialised(tensors: Mapping[str, LazyArray], advance: Callable[[int], Any]) -> Iterator[Any]:
+    """The bytes that `flax.serialization.to_bytes` makes of tensors, piece by piece; dots in names make nested maps.
+
+    Args:
+        advance: called with the bytes of every tensor that is done with.
+    """
+    tree: dict[str, Any] = {}
+    for name, tensor in tensors.items():
+        *keys, last = name.split(".")
+        branch = tree
+        for key in keys:
+            branch = branch.setdefault(key, {})
+        branch[last] = tensor
+    yield from _pieces(tree, advance)
+
+
+def _pieces(node: Any, advance: Callable[[int], Any]) -> Iterator[Any]:
+    """The bytes of a map or an array."""
+    if isinstance(node, LazyArray):
+        shape = _packed(0x90, 0xDC, len(node.shape)) + b"".join(map(_packed_number, node.shape))
+        inner = b"\x93" + shape + _packed_text(node.dtype.name) + _sized(0xC4, node.nbytes)
+        size = len(inner) + node.nbytes
+        fixed = {1: 0xD4, 2: 0xD5, 4: 0xD6, 8: 0xD7, 16: 0xD8}  # sizes that the first byte says
+        yield (bytes([fixed[size]]) if size in fixed else _sized(0xC7, size)) + b"\x01" + inner
+        yield raw_bytes(node)
+        advance(node.nbytes)
+        return
+    yield _packed(0x80, 0xDE, len(node))
+    for key, value in node.items():
+        yield _packed_text(key)
+        yield from _pieces(value, advance)
+
+
+def _sized(first: int, size: int) -> bytes:
+    """A size of one, two or four bytes, behind a byte that says how many."""
+    return next(bytes([first + i]) + size.to_bytes(1 << i, "big") for i in range(3) if size < 1 << (8 << i))
+
+
+def _packed(small: int, large: int, count: int) -> bytes:
+    return bytes([small | count]) if count < 16 else bytes([large]) + count.to_bytes(2, "big")
+
+
+def _packed_number(number: int) -> bytes:
+    return bytes([number]) if number < 0x80 else _sized(0xCC, number)
+
+
+def _packed_text(text: str) -> bytes:
+    data = text.encode("ascii")
+    return (bytes([0xA0 | len(data)]) if len(data) < 32 else _sized(0xD9, len(data))) + data

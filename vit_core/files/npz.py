@@ -1,19 +1,21 @@
-"""What `numpy.savez` wrote. Arrays of objects, which are programs, are refused."""
+"""What `numpy.savez` wrote, and the same bytes again. Arrays of objects, which are programs, are refused."""
 
 from __future__ import annotations
 
 import io
 import math
 import tokenize
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+from zipfile import ZipFile, ZipInfo
 
 import ml_dtypes
 import numpy as np
 from numpy.lib import format as npy
 
 from vit_core.errors import CheckpointError, UnsafeFileError
-from vit_core.files.arrays import DTYPES, LazyArray
+from vit_core.files.arrays import DTYPES, LazyArray, raw_bytes
 from vit_core.files.zip import Member, members
 from vit_core.limits import Limits
 
@@ -73,3 +75,40 @@ def _array(path: Path, name: str, member: Member, limits: Limits) -> LazyArray:
         return array if array.flags.aligned else array.copy()
 
     return LazyArray(dtype, shape, data)
+
+
+def serialised(tensors: Mapping[str, LazyArray], advance: Callable[[int], Any]) -> Iterator[bytes]:
+    """The bytes of an archive as `numpy.savez` writes it, member by member.
+
+    Args:
+        advance: called with the bytes of every tensor that is done with.
+    """
+    sink = _Sink()
+    with ZipFile(cast(Any, sink), "w") as archive:
+        for name, tensor in tensors.items():
+            with archive.open(ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
+                dtype = _BFLOAT16 if tensor.dtype == ml_dtypes.bfloat16 else tensor.dtype
+                header = {"descr": npy.dtype_to_descr(dtype), "fortran_order": False, "shape": tensor.shape}
+                npy.write_array_header_1_0(member, header)
+                member.write(raw_bytes(tensor))
+            yield from sink.taken()
+            advance(tensor.nbytes)
+    yield from sink.taken()
+
+
+class _Sink:
+    """A file that only takes: what was written is handed on."""
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+
+    def write(self, data: Any) -> int:
+        self._pieces.append(bytes(data))
+        return len(data)
+
+    def flush(self) -> None:
+        pass
+
+    def taken(self) -> list[bytes]:
+        pieces, self._pieces = self._pieces, []
+        return pieces
