@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
@@ -198,12 +198,7 @@ def _source(where: str, place: Place, allow: Collection[str], limits: Limits, as
     shown = shown_heads(where, tensors, names, kinds()) if dialect.convention == "heads" else {}
     arrays = {name: _canonical(where, tensors, name, cell, dialect.convention) for name, cell in names.items()}
     config, notes = _config_of(place, dialect)
-    notes += [f"prefix taken off: {listed([dialect.prefix])} of {len(inside)} names"] if dialect.prefix else []
-    notes += [f"left out, of other modules: {listed(outside, 3)}"] if outside else []
-    notes += [
-        f"left out, {reason}: {listed([n for n in left if left[n] == reason], 3)}"
-        for reason in dict.fromkeys(left.values())
-    ]
+    notes += _left_out(dialect, inside, outside, left)
     notes += [
         f"weights: {file.metadata['weights']!r} of {file.path.name}"
         for file in weights.files
@@ -217,6 +212,15 @@ def _source(where: str, place: Place, allow: Collection[str], limits: Limits, as
         *(where, config, weights, dialect, _stored_names(names, arrays), arrays),
         *(shown, unexplained, outside, notes, place.commit, place.beside),
     )
+
+
+def _left_out(dialect: Dialect, inside: Collection[str], outside: Sequence[str], left: Mapping[str, str]) -> list[str]:
+    """What was taken off or left out among the names, a line each; `left` says why of each."""
+    notes = [f"prefix taken off: {listed([dialect.prefix])} of {len(inside)} names"] if dialect.prefix else []
+    notes += [f"left out, of other modules: {listed(outside, 3)}"] if outside else []
+    for reason in dict.fromkeys(left.values()):
+        notes.append(f"left out, {reason}: {listed([name for name in left if left[name] == reason], 3)}")
+    return notes
 
 
 def _prefix_of(weights: Weights, asked: str | None) -> str | None:

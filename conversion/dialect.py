@@ -48,7 +48,7 @@ class Opened(Protocol):
         """The path of another file of the checkpoint, by name; None where there is none."""
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Target:
     """How a dialect is written.
 
@@ -78,7 +78,7 @@ class Target:
     config: Callable[[Any, str, ViTImageProcessor | None], Fields] | None = None
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Dialect:
     """How one family of programs names, lays out and describes what a model holds.
 
