@@ -69,6 +69,7 @@ _FILTERS = {"nearest": 0, "bilinear": BILINEAR, "bicubic": BICUBIC, "lanczos3": 
 
 
 def _config(where: str, data: Mapping[str, Any]) -> Fields:
+    """What the config.json of a backbone says, or the task.json of a classifier."""
     inner = data.get("config") or {}
     if inner.get("pooling", "token") != "token" or inner.get("activation") not in (None, "linear"):
         what = "pooling" if inner.get("pooling", "token") != "token" else "activation"

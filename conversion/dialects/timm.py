@@ -118,6 +118,7 @@ _BATCH_NORM_EPS = 1e-6  # of MAE's linear probe
 
 
 def _scales(where: str, found: Tensors, allow: Collection[str]) -> list[str]:
+    """LayerScale multiplies the output of a branch: so may the last linear layer of the branch."""
     names = [name for name in found if name.endswith("output.scale")]
     for name in names:
         scale = found.pop(name)
@@ -142,6 +143,7 @@ def _product(where: str, name: str, tensor: LazyArray, scale: LazyArray) -> Lazy
 
 
 def _batch_norm(where: str, found: Tensors, allow: Collection[str]) -> list[str]:
+    """MAE's linear probe normalises with stored statistics in front of its head, which is linear as a whole."""
     mean, variance = (found.pop(f"classifier.norm.{name}", None) for name in ("mean", "variance"))
     weight, bias = found.get("classifier.weight"), found.get("classifier.bias")
     if mean is None or variance is None:
@@ -164,6 +166,7 @@ def _batch_norm(where: str, found: Tensors, allow: Collection[str]) -> list[str]
 
 
 def _distillation(where: str, found: Tensors, allow: Collection[str]) -> list[str]:
+    """The token and the head of distillation, and the position of the token, are left out where that is allowed."""
     names = [name for name in found if name.startswith("distillation.")]
     if not names:
         return []
@@ -217,6 +220,7 @@ def _refuse(where: str, fields: Fields) -> None:
 
 
 def _read_config(where: str, data: Mapping[str, Any]) -> Fields:
+    """What timm's config.json says; raises CheckpointError for models that compute in a way that no ViT here does."""
     name, arguments = data["architecture"], data.get("model_args") or {}
     arguments = arguments if isinstance(arguments, dict) else {}
     pool = arguments.get("global_pool", data.get("global_pool", "token"))
