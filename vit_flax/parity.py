@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from vit_core.tensors import Array, to_numpy
+from vit_flax.weights import laid_out
 
 FRAMEWORKS = ("jax", "flax")
 
@@ -40,4 +41,4 @@ def gradients(model: Any, inputs: Mapping[str, Any], weights: Mapping[str, Array
 def assign(model: Any, tensors: Mapping[str, Array]) -> None:
     """Gives the parameters new values."""
     table = model.parameter_table()
-    model.params = model._placed({name: np.asarray(tensors[name]) for name in table})
+    model.params = laid_out(table, {name: np.asarray(tensors[name]) for name in table})
