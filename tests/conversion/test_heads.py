@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import h5py
 import numpy as np
 import pytest
 from checkpoints import make_config, make_tensors, write
@@ -11,8 +12,6 @@ from foreign import FOLDER
 import conversion
 from vit_core import ViTConfig
 from vit_core.errors import CheckpointError
-
-h5py = pytest.importorskip("h5py")
 
 # Google's names and keras-hub's of the tensors that have the axis, in a block.
 GOOGLE = [
