@@ -7,6 +7,8 @@ TensorFlow and Flax name modules alike, and the tensors in them otherwise.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from conversion.dialect import Dialect, Target
 from vit_core.parameters import BASE_PREFIX, MODEL_CLASSES
 
@@ -175,12 +177,5 @@ HF_FLAX = Dialect(
         lacks=_NO_MASK_TOKEN,
     ),
 )
-OUR_FLAX = Dialect(
-    name="hf_flax",
-    convention="flax",
-    rows=_OUR_FLAX_ROWS,
-    inner=BASE_PREFIX,
-    framework="flax",
-    layout_name="flax",
-)
+OUR_FLAX = replace(HF_FLAX, rows=_OUR_FLAX_ROWS, target=None)  # params that training saved; only read
 DIALECTS = (HF, HF_TF, HF_FLAX, OUR_FLAX)
