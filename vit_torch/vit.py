@@ -238,7 +238,7 @@ class ViTModel(ViTPreTrainedModel):
         bool_masked_pos = self._checked_mask(bool_masked_pos, pixel_values.shape[0], grid)
         hidden_states = self.embeddings(pixel_values, bool_masked_pos)
         hidden_states, all_hidden_states, attentions = self.encoder(
-            hidden_states, self._checked_head_mask(head_mask), flags.attentions, flags.hidden_states
+            hidden_states, self._checked_head_mask(head_mask), **flags.named()
         )
         last_hidden_state = self.layernorm(hidden_states)
         output = BaseModelOutputWithPooling(
@@ -298,10 +298,8 @@ class ViTForMaskedImageModeling(ViTPreTrainedModel):
             pixel_values,
             bool_masked_pos=bool_masked_pos,
             head_mask=head_mask,
-            output_attentions=flags.attentions,
-            output_hidden_states=flags.hidden_states,
             interpolate_pos_encoding=interpolate_pos_encoding,
-            return_dict=True,
+            **flags.inner(),
         )
         patches = encoded.last_hidden_state[:, 1:].transpose(1, 2)  # (batch, hidden, patches)
         reconstruction = self.decoder(patches.unflatten(2, (rows, columns)))  # (batch, channels, height, width)
@@ -356,10 +354,8 @@ class ViTForImageClassification(ViTPreTrainedModel):
         encoded = self.vit(
             pixel_values,
             head_mask=head_mask,
-            output_attentions=flags.attentions,
-            output_hidden_states=flags.hidden_states,
             interpolate_pos_encoding=interpolate_pos_encoding,
-            return_dict=True,
+            **flags.inner(),
         )
         logits = self.classifier(encoded.last_hidden_state[:, 0])  # (batch, classes)
         output = ImageClassifierOutput(

@@ -121,7 +121,7 @@ class ViTMAEModel(ViTMAEPreTrainedModel):
         kept = self.num_kept(rows * columns, mask_ratio)
         hidden_states, mask, ids_restore = self.embeddings(pixel_values, noise, kept)
         hidden_states, all_hidden_states, attentions = self.encoder(
-            hidden_states, self._checked_head_mask(head_mask), flags.attentions, flags.hidden_states
+            hidden_states, self._checked_head_mask(head_mask), **flags.named()
         )
         output = ViTMAEModelOutput(
             last_hidden_state=self.layernorm(hidden_states),
@@ -245,9 +245,7 @@ class ViTMAEForPreTraining(ViTMAEPreTrainedModel):
             pixel_values,
             noise=noise,
             head_mask=head_mask,
-            output_attentions=flags.attentions,
-            output_hidden_states=flags.hidden_states,
-            return_dict=True,
+            **flags.inner(),
             interpolate_pos_encoding=interpolate_pos_encoding,
             mask_ratio=ratio,
         )
