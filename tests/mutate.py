@@ -52,9 +52,8 @@ OTHERS = {"+": "-", "-": "+", "*": "+", "/": "*", "//": "*", "<": ">=", "==": "!
 
 
 class Verdict(NamedTuple):
-    """What became of a fault: its line, whether it was caught, and how, in words."""
+    """What became of a fault: whether it was caught, and how, in words."""
 
-    line: int
     caught: bool
     how: str
 
@@ -66,13 +65,12 @@ def copy(scratch: Path) -> None:
     shutil.copy(ROOT / "pyproject.toml", scratch)
 
 
-def plant(edit: Edit, scratch: Path) -> int:
-    """Puts the fault into a copy of the project; returns the line it stands on."""
+def plant(edit: Edit, scratch: Path) -> None:
+    """Puts the fault into a copy of the project."""
     text = (scratch / edit.file).read_text()
     if text.count(edit.old) != 1:
         raise SystemExit(f"expected once in {edit.file}: {edit.old!r}")
     (scratch / edit.file).write_text(text.replace(edit.old, edit.new))
-    return text[: text.index(edit.old)].count("\n") + 1
 
 
 def run(tests: str, scratch: Path) -> str | None:
@@ -102,9 +100,9 @@ def judge(edit: Edit, root: Path) -> Verdict:
     """Plants a fault and sees what catches it."""
     with tempfile.TemporaryDirectory(dir=root) as folder:
         copy(Path(folder))
-        line = plant(edit, Path(folder))
+        plant(edit, Path(folder))
         how = run(fast(edit), Path(folder)) or run(every(edit), Path(folder))
-    return Verdict(line, how is not None, how or "SURVIVED")
+    return Verdict(how is not None, how or "SURVIVED")
 
 
 def fast(edit: Edit) -> str:
@@ -170,7 +168,7 @@ def row(what: str, edits: tuple[Edit, ...], verdicts: list[Verdict]) -> str:
     for edit, verdict in zip(edits, verdicts, strict=True):
         package, _, file = edit.file.partition("/")
         column, name = (package, file) if package in BACKENDS else ("shared", edit.file)
-        cells[column] = f"{name}:{verdict.line}, {verdict.how}"
+        cells[column] = f"{name}, {verdict.how}"
     return f"| {what} | {' | '.join(cells.values())} |"
 
 
