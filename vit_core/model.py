@@ -27,7 +27,7 @@ class Flags(NamedTuple):
         """The first two by the names of arguments."""
         return {"output_attentions": self.attentions, "output_hidden_states": self.hidden_states}
 
-    def inner(self) -> dict[str, bool]:
+    def inner(self) -> dict[str, Any]:
         """The same for a model inside another one, which takes its outputs by name."""
         return {**self.named(), "return_dict": True}
 
