@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Unpack, overload
 
-from vit_core.config.base import CONFIGS, PretrainedConfig, Size, indivisible, pair, patch_grid
+from vit_core.config.base import CONFIGS, PretrainedConfig, indivisible, pair, patch_grid
 from vit_core.config.rules import (
-    ACTIVATION,
     BASE_RULES,
-    BOOL,
-    HEADS,
-    LAYERS,
-    MASK_RATIO,
-    SHARED_RULES,
-    SIDE,
-    WIDTH,
+    Activation,
+    Bool,
+    Deviation,
+    Epsilon,
+    Heads,
+    Layers,
+    MaskRatio,
+    Probability,
     Rule,
+    Side,
+    Sides,
+    Width,
+    rules_of,
 )
 from vit_core.config.stored import read_config
 from vit_core.errors import ConfigError
@@ -55,36 +59,31 @@ class ViTConfig(PretrainedConfig):
     """
 
     model_type = "vit"
-    _rules: ClassVar[Mapping[str, Rule]] = {
-        **BASE_RULES,
-        **SHARED_RULES,
-        "encoder_stride": SIDE,
-        "pooler_output_size": WIDTH,
-        "pooler_act": ACTIVATION,
-    }
 
     def __init__(
         self,
         /,
-        hidden_size: int = 768,
-        num_hidden_layers: int = 12,
-        num_attention_heads: int = 12,
-        intermediate_size: int = 3072,
-        hidden_act: str | Callable[..., Any] = "gelu",
-        hidden_dropout_prob: float = 0.0,
-        attention_probs_dropout_prob: float = 0.0,
-        initializer_range: float = 0.02,
-        layer_norm_eps: float = 1e-12,
-        image_size: Size = 224,
-        patch_size: Size = 16,
-        num_channels: int = 3,
-        qkv_bias: bool = True,
-        encoder_stride: int = 16,
-        pooler_output_size: int | None = None,
-        pooler_act: str | Callable[..., Any] = "tanh",
+        hidden_size: Width = 768,
+        num_hidden_layers: Layers = 12,
+        num_attention_heads: Heads = 12,
+        intermediate_size: Width = 3072,
+        hidden_act: Activation = "gelu",
+        hidden_dropout_prob: Probability = 0.0,
+        attention_probs_dropout_prob: Probability = 0.0,
+        initializer_range: Deviation = 0.02,
+        layer_norm_eps: Epsilon = 1e-12,
+        image_size: Sides = 224,
+        patch_size: Sides = 16,
+        num_channels: Width = 3,
+        qkv_bias: Bool = True,
+        encoder_stride: Side = 16,
+        pooler_output_size: Width | None = None,
+        pooler_act: Activation = "tanh",
         **kwargs: Any,
     ) -> None:
         super().__init__({name: value for name, value in locals().items() if name in self._rules}, kwargs)
+
+    _rules: ClassVar[Mapping[str, Rule]] = {**BASE_RULES, **rules_of(__init__)}
 
     def __setattr__(self, name: str, value: Any) -> None:
         hidden_size = vars(self).get("hidden_size")
@@ -122,42 +121,34 @@ class ViTMAEConfig(PretrainedConfig):
     """
 
     model_type = "vit_mae"
-    _rules: ClassVar[Mapping[str, Rule]] = {
-        **BASE_RULES,
-        **SHARED_RULES,
-        "decoder_num_attention_heads": HEADS,
-        "decoder_hidden_size": WIDTH,
-        "decoder_num_hidden_layers": LAYERS,
-        "decoder_intermediate_size": WIDTH,
-        "mask_ratio": MASK_RATIO,
-        "norm_pix_loss": BOOL,
-    }
 
     def __init__(
         self,
         /,
-        hidden_size: int = 768,
-        num_hidden_layers: int = 12,
-        num_attention_heads: int = 12,
-        intermediate_size: int = 3072,
-        hidden_act: str | Callable[..., Any] = "gelu",
-        hidden_dropout_prob: float = 0.0,
-        attention_probs_dropout_prob: float = 0.0,
-        initializer_range: float = 0.02,
-        layer_norm_eps: float = 1e-12,
-        image_size: Size = 224,
-        patch_size: Size = 16,
-        num_channels: int = 3,
-        qkv_bias: bool = True,
-        decoder_num_attention_heads: int = 16,
-        decoder_hidden_size: int = 512,
-        decoder_num_hidden_layers: int = 8,
-        decoder_intermediate_size: int = 2048,
-        mask_ratio: float = 0.75,
-        norm_pix_loss: bool = False,
+        hidden_size: Width = 768,
+        num_hidden_layers: Layers = 12,
+        num_attention_heads: Heads = 12,
+        intermediate_size: Width = 3072,
+        hidden_act: Activation = "gelu",
+        hidden_dropout_prob: Probability = 0.0,
+        attention_probs_dropout_prob: Probability = 0.0,
+        initializer_range: Deviation = 0.02,
+        layer_norm_eps: Epsilon = 1e-12,
+        image_size: Sides = 224,
+        patch_size: Sides = 16,
+        num_channels: Width = 3,
+        qkv_bias: Bool = True,
+        decoder_num_attention_heads: Heads = 16,
+        decoder_hidden_size: Width = 512,
+        decoder_num_hidden_layers: Layers = 8,
+        decoder_intermediate_size: Width = 2048,
+        mask_ratio: MaskRatio = 0.75,
+        norm_pix_loss: Bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__({name: value for name, value in locals().items() if name in self._rules}, kwargs)
+
+    _rules: ClassVar[Mapping[str, Rule]] = {**BASE_RULES, **rules_of(__init__)}
 
     def _violations(self) -> Iterator[str]:
         yield from super()._violations()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, get_args, get_type_hints
 
 import numpy as np
 
@@ -119,85 +119,84 @@ def _kept_dtype(value: Any) -> Any:
         return value
 
 
+_BOOL = Rule("True or False", lambda v: isinstance(v, bool))
+_TEXT = Rule("a string", lambda v: isinstance(v, str))
 _TINY = float(np.finfo(np.float32).tiny)  # smaller ones are 0, or become it on some devices
-BOOL = Rule("True or False", lambda v: isinstance(v, bool))
-TEXT = Rule("a string", lambda v: isinstance(v, str))
-PROBABILITY = Rule("a number in [0, 1]", lambda v: is_number(v) and 0 <= v <= 1)
-MASK_RATIO = Rule("a number in [0, 1)", lambda v: is_number(v) and 0 <= v < 1)
-ACTIVATION = Rule(
-    f"a callable or one of {', '.join(ACTIVATIONS)}",
-    lambda v: callable(v) or (isinstance(v, str) and v in ACTIVATIONS),
-)
-WIDTH = count(1, LIMITS.hidden_size)
-HEADS = count(1, LIMITS.heads)
-LAYERS = count(0, LIMITS.layers)
-SIDE = count(1, LIMITS.image_side)
 
-# Fields of both architectures.
-SHARED_RULES = {
-    "hidden_size": WIDTH,
-    "num_hidden_layers": LAYERS,
-    "num_attention_heads": HEADS,
-    "intermediate_size": WIDTH,
-    "hidden_act": ACTIVATION,
-    "hidden_dropout_prob": PROBABILITY,
-    "attention_probs_dropout_prob": PROBABILITY,
-    "initializer_range": Rule("a number of at least 0", lambda v: is_number(v) and v >= 0),
-    "layer_norm_eps": Rule("a number above 0 in float32", lambda v: is_number(v) and v >= _TINY),
-    "image_size": size(LIMITS.image_side),
-    "patch_size": size(LIMITS.image_side),
-    "num_channels": WIDTH,
-    "qkv_bias": BOOL,
-}
-
-# Fields that every config has beside its architecture. They are written to config.json only where they differ.
-BASE_DEFAULTS: dict[str, Any] = {
-    "output_hidden_states": False,
-    "output_attentions": False,
-    "return_dict": True,
-    "dtype": None,
-    "pruned_heads": {},
-    "architectures": None,
-    "id2label": {0: "LABEL_0", 1: "LABEL_1"},
-    "label2id": {"LABEL_0": 0, "LABEL_1": 1},
-    "problem_type": None,
-    "transformers_version": None,
-    "name_or_path": "",
-    "hub_commit": None,
-    "attn_implementation": None,
-}
-
-BASE_RULES: dict[str, Rule] = {
-    "output_hidden_states": BOOL,
-    "output_attentions": BOOL,
-    "return_dict": BOOL,
-    "dtype": Rule(
-        "one of float16, bfloat16, float32, float64, or None",
-        lambda v: v is None or (isinstance(v, str) and v in ("float16", "bfloat16", "float32", "float64")),
-        _kept_dtype,
+# The types of the fields, each with its rule: a constructor's parameter says name, type, rule and default at once.
+Bool = Annotated[bool, _BOOL]
+Width = Annotated[int, count(1, LIMITS.hidden_size)]
+Heads = Annotated[int, count(1, LIMITS.heads)]
+Layers = Annotated[int, count(0, LIMITS.layers)]
+Side = Annotated[int, count(1, LIMITS.image_side)]
+Sides = Annotated[int | tuple[int, int], size(LIMITS.image_side)]
+Probability = Annotated[float, Rule("a number in [0, 1]", lambda v: is_number(v) and 0 <= v <= 1)]
+MaskRatio = Annotated[float, Rule("a number in [0, 1)", lambda v: is_number(v) and 0 <= v < 1)]
+Deviation = Annotated[float, Rule("a number of at least 0", lambda v: is_number(v) and v >= 0)]
+Epsilon = Annotated[float, Rule("a number above 0 in float32", lambda v: is_number(v) and v >= _TINY)]
+Activation = Annotated[
+    str | Callable[..., Any],
+    Rule(
+        f"a callable or one of {', '.join(ACTIVATIONS)}",
+        lambda v: callable(v) or (isinstance(v, str) and v in ACTIVATIONS),
     ),
-    "pruned_heads": Rule(
-        "a dict of layer index to a list of head indices",
-        lambda v: (
-            isinstance(v, dict)
-            and all(is_int(k) and isinstance(heads, list) and all(map(is_int, heads)) for k, heads in v.items())
+]
+
+
+def rules_of(constructor: Callable[..., None]) -> dict[str, Rule]:
+    """The rules in the types of a constructor's parameters, by name."""
+    hints = get_type_hints(constructor, include_extras=True)
+    types = ((name, each) for name, hint in hints.items() for each in (hint, *get_args(hint)))  # get_args: of `| None`
+    return {name: rule for name, each in types for rule in getattr(each, "__metadata__", ())}
+
+
+# The fields that every configuration has beside its architecture: default and rule. config.json has only those that are
+# not at their default.
+_BASE: dict[str, tuple[Any, Rule]] = {
+    "output_hidden_states": (False, _BOOL),
+    "output_attentions": (False, _BOOL),
+    "return_dict": (True, _BOOL),
+    "dtype": (
+        None,
+        Rule(
+            "one of float16, bfloat16, float32, float64, or None",
+            lambda v: v is None or (isinstance(v, str) and v in ("float16", "bfloat16", "float32", "float64")),
+            _kept_dtype,
         ),
-        _kept_heads,
     ),
-    "architectures": Rule(
-        "a list of class names, or None",
-        lambda v: v is None or (isinstance(v, list) and all(isinstance(name, str) for name in v)),
-        _kept_names,
+    "pruned_heads": (
+        {},
+        Rule(
+            "a dict of layer index to a list of head indices",
+            lambda v: (
+                isinstance(v, dict)
+                and all(is_int(k) and isinstance(heads, list) and all(map(is_int, heads)) for k, heads in v.items())
+            ),
+            _kept_heads,
+        ),
     ),
-    "id2label": _Labels("labels", lambda v: True),
-    "label2id": Rule(  # after id2label, which it follows
-        "a dict of label to class index",
-        lambda v: isinstance(v, dict) and all(isinstance(k, str) and is_int(i) for k, i in v.items()),
-        _kept_indices,
+    "architectures": (
+        None,
+        Rule(
+            "a list of class names, or None",
+            lambda v: v is None or (isinstance(v, list) and all(isinstance(name, str) for name in v)),
+            _kept_names,
+        ),
     ),
-    "problem_type": optional(one_of(*PROBLEM_TYPES)),
-    "transformers_version": optional(TEXT),
-    "name_or_path": TEXT,
-    "hub_commit": optional(TEXT),
-    "attn_implementation": optional(one_of(*ATTENTION_IMPLEMENTATIONS)),
+    "id2label": ({0: "LABEL_0", 1: "LABEL_1"}, _Labels("labels", lambda v: True)),
+    "label2id": (  # after id2label, which it follows
+        {"LABEL_0": 0, "LABEL_1": 1},
+        Rule(
+            "a dict of label to class index",
+            lambda v: isinstance(v, dict) and all(isinstance(k, str) and is_int(i) for k, i in v.items()),
+            _kept_indices,
+        ),
+    ),
+    "problem_type": (None, optional(one_of(*PROBLEM_TYPES))),
+    "transformers_version": (None, optional(_TEXT)),
+    "name_or_path": ("", _TEXT),
+    "hub_commit": (None, optional(_TEXT)),
+    "attn_implementation": (None, optional(one_of(*ATTENTION_IMPLEMENTATIONS))),
 }
+BASE_DEFAULTS: dict[str, Any] = {name: default for name, (default, _) in _BASE.items()}
+BASE_RULES: dict[str, Rule] = {name: rule for name, (_, rule) in _BASE.items()}
