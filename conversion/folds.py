@@ -1,7 +1,7 @@
 """What other programs do in steps of their own, worked into canonical tensors so that every output stays the same.
 
 What one family of programs does alone is in its module of `conversion.dialects`; here is what several do. Nothing is
-read before it is asked for. Formulas: docs/conversion.md.
+read before it is asked for. Formulas: docs/reference/conversion.md.
 """
 
 from __future__ import annotations

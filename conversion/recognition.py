@@ -79,7 +79,7 @@ def _majority(where: str, names: Collection[str]) -> Dialect:
         f"{where}: not a known dialect: of {of}, {said}; unknown are {listed(strange, 3)}.\n"
         + (
             _hint(names, some)
-            or "docs/conversion.md says what is known. Rename the tensors, or save them from a known program."
+            or "docs/reference/conversion.md says what is known. Rename the tensors, or save them from a known program."
         )
     )
 

@@ -1,4 +1,4 @@
-"""Writes the table of docs/parity.md from what `vitriad parity --json FILE` found: `parity_table.py FILE`."""
+"""Writes the table of docs/reference/parity.md from what `vitriad parity --json FILE` found: `parity_table.py FILE`."""
 
 import json
 import sys
@@ -37,7 +37,7 @@ def tolerance(rows: list[dict]) -> float:
 
 
 if __name__ == "__main__":
-    page = Path(__file__).with_name("parity.md")
+    page = Path(__file__).parent / "reference" / "parity.md"
     before, _, rest = page.read_text().partition(START)
     new = table(json.loads(Path(sys.argv[1]).read_text()))
     page.write_text(f"{before}{START}\n{new}\n{END}{rest.partition(END)[2]}")

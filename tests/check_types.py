@@ -18,7 +18,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted(p for p in (ROOT / "docs").rglob("*.md") if "_build" not in p.parts)]
 SNIPPET = re.compile(r"```python\n(.*?)```", re.DOTALL)
 GIVEN = re.compile(r"<!-- given: (.*?) -->")
 SETTINGS = {
@@ -56,7 +56,8 @@ def written(folder: Path) -> list[Path]:
     files = []
     for page in PAGES:
         for number, program in enumerate(programs(page.read_text(encoding="utf-8"))):
-            files.append(package / f"{page.stem}{f'_{number}' if number else ''}.py")
+            name = "_".join(page.relative_to(ROOT).with_suffix("").parts)
+            files.append(package / f"{name}{f'_{number}' if number else ''}.py")
             files[-1].write_text(program, encoding="utf-8")
     return files
 

@@ -5,7 +5,7 @@
     python tests/mutate.py --each 3     three of every package, others every day
     python tests/mutate.py --beside     those beside the models: files, hub, images, conversion, commands
     python tests/mutate.py --random 10  ten of each backend, at places that chance picks
-    python tests/mutate.py --write      and puts the table into docs/parity.md
+    python tests/mutate.py --write      and puts the table into docs/reference/parity.md
 
 The copy is tested in a fresh process by the fast set of its package; one that outlives that meets all tests of the
 package. It is a catch only if tests fail, not if they cannot be collected.
@@ -35,7 +35,7 @@ from faults_beside import BESIDE
 from tqdm import tqdm
 
 ROOT = Path(__file__).parent.parent
-PAGE = ROOT / "docs" / "parity.md"
+PAGE = ROOT / "docs" / "reference" / "parity.md"
 PACKAGES = ("vit_core", "vit_torch", "vit_tf", "vit_flax", "conversion", "vitriad", "tests", "docs")
 BACKENDS = ("vit_torch", "vit_tf", "vit_flax")
 SOME = "float64 and (test_outputs or test_gradients and square) or patchify or only_kept"
@@ -188,7 +188,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of that chance (%(default)s)")
     parser.add_argument("--each", type=int, metavar="N", help="so many of every package")
     parser.add_argument("--beside", action="store_true", help="only those beside the models")
-    parser.add_argument("--write", action="store_true", help="put the table into docs/parity.md")
+    parser.add_argument("--write", action="store_true", help="put the table into docs/reference/parity.md")
     arguments = parser.parse_args()
     faults = chosen(arguments.packages, arguments.each)
     if arguments.write and not arguments.beside:  # those have a table of their own

@@ -1,4 +1,4 @@
-"""The picture of docs/architecture.md and the map of CONTRIBUTING.md are made from the source as it is now."""
+"""The picture of the page on architecture and the map of CONTRIBUTING.md are made from the source as it is now."""
 
 import importlib.util
 import re

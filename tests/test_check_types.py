@@ -6,7 +6,7 @@ import pytest
 from check_types import PAGES, programs
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: "/".join(page.parts[-2:]))
 def test_every_line_of_every_snippet_is_read_where_it_stands(page):
     text = page.read_text(encoding="utf-8")
     snippets = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)

@@ -62,7 +62,7 @@ class ExportedModel(keras.Model):
             image_processor: its rescaling and normalisation become a part of it; without one it takes `pixel_values`.
             images: what it takes as `images`: "pixels" (batch, height, width, channels), uint8, already resized; or
                 files (batch,): their "bytes", or these as "base64" (also the web's form), JPEG, PNG, GIF or BMP. Files
-                are decoded and resized in TensorFlow, whose pixels are not quite Pillow's: see docs/keras.md.
+                are decoded and resized in TensorFlow, whose pixels are not quite Pillow's: see docs/guides/keras.md.
 
         Raises:
             InputError: the processor takes steps that a program of TensorFlow does not have here.

@@ -92,7 +92,7 @@ def run(arguments: Namespace) -> int:
 
 
 def compare(cases: Sequence[Case], backends: Sequence[str], dtypes: Sequence[str], checks: Sequence[str]) -> Row:
-    """Everything that was found, as docs/parity.md describes it.
+    """Everything that was found, as docs/reference/parity.md describes it.
 
     Raises:
         BackendError: a backend's process fails.

@@ -190,7 +190,7 @@ def test_other_constants_are_written_only_if_allowed(tmp_path, to, field, value)
 
 
 def test_the_table_in_the_documentation_is_true():
-    text = (Path(__file__).parents[2] / "docs" / "conversion.md").read_text()
+    text = (Path(__file__).parents[2] / "docs" / "reference" / "conversion.md").read_text()
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if "| yes |" in line]
     assert [row[0].strip("`") for row in rows] == [*TARGETS]
     for row in rows:

@@ -1,4 +1,4 @@
-"""Writes the table of real weights in docs/parity.md: `python -m real.table`, with `tests` on the path."""
+"""Writes the table of real weights in docs/reference/parity.md: `python -m real.table`, with `tests` on the path."""
 
 import sys
 import tempfile
@@ -15,7 +15,7 @@ from real.fetching import NotFetchedError
 import conversion
 from vitriad.backends import BACKENDS
 
-PAGE = Path(__file__).parent.parent.parent / "docs" / "parity.md"
+PAGE = Path(__file__).parent.parent.parent / "docs" / "reference" / "parity.md"
 START, END = "<!-- real -->", "<!-- end of real -->"
 WHAT = {
     "largest": "largest difference of a layer, of its largest value",

@@ -171,7 +171,11 @@ def test_image_files_are_opened_inside(kind, encoding, tmp_path):
     close(got, model(PROCESSOR(opened, return_tensors="np").pixel_values).logits, 0.02)
 
 
-LEVELS = {1: 2, 2: 1, 3: 1}  # filter -> of 256, between Pillow's resized pixels and TensorFlow's; see docs/keras.md
+LEVELS = {
+    1: 2,
+    2: 1,
+    3: 1,
+}  # filter -> of 256, between Pillow's resized pixels and TensorFlow's; see the guide on Keras
 
 
 @pytest.mark.parametrize("resample", LEVELS)

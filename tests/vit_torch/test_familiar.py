@@ -100,7 +100,7 @@ def test_what_is_left_out_says_what_to_write():
 
 
 def test_the_page_of_migration_lists_what_is_left_out():
-    page = (Path(__file__).parent.parent.parent / "docs" / "migration.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parent.parent.parent / "docs" / "guides" / "migration.md").read_text(encoding="utf-8")
     rows = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| `")]
     listed = {name.strip("`"): row[-1] for row in rows for name in row[0].split(", ")}
     assert {name: listed.get(name) for name in LEFT_OUT} == LEFT_OUT

@@ -30,7 +30,7 @@ def open_image(
             to its end; URLs are never opened.
         fast_decode: decode a large JPEG at 1/2, 1/4 or 1/8 of its size, whichever is the smallest with neither side
             below the longer one of `size`. That takes a fraction of the time and memory; what is then resized to
-            `size` differs from the exact result (docs/benchmarks.md says by how much).
+            `size` differs from the exact result (docs/reference/benchmarks.md says by how much).
         size: what the image will be resized to, as `size` of an image processor; only fast_decode needs it.
         limits: bounds on bytes, sides and pixels, checked before decoding. Pillow's own Image.MAX_IMAGE_PIXELS stays:
             a warning above it, an error above twice that.

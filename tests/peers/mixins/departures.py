@@ -1,7 +1,7 @@
 """What transformers' common tests of models say of ours that is not "passed", with the reason, for each framework.
 
 `make test-peers` fails on a test that is not in here and does not pass, on one in here that passes by now, and on one
-that fails for another reason than the one in here. docs/migration.md shows what FAILS.
+that fails for another reason than the one in here. docs/guides/migration.md shows what FAILS.
 """
 
 from fnmatch import fnmatchcase
