@@ -1,19 +1,15 @@
 """Bad inputs, each in a watched child process: refused by name, at once, in little memory, with nothing executed."""
 
-import json
 import re
-import time
 
 import pytest
 from backends import INSTALLED
 from reliability import bad_inputs
 from reliability.bad_inputs import CASES, META
-from reliability.watched import Server
+from reliability.watched import Server, most_seconds
 
 MEGABYTES = 100  # what a refusal may take
-HEADERS = 8  # as is its time, in readings of a header of 99,000 names by json alone: about a second in all
-QUICK = 0.3  # seconds, which are never too many
-NAMES = json.dumps({f"name.{i}": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for i in range(99_000)})
+QUICK = 0.3  # of CPU time, which are never too many; beyond, `most_seconds` tells
 
 
 @pytest.fixture(scope="module")
@@ -21,14 +17,6 @@ def server():
     server = Server()
     yield server
     server.close()
-
-
-def most_seconds() -> float:
-    """What a refusal may take here and now: a busy machine does all work more slowly."""
-    start = time.process_time()
-    for _ in range(3):
-        json.loads(NAMES)
-    return HEADERS * (time.process_time() - start) / 3
 
 
 def names(*groups: str) -> list[str]:
