@@ -10,10 +10,10 @@ The types of all that pass are here too; each backend adds those of its own in i
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from vit_core.errors import InputError, UnsafeFileError
-from vit_core.keywords import ConfigFields, HubKeywords
+from vit_core.keywords import EITHER, ConfigFields, HubKeywords, Rule, refusals
 from vit_core.positions import KERNELS
 
 if TYPE_CHECKING:
@@ -23,20 +23,6 @@ if TYPE_CHECKING:
     from vit_core.limits import Limits
 
 
-class Rule(NamedTuple):
-    """One keyword that nobody honours.
-
-    Attributes:
-        instead: what to do instead, or why nothing needs to be done.
-        passes: the values that ask for what is so anyway. None always counts as not given.
-    """
-
-    instead: str
-    passes: tuple[object, ...] = ()
-
-
-_EITHER = (True, False)
-
 LOADING: dict[str, Rule] = {
     **dict.fromkeys(("device_map", "max_memory"), Rule("load the model, then move it to its device")),
     **dict.fromkeys(
@@ -44,7 +30,7 @@ LOADING: dict[str, Rule] = {
     ),
     "offload_folder": Rule("files are mapped, not read"),
     **dict.fromkeys(("offload_state_dict", "offload_buffers"), Rule("files are mapped, not read", (False,))),
-    **dict.fromkeys(("low_cpu_mem_usage", "_fast_init"), Rule("nothing is initialised before loading", _EITHER)),
+    **dict.fromkeys(("low_cpu_mem_usage", "_fast_init"), Rule("nothing is initialised before loading", EITHER)),
     "quantization_config": Rule("quantise the model after loading it"),
     **dict.fromkeys(("load_in_8bit", "load_in_4bit"), Rule("quantise the model after loading it", (False,))),
     **dict.fromkeys(("state_dict", "gguf_file"), Rule("from_tensors(config, tensors) of the class takes tensors")),
@@ -61,7 +47,7 @@ LOADING: dict[str, Rule] = {
     "use_auth_token": Rule("write token="),
     "proxies": Rule("set the environment variable HTTPS_PROXY"),
     "mirror": Rule("set the environment variable HF_ENDPOINT"),
-    "resume_download": Rule("downloads are always resumed", _EITHER),
+    "resume_download": Rule("downloads are always resumed", EITHER),
     "use_flash_attention_2": Rule('write attn_implementation="sdpa"', (False,)),
     "generation_config": Rule("these models do not generate"),
 }
@@ -76,20 +62,11 @@ SAVING: dict[str, Rule] = {
     "save_function": Rule("files are written by vitriad itself"),
     "saved_model": Rule("export the model after saving it", (False,)),
     **dict.fromkeys(("version", "signatures"), Rule("it is an argument of exporting")),
-    "save_peft_format": Rule("these models hold no adapters; save the PeftModel around it", _EITHER),
+    "save_peft_format": Rule("these models hold no adapters; save the PeftModel around it", EITHER),
     "save_original_format": Rule("the names written are those of transformers 4", (True,)),
     "distributed_checkpoint": Rule("gather the weights, then save them: state_dict=", (False,)),
     "save_config": Rule("weights are never written without their configuration", (True,)),
 }
-
-
-def refusals(table: Mapping[str, Rule], given: Mapping[str, Any]) -> list[str]:
-    """What is wrong with the keywords that stand in a table, in the order in which they are given."""
-    return [
-        f"delete {name}=: {table[name].instead}"
-        for name, value in given.items()
-        if name in table and value is not None and not any(value is passing for passing in table[name].passes)
-    ]
 
 
 def check_saving(call: str, given: Mapping[str, Any]) -> None:

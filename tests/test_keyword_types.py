@@ -26,8 +26,10 @@ from conversion.keywords import (
 from vit_core import ViTConfig, ViTImageProcessor, ViTMAEConfig
 from vit_core.images.options import CHECKS
 from vit_core.keywords import (
+    PREPROCESSING,
     ConfigFields,
     ConfigKeywords,
+    FamiliarPreprocessing,
     HubKeywords,
     PreprocessKeywords,
     ProcessorKeywords,
@@ -109,10 +111,10 @@ def test_fields_of_configurations_are_all_there():
 def test_options_of_processors_are_all_there():
     assert names(ProcessorOptions) == {*CHECKS}
     assert names(ProcessorKeywords) == {*CHECKS, *names(HubKeywords), "limits"}
-    assert names(PreprocessKeywords) == {*inspect.signature(ViTImageProcessor.preprocess).parameters} - {
-        "self",
-        "images",
-    }
+    own = {*inspect.signature(ViTImageProcessor.preprocess).parameters} - {"self", "images", "kwargs"}
+    assert names(PreprocessKeywords) == own | names(FamiliarPreprocessing) and own & {*PREPROCESSING} == set()
+    assert names(FamiliarPreprocessing) == {name for name, rule in PREPROCESSING.items() if rule.passes}
+    check_values(FamiliarPreprocessing, PREPROCESSING)
     assert arguments(ViTImageProcessor.__call__) == ({"images"}, PreprocessKeywords)
 
 

@@ -7,17 +7,16 @@ is not known while tracing is None, and passes. Checks of values look at arrays 
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from contextvars import ContextVar
-from difflib import get_close_matches
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from vit_core.config import PretrainedConfig, pair
-from vit_core.errors import InputError, UnknownKeywordError
+from vit_core.errors import InputError
 from vit_core.tensors import Array
 
 logger = logging.getLogger("vitriad")
@@ -80,18 +79,6 @@ def images_given(model: str, value: Any) -> Any:
 def no_images(model: str) -> InputError:
     """The error for a call without images."""
     return InputError(f"{model}: pixel_values: expected images, got None.")
-
-
-def check_keywords(model: str, given: Iterable[str], known: Collection[str]) -> None:
-    """Refuses keywords of a call that the model does not take.
-
-    Raises:
-        InputError: there are some; all of them are named.
-    """
-    for name in (unknown := [name for name in given if name not in known])[:1]:
-        near = get_close_matches(name, known, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else "."
-        raise UnknownKeywordError(f"{model}: a call takes no {', '.join(map(repr, unknown))}{hint}")
 
 
 def check_numbers(model: str, name: str, value: Any) -> None:

@@ -1,12 +1,17 @@
-"""Keywords that the classes of all backends take, with their types: once, for type checkers, editors and the code.
+"""Keywords that the classes of all backends take: their types, and how those that nobody honours are refused.
 
-`conversion.keywords` has those of loading and saving models, the `keywords.py` of a backend what only that one takes.
+A keyword of transformers is either honoured, or it stands in a table of `Rule`s: then a value passes only where what it
+asks for is so anyway. Nothing is accepted and ignored. The table of image processors is here, `conversion.keywords` has
+those of loading and saving models, the `keywords.py` of a backend the types of what only that one takes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, TypedDict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypedDict
+
+from vit_core.errors import InputError, UnknownKeywordError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -15,6 +20,69 @@ if TYPE_CHECKING:
     from vit_core.images.options import PerChannel
     from vit_core.images.options import Size as Sides
     from vit_core.limits import Limits
+
+
+class Rule(NamedTuple):
+    """One keyword that nobody honours.
+
+    Attributes:
+        instead: what to do instead, or why nothing needs to be done.
+        passes: the values that ask for what is so anyway. None always counts as not given.
+    """
+
+    instead: str
+    passes: tuple[object, ...] = ()
+
+
+EITHER = (True, False)
+
+PREPROCESSING: dict[str, Rule] = {
+    "disable_grouping": Rule("images are worked on one by one, whatever their sizes", EITHER),
+    "default_to_square": Rule('write size={"height": h, "width": w}', (True,)),
+    **dict.fromkeys(("do_pad", "do_reduce_labels"), Rule("there is no such step here", (False,))),
+    **dict.fromkeys(("pad_size", "size_divisor", "segmentation_maps"), Rule("there is no such step here")),
+    "interpolation": Rule("write resample="),
+}
+
+
+def refusals(table: Mapping[str, Rule], given: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the keywords that stand in a table, in the order in which they are given."""
+    return [
+        f"delete {name}=: {table[name].instead}"
+        for name, value in given.items()
+        if name in table and value is not None and not any(value is passing for passing in table[name].passes)
+    ]
+
+
+def check_keywords(called: str, given: Iterable[str], known: Collection[str]) -> None:
+    """Refuses keywords of a call that nobody takes.
+
+    Raises:
+        InputError: there are some; all of them are named.
+    """
+    for name in (unknown := [name for name in given if name not in known])[:1]:
+        near = get_close_matches(name, known, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else "."
+        raise UnknownKeywordError(f"{called}: a call takes no {', '.join(map(repr, unknown))}{hint}")
+
+
+def check_preprocessing(processor: str, given: Mapping[str, Any], known: Collection[str]) -> None:
+    """Checks the keywords of a call of an image processor that it does not honour.
+
+    Args:
+        processor: name of its class, for messages.
+        given: those keywords.
+        known: the names of those that it honours, to find the one that was meant.
+
+    Raises:
+        InputError: one is unknown, or asks for something that does not happen.
+    """
+    check_keywords(processor, given, {*PREPROCESSING, *known})
+    if wrong := refusals(PREPROCESSING, given):
+        raise InputError(f"{processor}: {'; '.join(wrong)}.")
+
+
+# --- types -----------------------------------------------------------------------------------------------------------
 
 
 class HubKeywords(TypedDict, total=False):
@@ -101,11 +169,21 @@ class ProcessorKeywords(HubKeywords, ProcessorOptions, total=False):
     limits: Limits
 
 
-class PreprocessKeywords(ProcessorOptions, total=False):
+class FamiliarPreprocessing(TypedDict, total=False):
+    """Keywords of a call of an image processor that pass where they change nothing, see `PREPROCESSING`."""
+
+    disable_grouping: bool | None
+    default_to_square: Literal[True] | None
+    do_pad: Literal[False] | None
+    do_reduce_labels: Literal[False] | None
+
+
+class PreprocessKeywords(ProcessorOptions, FamiliarPreprocessing, total=False):
     """What a call of a ViTImageProcessor takes beside the images, see `ViTImageProcessor.preprocess`."""
 
     return_tensors: object
     data_format: object
     input_data_format: object
     num_threads: int | None
+    device: object
     limits: Limits

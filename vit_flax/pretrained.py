@@ -22,7 +22,7 @@ from conversion.layouts import to_canonical
 from conversion.model import PortableModel
 from vit_core.config import PretrainedConfig, pair
 from vit_core.errors import BackendError, CheckpointError, InputError
-from vit_core.inputs import check_keywords
+from vit_core.keywords import check_keywords
 from vit_core.masking import check_seed
 from vit_core.parameters import check_tensors
 from vit_core.tensors import dtype_name, to_numpy

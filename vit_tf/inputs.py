@@ -16,7 +16,6 @@ from vit_core.config import pair
 from vit_core.inputs import (
     check_call,
     check_head_mask,
-    check_keywords,
     check_mask_token,
     check_numbers,
     check_per_patch,
@@ -26,6 +25,7 @@ from vit_core.inputs import (
     no_numbers,
     warn_unseen,
 )
+from vit_core.keywords import check_keywords
 from vit_core.model import NeutralModel
 from vit_core.tensors import Array, to_numpy
 from vit_tf.graphs import TENSORS

@@ -18,7 +18,7 @@ from conversion.model import PortableModel
 from vit_core.calls import Arguments, HasForward, Output
 from vit_core.config import PretrainedConfig, ViTConfig, ViTMAEConfig
 from vit_core.errors import CheckpointError, InputError
-from vit_core.inputs import check_keywords
+from vit_core.keywords import check_keywords
 from vit_core.parameters import MODEL_CLASSES, Parameter, check_tensors
 from vit_core.tensors import Array, to_numpy
 from vit_torch.familiar import Familiar
@@ -96,13 +96,15 @@ class PreTrainedModel(PortableModel, CheckedInputs, Recomputed, Familiar, nn.Mod
 
         Raises:
             CheckpointError: a name is missing or unknown, or a shape is wrong.
+            InputError: torch's default device is "meta".
         """
+        device = placed(cls.__name__)
         with torch.device("meta"):
             model = cls(config, **options)
         shapes = {name: array.shape for name, array in tensors.items()}
         check_tensors(cls.__name__, model.parameter_table(), shapes)
         model._assign({name: as_tensor(array).detach().clone() for name, array in tensors.items()})
-        return model._complete()
+        return model._complete(device)
 
     def _assign(self, tensors: Mapping[str, Tensor]) -> None:
         """Makes these tensors the parameters themselves, without a copy."""
@@ -177,10 +179,10 @@ class PreTrainedModel(PortableModel, CheckedInputs, Recomputed, Familiar, nn.Mod
         Raises:
             CheckpointError: the weights are missing, damaged or do not fit.
             ConfigError: the configuration, with its overrides, is invalid.
-            InputError: a keyword that means nothing here.
+            InputError: a keyword that means nothing here; torch's default device is "meta" and there is no device_map.
         """
         device_map, state_dict = kwargs.pop("device_map", None), kwargs.pop("state_dict", None)
-        device = torch.get_default_device() if device_map is None else placed(device_map)
+        device = placed(cls.__name__, device_map)
         tensors = None if state_dict is None else {name: to_numpy(tensor) for name, tensor in state_dict.items()}
         build = partial(cls._from_loaded, device=device, copies=tensors is not None)
         model, loaded = cls._load(pretrained_model_name_or_path, kwargs, build, tensors=tensors)
@@ -204,8 +206,8 @@ class PreTrainedModel(PortableModel, CheckedInputs, Recomputed, Familiar, nn.Mod
         self._assign({name: torch.empty(table[name].shape, dtype=dtype, device="cpu") for name in names})
         self._fill([table[name] for name in names])
 
-    def _complete(self, device: torch.device | None = None) -> Self:
-        """This model, all its weights given, on a device (torch's default where None) and in eval mode.
+    def _complete(self, device: torch.device) -> Self:
+        """This model, all its weights given, on a device and in eval mode.
 
         Raises:
             CheckpointError: a subclass has parameters of its own, which no checkpoint holds.
@@ -216,7 +218,7 @@ class PreTrainedModel(PortableModel, CheckedInputs, Recomputed, Familiar, nn.Mod
                 f"{type(self).__name__}: no checkpoint holds {', '.join(extra[:10])}.\n"
                 "Rather than adding parameters in a subclass, keep the model inside a module of your own."
             )
-        return self.to(device or torch.get_default_device()).eval()
+        return self.to(device).eval()
 
     def save_pretrained(
         self,

@@ -63,16 +63,25 @@ def fill(tensor: Tensor, row: Parameter, config: PretrainedConfig) -> None:
         nn.init.constant_(tensor, value)
 
 
-def placed(device_map: object) -> torch.device:
-    """The one device that a `device_map` names.
+def placed(model: str, device_map: object = None) -> torch.device:
+    """The one device that a `device_map` names, or that a model goes to without one.
 
     Args:
+        model: name of its class, for messages.
         device_map: a device in any form that torch takes, {"": such a device}, or "auto": the accelerator where there
-            is one, else the CPU.
+            is one, else the CPU. Torch's default device where None.
 
     Raises:
-        InputError: several devices, or none that torch knows.
+        InputError: several devices, or none that torch knows; or the default device is one that holds no values.
     """
+    if device_map is None:
+        default = torch.get_default_device()
+        if default.type == "meta":
+            raise InputError(
+                f'{model}: weights were to be loaded while torch\'s default device is "meta", which holds no values.\n'
+                f'Load outside of torch.device("meta"), or with device_map="cpu"; a model of shapes is {model}(config).'
+            )
+        return default
     device = device_map[""] if isinstance(device_map, Mapping) and device_map.keys() == {""} else device_map
     if device == "auto":
         return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")

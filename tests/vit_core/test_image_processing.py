@@ -432,3 +432,9 @@ def test_to_moves_all_tensors_and_casts_floats():
         assert real["ints"].dtype == torch.int64
         with pytest.raises(TypeError):
             real.to(torch.float16, "cpu")
+
+
+def test_familiar_keywords_that_change_nothing_pass(rng):
+    image = rng.integers(0, 256, (3, 9, 7), np.uint8)
+    fast = {"device": "cpu", "disable_grouping": False, "do_pad": False, "default_to_square": True, "pad_size": None}
+    np.testing.assert_array_equal(one(processor(size=4)(image, **fast)), one(processor(size=4)(image)))

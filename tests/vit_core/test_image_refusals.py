@@ -151,6 +151,27 @@ def test_unknown_keywords_are_named():
     for call in (ViTImageProcessor(), ViTImageProcessor().preprocess):
         with pytest.raises(TypeError, match="do_resise"):
             call(GOOD, do_resise=True)
+        with pytest.raises(InputError, match=r"ViTImageProcessor: a call takes no 'foo', 'do_resise'\.$"):
+            call(GOOD, foo=1, do_resise=True)
+        with pytest.raises(InputError, match="takes no 'do_resise'; did you mean 'do_resize'"):
+            call(GOOD, do_resise=True)
+
+
+@pytest.mark.parametrize(
+    ("keywords", "instead"),
+    [
+        ({"do_pad": True}, "delete do_pad=: there is no such step here"),
+        ({"pad_size": 8, "do_pad": False}, "delete pad_size=: there is no such step here"),
+        ({"default_to_square": False}, 'delete default_to_square=: write size={"height": h, "width": w}'),
+        ({"interpolation": 3}, "delete interpolation=: write resample="),
+        ({"device": "cuda"}, "BatchFeature.to: expected torch tensors"),
+        ({"device": "cuda", "return_tensors": "np"}, "Pass return_tensors='pt'"),
+    ],
+)
+def test_familiar_keywords_that_would_change_something_say_what_to_write(keywords, instead):
+    with pytest.raises(InputError) as caught:
+        ViTImageProcessor(size=4)(GOOD, **keywords)
+    assert instead in str(caught.value) and str(caught.value).count("\n") <= 1
 
 
 def test_steps_that_do_not_exist():

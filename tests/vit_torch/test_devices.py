@@ -1,5 +1,7 @@
 """NumPy's images go to where the model is; their values are looked at before."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -18,3 +20,11 @@ def test_numpy_images_are_moved_to_the_model(name):
         assert {value.device.type for value in output.values() if isinstance(value, torch.Tensor)} == {"meta"}
     with pytest.raises(InputError, match="NaN or infinite"):
         model(pixel_values=IMAGES * np.nan, **noise)
+
+
+def test_an_image_processor_puts_its_tensors_on_a_device():
+    process = partial(vit_torch.ViTImageProcessor(size=4), np.zeros((3, 9, 7), np.uint8), return_tensors="pt")
+    for device in ("meta", torch.device("meta")):  # stands for an accelerator
+        assert process(device=device).pixel_values.device.type == "meta"
+    for device in ("cpu", torch.device("cpu"), None):
+        assert process(device=device).pixel_values.device.type == "cpu"

@@ -12,6 +12,7 @@ from torch_models import make_config, make_inputs, make_model
 import vit_torch
 from vit_core import CheckpointError, InputError
 from vit_core.parameters import draw
+from vit_core.tensors import to_numpy
 
 
 def test_nothing_is_initialised_while_loading(name, tmp_path, monkeypatch):
@@ -91,13 +92,35 @@ def test_a_subclass_with_parameters_of_its_own_is_refused(tmp_path):
         Wider.from_pretrained(tmp_path)
 
 
-def test_models_are_loaded_onto_the_default_device(tmp_path):
-    make_model("ViTModel", options={"add_pooling_layer": False}).save_pretrained(tmp_path)
-    with torch.device("meta"):  # stands for an accelerator
-        model = vit_torch.ViTModel.from_pretrained(tmp_path)  # its pooler is initialised anew
-    assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
-    model = vit_torch.ViTModel.from_pretrained(tmp_path)
+def test_models_are_loaded_onto_the_default_device(tmp_path, monkeypatch):
+    saved = make_model("ViTModel", options={"add_pooling_layer": False})
+    saved.save_pretrained(tmp_path)
+    default, moved = torch.device("cpu", 1), []
+    monkeypatch.setattr(torch, "get_default_device", lambda: default)
+    monkeypatch.setattr(torch.nn.Module, "to", lambda self, device: moved.append(device) or self)
+    vit_torch.ViTModel.from_pretrained(tmp_path)  # its pooler is initialised anew
+    vit_torch.ViTModel.from_tensors(saved.config, saved.canonical_tensors(), add_pooling_layer=False)
+    assert moved == [default, default]
+
+
+def test_nothing_is_loaded_onto_a_default_device_that_holds_no_values(tmp_path):
+    saved = make_model("ViTModel", options={"add_pooling_layer": False})
+    saved.save_pretrained(tmp_path)
+    tensors = saved.canonical_tensors()
+    loads = {
+        "folder": lambda: vit_torch.ViTModel.from_pretrained(tmp_path),
+        "auto": lambda: vit_torch.AutoModel.from_pretrained(tmp_path),
+        "state_dict": lambda: vit_torch.ViTModel.from_pretrained(None, config=saved.config, state_dict=tensors),
+        "tensors": lambda: vit_torch.ViTModel.from_tensors(saved.config, tensors, add_pooling_layer=False),
+    }
+    for load in loads.values():
+        with torch.device("meta"), pytest.raises(InputError, match=r'outside of torch\.device.*device_map="cpu"'):
+            load()
+    with torch.device("meta"):
+        model = vit_torch.ViTModel.from_pretrained(tmp_path, device_map="cpu")  # its pooler is initialised anew
+        assert vit_torch.ViTModel(saved.config).device.type == "meta"
     assert {parameter.device.type for parameter in model.parameters()} == {"cpu"}
+    np.testing.assert_array_equal(to_numpy(model.layernorm.weight), tensors["layernorm.weight"])
 
 
 def test_loaded_models_train_what_the_table_says(name, tmp_path):

@@ -27,7 +27,7 @@ from vit_core.images.batch_feature import BatchFeature
 from vit_core.images.batches import Batch, apply, threads
 from vit_core.images.options import CHECKS, OPTIONS, RARE_OPTIONS, PerChannel, Size, height_width, layout, size
 from vit_core.images.stored import DEIT_DEFAULTS, DEIT_NAMES, PREPROCESSOR_NAME, checked_extra, read_options
-from vit_core.keywords import PreprocessKeywords, ProcessorKeywords
+from vit_core.keywords import PreprocessKeywords, ProcessorKeywords, check_preprocessing
 from vit_core.limits import LIMITS, Limits
 from vit_core.tensors import Array
 
@@ -135,7 +135,8 @@ class ViTImageProcessor(PushToHub):
         Args:
             images: a PIL image, an array or tensor of one image or a batch, or a list or generator of these.
             **kwargs: `vit_core.keywords.PreprocessKeywords`, as for `preprocess`: return_tensors, data_format,
-                input_data_format, num_threads, limits, and options that override the processor's own for this call.
+                input_data_format, num_threads, device, limits, and options that override the processor's own for this
+                call. Other familiar keywords pass where they change nothing (`vit_core.keywords.PREPROCESSING`).
         """
         return self.preprocess(images, **kwargs)
 
@@ -161,7 +162,9 @@ class ViTImageProcessor(PushToHub):
         alpha_background: tuple[int, int, int] | list[int] | None = None,
         compatible: bool | None = None,
         num_threads: int | None = None,
+        device: object = None,
         limits: Limits = LIMITS,
+        **kwargs: Any,
     ) -> BatchFeature:
         """Pixel values of one image or many.
 
@@ -177,7 +180,9 @@ class ViTImageProcessor(PushToHub):
                 images need no layout.
             num_threads: images worked on at the same time; as many as there are CPUs for this process where None. A
                 generator has one at a time.
+            device: where to put torch tensors when they are ready; the work itself is done on the CPU.
             limits: bounds the number of images.
+            **kwargs: familiar keywords that change nothing, see `vit_core.keywords.PREPROCESSING`.
 
         Every other option overrides the processor's own for this call where not None.
 
@@ -189,7 +194,7 @@ class ViTImageProcessor(PushToHub):
             alone gives uint8 for whole numbers.
         Raises:
             ImageError: an image or option cannot be used.
-            InputError: unknown `return_tensors`.
+            InputError: unknown `return_tensors`; a device for other than torch tensors; a keyword nobody knows.
         Differs: the reference refuses generators, arrays of (height, width), most PIL modes, and data_format=None and
             "none", which its documentation promises; it takes YCbCr and HSV for RGB, reads a PIL image of height 1 or
             3 as channels first, clips PIL images of 16 and 32 bits, cuts floats to 8 bits where it resizes them, and
@@ -211,15 +216,17 @@ class ViTImageProcessor(PushToHub):
             "alpha_background": alpha_background,
             "compatible": compatible,
         }
+        check_preprocessing(type(self).__name__, kwargs, PreprocessKeywords.__annotations__)
         options = {
             name: CHECKS[name](name, getattr(self, name) if value is None else value) for name, value in given.items()
         }
         options["crop_size"] = options["crop_size"] or DEIT_DEFAULTS["crop_size"]
         batch = Batch(options, layout("data_format", data_format), layout("input_data_format", input_data_format))
         pixel_values = batch.process(images, threads(num_threads), limits)
-        return BatchFeature(
+        made = BatchFeature(
             {"pixel_values": [*pixel_values] if return_tensors is None else pixel_values}, tensor_type=return_tensors
         )
+        return made if device is None or str(device) == "cpu" else made.to(device)
 
     def resize(
         self,
