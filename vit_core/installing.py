@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 
 def install_command(*extras: str) -> str:
     """What to type so that this copy of vitriad gets extras, such as "torch".
+
+    Where the checkout or wheel that it came from is gone, that is what the extras ask for, without vitriad.
 
     Source: direct_url.json of PEP 610, which is there unless the copy came from a package index.
     """
@@ -16,13 +19,15 @@ def install_command(*extras: str) -> str:
     wanted = f"[{','.join(extras)}]"
     found = _record()
     url, path = str(found.get("url", "")), _path(str(found.get("url", "")))
+    if isinstance(vcs := found.get("vcs_info"), dict):
+        commit = f"@{vcs['commit_id']}" if vcs.get("commit_id") else ""
+        url, path = f"{vcs.get('vcs', 'git')}+{url}{commit}".replace(" ", "%20"), None  # pip quotes no URL of git
     if path is not None:
         folder = found.get("dir_info")
         is_editable = isinstance(folder, dict) and bool(folder.get("editable"))
         return f"pip install {'-e ' if is_editable else ''}{quote(f'{path}{wanted}')}"
-    if isinstance(vcs := found.get("vcs_info"), dict):
-        commit = f"@{vcs['commit_id']}" if vcs.get("commit_id") else ""
-        url = f"{vcs.get('vcs', 'git')}+{url}{commit}"
+    if urlsplit(url).scheme == "file" and (wishes := _requirements(extras)):
+        return f"pip install {' '.join(map(quote, wishes))}"
     if urlsplit(url).scheme not in ("", "file"):
         return f"pip install {quote(f'vitriad{wanted} @ {url}')}"
     return f"pip install 'vitriad{wanted}'"
@@ -43,6 +48,15 @@ def _record() -> dict[str, object]:
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def _requirements(extras: Collection[str]) -> list[str]:
+    """What extras ask for, as the metadata of this copy says."""
+    from importlib.metadata import requires
+
+    lines = [[part.strip() for part in line.split(";")] for line in requires("vitriad") or ()]
+    markers = {f"extra == {mark}{extra}{mark}" for extra in extras for mark in "'\""}
+    return [line[0] for line in lines if line[-1] in markers]
 
 
 def _path(url: str) -> Path | None:

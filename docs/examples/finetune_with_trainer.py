@@ -1,6 +1,6 @@
 """Fine-tunes a vit_torch classifier with the Trainer of transformers: only the import of the model changes.
 
-    pip install 'vitriad[torch]' transformers accelerate
+    pip install -e '.[torch]' transformers accelerate
     python docs/examples/finetune_with_trainer.py --output out
 
 The pictures are coloured stripes made on the spot, so that the script runs anywhere; swap `Stripes` for your data set.

@@ -1,6 +1,6 @@
 """Trains a small ViT and a small ViTMAE from scratch: on handwritten digits, or on a folder of your own pictures.
 
-    pip install 'vitriad[torch]' scikit-learn
+    pip install -e '.[torch]' scikit-learn
     python docs/examples/train_digits.py --output out
     python docs/examples/train_digits.py --output out --images photos --image-size 64 --patch-size 8
 

@@ -27,7 +27,7 @@ def recorded(monkeypatch):
     return say
 
 
-@pytest.mark.parametrize("text", [None, "", "{", "[]", '{"url": "file:///no/such/place", "dir_info": {}}'])
+@pytest.mark.parametrize("text", [None, "", "{", "[]", '{"url": 3}'])
 def test_a_copy_from_an_index_or_of_unknown_origin_is_called_by_its_name(recorded, text):
     recorded(text)
     assert install_command("torch") == "pip install 'vitriad[torch]'"
@@ -49,8 +49,20 @@ def test_a_wheel_is_installed_from_its_file(recorded, tmp_path):
     assert install_command("flax") == f"pip install '{wheel}[flax]'"
 
 
-def test_repositories_and_downloads_are_named_with_their_address(recorded):
+@pytest.mark.parametrize("mark", ["'", '"'])
+def test_a_copy_whose_source_is_gone_gets_what_the_extra_asks_for(recorded, monkeypatch, mark):
+    lines = ["numpy>=2.0", *(f"{need}; extra == {mark}{need[:2]}{mark}" for need in ("jax>=1", "tf>=2", "h5>=3"))]
+    monkeypatch.setattr("importlib.metadata.requires", lambda name: lines)
+    for kind in ("dir_info", "archive_info"):
+        recorded(json.dumps({"url": "file:///no/such/place", kind: {}}))
+        assert install_command("tf") == "pip install 'tf>=2'"
+        assert install_command("ja", "h5") == "pip install 'jax>=1' 'h5>=3'"
+
+
+def test_repositories_and_downloads_are_named_with_their_address(recorded, tmp_path):
     vcs = {"vcs": "git", "commit_id": "0123abc", "requested_revision": "main"}
+    recorded(json.dumps({"url": f"{tmp_path.as_uri()}/my tree", "vcs_info": vcs}))
+    assert install_command("flax") == f"pip install 'vitriad[flax] @ git+{tmp_path.as_uri()}/my%20tree@0123abc'"
     recorded(json.dumps({"url": "https://example.org/vitriad.git", "vcs_info": vcs}))
     assert install_command("flax") == "pip install 'vitriad[flax] @ git+https://example.org/vitriad.git@0123abc'"
     recorded(json.dumps({"url": "https://example.org/vitriad.whl", "archive_info": {}}))
