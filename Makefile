@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 SOURCES := pyproject.toml constraints.txt
 
-.PHONY: help demo test test-fast test-isolated test-oldest parity parity-table check bench reliability docs pictures mutate golden test-peers test-peers-timm test-real real-table clean
+.PHONY: help demo test test-fast test-isolated test-oldest parity parity-table check bench reliability docs release-check pictures mutate golden test-peers test-peers-timm test-real real-table clean
 
 help:
 	@echo "make demo        classify held-out digits and reconstruct masked ones, with every installed backend"
@@ -25,6 +25,7 @@ help:
 	@echo "make check       lint, types (of the snippets in the docs too) and layers"
 	@echo "make parity-table  write the table of docs/reference/parity.md anew"
 	@echo "make docs        build the book into docs/_build/html; a link or an anchor that leads nowhere is an error"
+	@echo "make release-check  everything of a release but the upload: one version everywhere, the book, wheel and sdist, their tests"
 	@echo "make pictures    draw the pictures of the docs anew, and write the map of CONTRIBUTING.md"
 	@echo "make bench       run the benchmarks (ratios within one run)"
 	@echo "make reliability  every bad input and every interrupted save, with the figures of docs/reference/reliability.md"
@@ -87,10 +88,15 @@ test-fast: $(VENV)/.dev
 test-only-%: .venv-only-%/.dev
 	.venv-only-$*/bin/python -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
 
+.venv-build: constraints.txt
+	test -x $@/bin/python || $(PYTHON) -m venv $@
+	$@/bin/pip install -q --disable-pip-version-check -c constraints.txt build
+	touch $@
+
 # The built wheel, with one extra, in an environment of its own each; "core" has no framework at all.
 ISOLATED ?= core torch tf flax
-test-isolated: $(VENV)/.dev
-	rm -rf dist && $(BIN)/python -m build -q
+test-isolated: .venv-build
+	rm -rf dist && .venv-build/bin/python -m build -q
 	for extra in $(ISOLATED); do \
 	  $(PYTHON) -m venv --clear .venv-isolated && \
 	  .venv-isolated/bin/pip install -q --disable-pip-version-check --upgrade "pip>=25.1" && \
@@ -126,6 +132,10 @@ docs: $(VENV)/.docs
 	$(BIN)/python -m sphinx -W --keep-going -q -E -b html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
 
+# RELEASE: --tag v0.2.0 and --home owner/name to compare with, or --words for the texts alone
+release-check: $(VENV)/.dev docs
+	$(BIN)/python tests/release_check.py $(RELEASE)
+
 pictures: $(VENV)/.run
 	$(BIN)/python docs/front_picture.py
 	$(BIN)/python docs/architecture.py
@@ -136,6 +146,7 @@ check: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/python tests/check_types.py
 	$(BIN)/lint-imports
+	$(BIN)/zizmor --offline --quiet --min-severity medium .github
 
 mutate: $(VENV)/.dev
 	$(BIN)/python tests/mutate.py $(MUTATE)

@@ -1,6 +1,7 @@
 """Links from pages to files of the source: in the book they lead to pages with that source, so it is whole offline.
 
-CONTRIBUTING and CHANGELOG stand beside the source and are pages of the book as well: links to and in them are mended.
+CONTRIBUTING, CHANGELOG and SECURITY stand beside the source and are pages of the book as well: links to and in them
+are mended.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ INCLUDED = {  # files of the root that are pages of the book
     "README.md": "index",
     "CONTRIBUTING.md": "explanation/contributing",
     "CHANGELOG.md": "reference/changelog",
+    "SECURITY.md": "reference/security",
 }
 LANGUAGES = {".py": "python", ".toml": "toml", ".yml": "yaml", ".md": "markdown", "Makefile": "make"}
 

@@ -19,7 +19,7 @@ from vit_core.files.atomic_folder import finish_swap
 from vit_core.files.folders import open_weights
 from vit_core.files.saving import save_folder
 
-SYSTEM_MODULES = ("posix", "fcntl", "io", "_io")
+SYSTEM_MODULES = ("posix", "nt", "fcntl", "io", "_io")
 # Calls that change nothing, and those that close files: one that never happened is no fault of the system.
 HARMLESS = ("fspath", "fileno", "_path_normpath", "getpid", "text_encoding", "is_dir", "is_symlink", "stat", "lstat")
 HARMLESS += ("close", "__exit__")
