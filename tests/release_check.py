@@ -90,7 +90,8 @@ def _missing_in_readme(text: str, version: str) -> list[str]:
 def _missing_home(root: Path, urls: dict[str, str], home: str) -> list[str]:
     """Whether every address names the repository, and no page still says OWNER."""
     pages = [root / "pyproject.toml", *root.glob(".github/**/*.yml"), *root.glob("docs/**/*.md"), *root.glob("*.md")]
-    homeless = [page.relative_to(root).as_posix() for page in pages if "OWNER" in page.read_text(encoding="utf-8")]
+    addresses = {page: re.findall(r"\bOWNER[/.]\w", page.read_text(encoding="utf-8")) for page in pages}
+    homeless = [page.relative_to(root).as_posix() for page, found in addresses.items() if found]
     if homeless:
         return [f"{', '.join(homeless)}: write the account that holds the repository where it says OWNER"]
     source = urls["Repository"]
