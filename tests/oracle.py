@@ -330,7 +330,7 @@ def _random_config(random: Random, is_mae: bool, fields: Mapping[str, Any]) -> P
     height, width = pair(fields.get("patch_size", patch))
     common = {
         "hidden_size": heads * head_dim,
-        "num_hidden_layers": int(random.integers(1, 4)),
+        "num_hidden_layers": int(random.integers(1, 3)),
         "num_attention_heads": heads,
         "intermediate_size": pick(MLP_SIZES),
         "hidden_act": pick(SMOOTH),
