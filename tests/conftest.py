@@ -1,6 +1,11 @@
 """Environments with some of the frameworks: tests that need one which is not installed are not collected."""
 
+import os
 from importlib.util import find_spec
+
+# Before a framework is imported, here and in every child process: as many processes as cores run at once, and threads
+# of OpenMP that wait for their turn on a core do so busily. Tests of torch took three times as long with two of them.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 _NEED_TORCH = [
     "vit_torch",
