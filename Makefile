@@ -138,6 +138,7 @@ release-check: $(VENV)/.dev docs
 
 pictures: $(VENV)/.run
 	$(BIN)/python docs/front_picture.py
+	$(BIN)/python docs/book_pictures.py
 	$(BIN)/python docs/architecture.py
 
 check: $(VENV)/.dev

@@ -1,32 +1,26 @@
 """Lets mypy and pyright read what users read and write: the snippets of the README and the docs, and tests/typed.
 
 `make check` runs it. The snippets of a page are one program, line for line where they stand on the page, so a message
-names the page's line. Two things are not shown to readers: what a page takes as given stands in a comment in front of
-a snippet, `<!-- given: images, labels -->`, and a later snippet of one import line is the first line of the first
-snippet in other words.
+names the page's line. A later snippet of one import line is the first line of the first snippet in other words.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted(p for p in (ROOT / "docs").rglob("*.md") if "_build" not in p.parts)]
-SNIPPET = re.compile(r"```python\n(.*?)```", re.DOTALL)
-GIVEN = re.compile(r"<!-- given: (.*?) -->")
+from pages import ONE_IMPORT, PAGES, ROOT, blocks, names
+
 SETTINGS = {
     "pythonVersion": "3.11",
     "reportUnnecessaryTypeIgnoreComment": "error",
     "reportMissingModuleSource": "none",  # whether stubs have their library beside them
 }
-ONE_IMPORT = re.compile(r"from \w+ import [^\n]+\n")
 
 
 def programs(text: str) -> list[str]:
@@ -34,17 +28,15 @@ def programs(text: str) -> list[str]:
     whole = [""] * len(text.splitlines())
     first: list[str] = []
     others = []
-    for match in GIVEN.finditer(text):
-        names = "; ".join(f"{name}: Any = ..." for name in match[1].split(", "))
-        whole[text[: match.start()].count("\n")] = f"from typing import Any; {names}"
-    for match in SNIPPET.finditer(text):
-        start = text[: match.start(1)].count("\n")
-        if first and ONE_IMPORT.fullmatch(match[1]):
-            others.append("\n".join([*first[:-1], match[1].strip(), *first[-1].splitlines()[1:]]))
-            continue
-        lines = match[1].splitlines()
-        whole[start : start + len(lines)] = lines
-        first = first or [*([""] * start), match[1]]
+    for block in blocks(text):
+        if block.kind == "given":
+            whole[block.line] = f"from typing import Any; {'; '.join(f'{name}: Any = ...' for name in names(block))}"
+        elif block.kind == "python" and first and ONE_IMPORT.fullmatch(block.text):
+            others.append("\n".join([*first[:-1], block.text.strip(), *first[-1].splitlines()[1:]]))
+        elif block.kind == "python":
+            lines = block.text.splitlines()
+            whole[block.line : block.line + len(lines)] = lines
+            first = first or [*([""] * block.line), block.text]
     return ["\n".join(whole) + "\n", *others] if first else []
 
 

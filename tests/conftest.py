@@ -28,6 +28,7 @@ _NEED_ONE = [
     "test_foreign.py",
     "test_loading_keywords.py",
     "test_offered_names.py",
+    "test_pages_run.py",
     "test_readme.py",
     "vit_core/test_targets.py",
     *(
