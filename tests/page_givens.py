@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from safetensors.numpy import load_file
 from weight_files import torch_tree
 
 import conversion
+import vitriad
 from vit_core import ViTConfig, ViTImageProcessor
 from vit_core.files.saving import save_folder
 from vit_core.parameters import draw
@@ -91,6 +93,9 @@ def given(names: list[str]) -> list[Any]:
         "images": lambda: random.standard_normal((8, 1, 16, 16), np.float32),
         "labels": lambda: np.arange(8) % 3,
         "classes": lambda: np.arange(8) % 3,
+        "model": lambda: vitriad.load("digits-vit", backend="torch"),
+        "arguments": lambda: SimpleNamespace(output_dir="out"),
+        "Trainer": lambda: lambda model, arguments, **others: SimpleNamespace(model=model, args=arguments, **others),
         "processor": lambda: ViTImageProcessor.from_pretrained(find("digits-vit")),
     }
     return [values[name]() for name in names]

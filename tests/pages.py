@@ -1,7 +1,7 @@
 """The pages of the book as programs: what check_types.py has read by type checkers, and page_runner.py runs.
 
-Fenced blocks by their language: `python` and `bash` are run, in the order of the page; `text` straight after one of them
-is what it prints; `console` is what a person types to set a machine up, which tests compare with pyproject and Makefile.
+Fenced blocks by their language: `python` and `bash` are run, in the order of the page; `text` straight after one of
+them is what it prints; `console` is what a person types to set a machine up, compared with pyproject and Makefile.
 Two things are not shown to readers and stand in comments: `<!-- given: images, labels -->` for values that a page takes
 as given, `<!-- files: photo.jpg, my-vit -->` for files that lie in the folder where its commands run.
 """
@@ -54,5 +54,7 @@ def commands(block: Block) -> list[tuple[int, str]]:
     """The commands of a block with their lines; one that ends in a backslash goes on in the next line."""
     lines = block.text.splitlines()
     starts = [number for number in range(len(lines)) if number == 0 or not lines[number - 1].endswith("\\")]
-    whole = [" ".join(each.rstrip("\\ ") for each in lines[i:j]) for i, j in zip(starts, [*starts[1:], None], strict=True)]
+    whole = [
+        " ".join(each.rstrip("\\ ") for each in lines[i:j]) for i, j in zip(starts, [*starts[1:], None], strict=True)
+    ]
     return [(block.line + i, each) for i, each in zip(starts, whole, strict=True) if each.partition("#")[0].strip()]

@@ -56,11 +56,14 @@ def test_no_block_is_of_a_kind_that_nothing_looks_at(page):
     kinds = {"python", "bash", "text", "console", "given", "files", "yaml", "powershell", ""}
     found = blocks(BOOK[page])
     assert {block.kind for block in found if not block.kind.startswith("{")} <= kinds
-    assert [block.text for block in found if not block.kind and re.search(r"^(vitriad|make|pip) ", block.text, re.MULTILINE)] == []
+    assert [
+        block.text for block in found if not block.kind and re.search(r"^(vitriad|make|pip) ", block.text, re.MULTILINE)
+    ] == []
 
 
 def test_a_program_stands_line_for_line_where_its_page_has_it():
-    page = "# P\n\n<!-- given: x -->\n```python\nprint(x)\n```\n\n```text\n8\n```\n```bash\nvitriad a \\\n  b  # c\nd\n```\n"
+    page = "# P\n\n<!-- given: x -->\n```python\nprint(x)\n```\n\n```text\n8\n```\n"
+    page += "```bash\nvitriad a \\\n  b  # c\nd\n```\n"
     assert program(page).splitlines()[2:] == [
         *("x, = given(['x'])", "", "print(x)", "", "", "", "printed('8\\n')", "", ""),
         *("bash('vitriad a   b  # c')", "", "bash('d')", ""),
