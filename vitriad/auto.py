@@ -17,6 +17,7 @@ from vit_core.errors import BackendError, InputError
 from vit_core.installing import install_command
 from vit_core.tensors import missing_backend
 from vitriad.backends import BACKENDS, backend_name
+from vitriad.engines import artefact_folder
 from vitriad.models import find
 
 if TYPE_CHECKING:
@@ -69,17 +70,34 @@ def load(name_or_path: str | Path, backend: str = "auto", **kwargs: Any) -> Any:
 
     Args:
         name_or_path: folder, "owner/name" on the hub, a weight file of any dialect, or a model that comes with vitriad
-            ("digits-vit").
-        backend: "torch", "tf", "flax", or "auto" for the first of these that is installed; a log line says which.
-        **kwargs: as for the `from_pretrained` of the class.
+            ("digits-vit"); or the folder of an exported program, which becomes a `vitriad.artefacts.ExportedModel`.
+        backend: "torch", "tf", "flax", or "auto" for the first of these that is installed; a log line says which. Of
+            an exported program its format, or "auto".
+        **kwargs: as for the `from_pretrained` of the class; of an exported program `threads` and `verify`.
 
     Raises:
         CheckpointError: config.json names no class, several, or none that exists here; or the weights cannot be used.
         BackendError: the framework is not installed.
     """
     path = find(name_or_path)
+    if folder := artefact_folder(path):
+        return _exported(folder, backend, **kwargs)
     config, name, options = architecture(path, **kwargs)
     return model_class(name, backend).from_pretrained(path, **{**options, **kwargs, **same_commit(config)})
+
+
+def _exported(folder: Path, backend: str, *, threads: int | None = None, verify: bool = True, **kwargs: Any) -> Any:
+    """An exported program as a model."""
+    from vitriad.artefacts import ExportedModel, read_artefact
+
+    if wrong := [name for name, value in kwargs.items() if value is not None]:
+        raise InputError(f"load: {folder} is an exported program, which takes no {', '.join(wrong)}.")
+    artefact = read_artefact(folder, verify)
+    if backend not in ("auto", artefact.to):
+        raise InputError(
+            f"backend: {folder} is an exported program of {artefact.to}, got {backend!r}.\nLoad the model itself."
+        )
+    return ExportedModel(artefact, threads)
 
 
 def model_class(name: str, backend: str = "auto") -> Any:

@@ -25,7 +25,9 @@ from vit_core.images.files import image_pixels, open_image
 from vit_core.images.pixel_budget import PixelBudget
 from vit_core.images.processor import AutoImageProcessor, ViTImageProcessor
 from vit_core.tensors import Array, to_numpy
-from vitriad.auto import model_class
+from vitriad.artefacts import read_artefact
+from vitriad.auto import load, model_class
+from vitriad.engines import artefact_folder
 from vitriad.models import find
 from vitriad.printing import shown
 
@@ -85,6 +87,11 @@ def load_classifier(folder: str | Path, backend: str, **hub_options: Any) -> Any
     Raises:
         InputError: the checkpoint holds no trained classifier.
     """
+    if artefact_folder(folder):
+        exported = load(folder, backend)
+        if exported.artefact.program.purpose != "logits":
+            raise InputError(f"classify: {folder}: a program of {exported.artefact.program.purpose}, not of logits.")
+        return exported
     config, name, _ = architecture(folder, **hub_options)
     if problem := _why_no_classifier(config, name):
         raise InputError(f"classify: {folder}: {problem}.\nGive a checkpoint of a ViTForImageClassification.")
@@ -113,6 +120,11 @@ def load_processor(
     if given is not None:
         processor: ViTImageProcessor = AutoImageProcessor.from_pretrained(given)
         return processor
+    if exported := artefact_folder(folder):
+        known = read_artefact(exported, verify=False).input_processor
+        if known is None:
+            raise InputError(f"classify: {folder}: no image processor in vitriad.json.\nPass --processor with one.")
+        return known
     found = find_processor(open_source(folder, revision=config.hub_commit or revision, verify=False), config)
     if found.processor is None:
         raise InputError(

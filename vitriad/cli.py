@@ -19,10 +19,12 @@ from vitriad.models import NAMES
 from vitriad.printing import escaping, forget_stdout
 
 _MODEL = f"folder, hub name 'owner/name', or a model that comes with vitriad: {', '.join(NAMES)}"
-_MODULES = {"convert": "vitriad.convert_command"}  # vitriad.convert is the function
+_MODULES = {name: f"vitriad.{name}_command" for name in ("convert", "export")}  # vitriad.convert is the function
 _CHECKS = ("forward", "hidden", "attentions", "loss", "gradients", "training", "preprocessing", "roundtrip")
 _DTYPES = ("float64", "float32", "bfloat16", "float16")
 _TARGETS = ("hf", "hf_tf", "hf_flax", "timm", "google", "torchvision", "mae")
+_FORMATS = ("onnx", "openvino", "pt2", "savedmodel", "stablehlo")
+_PURPOSES = ("logits", "features", "reconstruction", "attentions")
 _LOSSES = ("numerics", "pre_logits", "distillation")
 _CONFIG = "config.json to go by, in place of the checkpoint's own"
 _REVISION = "commit, tag or branch on the hub; name a commit where nobody watches"
@@ -159,10 +161,11 @@ def _add_conversion(commands: Any) -> None:
     convert.add_argument("--max-shard-size", metavar="SIZE", default="5GB", help="largest weight file (%(default)s)")
     _reading(convert)
 
+    _add_export(commands, any_dialect)
     example = "vitriad verify digits-vit digits-vit --tolerance 0"
     verify = _command(commands, "verify", "compare what two checkpoints compute for one image", example)
     verify.add_argument("source", metavar="SRC", help=any_dialect)
-    verify.add_argument("target", metavar="DST", help="another checkpoint, of the same sizes")
+    verify.add_argument("target", metavar="DST", help="another checkpoint, of the same sizes, or an exported program")
     verify.add_argument(
         "--backend", type=backend_name, choices=["auto", *BACKENDS], default="auto", help="framework (%(default)s)"
     )
@@ -170,6 +173,24 @@ def _add_conversion(commands: Any) -> None:
     share = "of an output's largest value (%(default)s)"
     verify.add_argument("--tolerance", type=float, default=1e-5, metavar="X", help=share)
     _reading(verify)
+
+
+def _add_export(commands: Any, any_dialect: str) -> None:
+    example = "vitriad export digits-vit digits-onnx --to onnx --dynamic size"
+    export = _command(commands, "export", "write a model as a program for another engine, with a certificate", example)
+    export.add_argument("source", metavar="SRC", help=any_dialect)
+    export.add_argument("target", metavar="DST", help="folder")
+    export.add_argument("--to", required=True, choices=_FORMATS, help="format of the program")
+    export.add_argument("--outputs", choices=_PURPOSES, help="what it returns (what the model is for)")
+    export.add_argument("--layers", metavar="N,N", type=_numbers, default=(), help="hidden states beside the features")
+    export.add_argument("--dynamic", choices=("batch", "size"), default="batch", help="size: images of any size too")
+    export.add_argument("--image-size", metavar="HxW", type=_size, help="another fixed size than the model's")
+    text = "take uint8 images in this layout, rescale and normalise inside (nhwc)"
+    export.add_argument("--with-preprocessing", choices=("nhwc", "nchw"), nargs="?", const="nhwc", help=text)
+    text = "pictures for the certificate: files and folders (digits)"
+    export.add_argument("--images", metavar="PATH", nargs="+", default=(), help=text)
+    export.add_argument("--force", action="store_true", help="replace what is there")
+    _reading(export)
 
 
 def _add_parity(commands: Any) -> None:
@@ -264,6 +285,22 @@ def _command(commands: Any, name: str, description: str, example: str) -> argpar
     )
     parser.add_argument("--debug", action="store_true", help="on an error, show the traceback")
     return parser
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    """Whole numbers with commas between them."""
+    try:
+        return tuple(map(int, text.split(",")))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected layers such as 3,6,-1, got {text!r}") from None
+
+
+def _size(text: str) -> tuple[int, int]:
+    """(height, width), of text such as 224 or 224x192."""
+    sides = [_positive(side) for side in text.split("x")]
+    if len(sides) > 2:
+        raise argparse.ArgumentTypeError(f"expected HxW in pixels, such as 224x192, got {text!r}")
+    return sides[0], sides[-1]
 
 
 def _positive(text: str) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from argparse import Namespace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from vit_core.masking import noise
 from vit_core.tensors import Array, to_numpy
 from vitriad.auto import model_class
 from vitriad.cli import reading_options
+from vitriad.engines import artefact_folder
 from vitriad.models import find
 from vitriad.printing import print_table
 
@@ -32,6 +34,8 @@ _POOLER = "pooler.dense.weight"
 
 def run(arguments: Namespace) -> int:
     """Prints the largest difference of every output, and what explains it; 1 if one is above the tolerance."""
+    if folder := artefact_folder(arguments.target):
+        return _verify_program(arguments, folder)
     found = compare(
         arguments.source, arguments.target, arguments.backend, arguments.image, **reading_options(arguments)
     )
@@ -47,6 +51,22 @@ def run(arguments: Namespace) -> int:
             print(f"note: {note}")
         print(_verdict(rows, arguments.tolerance))
     return 0 if is_same else 1
+
+
+def _verify_program(arguments: Namespace, folder: Path) -> int:
+    """Makes the certificate of an exported program anew, from the checkpoint that it is said to compute."""
+    from vitriad.artefacts import read_artefact
+    from vitriad.certificate import certify
+
+    artefact = read_artefact(folder)
+    options = {name: value for name, value in reading_options(arguments).items() if name != "cls"}
+    if artefact.program.model == "ViTModel":
+        options["add_pooling_layer"] = artefact.program.has_pooler
+    model = model_class(artefact.program.model, arguments.backend).from_pretrained(find(arguments.source), **options)
+    pictures = [arguments.image] if arguments.image else []
+    certificate = certify(artefact, model, pictures)._replace(tolerance=arguments.tolerance)
+    print(json.dumps(certificate.as_dict()) if arguments.json else certificate)
+    return 0 if certificate.holds else 1
 
 
 def _verdict(rows: list[dict[str, Any]], tolerance: float) -> str:

@@ -1,0 +1,210 @@
+"""Models as programs for other engines: what such a program takes, what it returns, and at which sizes.
+
+A program has one purpose. Axis words: batch, channels, height, width, patches, tokens (= 1 + patches), hidden, heads,
+classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from vit_core.config import PretrainedConfig, pair, patch_grid
+from vit_core.errors import InputError
+from vit_core.images.processor import ViTImageProcessor
+from vit_core.masking import num_kept
+from vit_core.parameters import BASE_CLASSES
+from vit_core.tensors import Array
+
+Purpose = Literal["logits", "features", "reconstruction", "attentions"]
+
+# Purpose -> the classes that serve it; those with a head give features and attentions through the encoder inside.
+PURPOSES: dict[str, tuple[str, ...]] = {
+    "logits": ("ViTForImageClassification",),
+    "features": BASE_CLASSES,
+    "reconstruction": ("ViTMAEForPreTraining", "ViTForMaskedImageModeling"),
+    "attentions": BASE_CLASSES,
+}
+LAYOUTS = ("nhwc", "nchw")  # of images, by their axes: batch, height, width, channels
+
+_MAE_HEAD = "ViTMAEForPreTraining"
+
+
+class Pixels(NamedTuple):
+    """The part of an image processor that a program does itself, as a table: so it gives the processor's very bits.
+
+    Attributes:
+        layout: "nhwc" or "nchw": of the uint8 images that it takes, (batch, height, width, channels) or (batch,
+            channels, height, width).
+        table: (channels, 256), float32: the pixel value of every number that a channel can have.
+    """
+
+    layout: str
+    table: Array
+
+
+class Input(NamedTuple):
+    """One argument of a program: its dtype and shape; an axis of any length is named."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+
+class Program(NamedTuple):
+    """What is exported of a model.
+
+    Attributes:
+        model: canonical name of the class that computes it.
+        config: of that model.
+        purpose: "logits" of a classifier; "features": class token, mean of the patches, all tokens, and hidden states
+            of chosen layers; "reconstruction" of a masked autoencoder, or of a masked image model; "attentions" of
+            every layer.
+        size: (height, width) of the images; None for any size of at least one patch.
+        layers: of a program of features: which hidden states to return as well; 0 is what enters the first layer.
+        pixels: what it does to uint8 images; None where it takes pixel values.
+        has_pooler: whether a ViTModel has its pooler.
+    """
+
+    model: str
+    config: PretrainedConfig
+    purpose: str
+    size: tuple[int, int] | None
+    layers: tuple[int, ...] = ()
+    pixels: Pixels | None = None
+    has_pooler: bool = False
+
+    @property
+    def inputs(self) -> tuple[Input, ...]:
+        """What it takes, in order."""
+        channels = self.config.num_channels
+        height, width = self.size or ("height", "width")
+        patches = "patches" if self.size is None else self.patches(*self.size)
+        if self.pixels is None:
+            first = Input("pixel_values", "float32", ("batch", channels, height, width))
+        elif self.pixels.layout == "nchw":
+            first = Input("images", "uint8", ("batch", channels, height, width))
+        else:
+            first = Input("images", "uint8", ("batch", height, width, channels))
+        if self.purpose != "reconstruction":
+            return (first,)
+        name, dtype = ("noise", "float32") if self.model == _MAE_HEAD else ("bool_masked_pos", "bool")
+        return first, Input(name, dtype, ("batch", patches))
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The names of what it returns, in order."""
+        if self.purpose == "logits":
+            return ("logits",)
+        if self.purpose == "attentions":
+            return tuple(f"attentions_{i}" for i in range(self.config.num_hidden_layers))
+        if self.purpose == "reconstruction":
+            return ("logits", "mask") if self.model == _MAE_HEAD else ("reconstruction",)
+        pooled = ("pooler_output",) if self.has_pooler else ()
+        return ("class_token", "patch_mean", "tokens", *pooled, *(f"hidden_states_{i}" for i in self.layers))
+
+    def patches(self, height: int, width: int) -> int:
+        """How many patches an image of a size has."""
+        return int(np.prod(patch_grid(self.config, (height, width))))
+
+    @property
+    def example_size(self) -> tuple[int, int]:
+        """(height, width) to trace with: of a program for any size one that no part of the model has in store."""
+        if self.size is not None:
+            return self.size
+        rows, columns = patch_grid(self.config)
+        height, width = pair(self.config.patch_size)
+        return (rows + 1) * height, (columns + 2) * width
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Arguments of the model's call, beside its inputs. A masked autoencoder's encoder sees every patch."""
+        resizes = self.size is None or patch_grid(self.config, self.size) != patch_grid(self.config)
+        other_size = self.size is None or self.size != pair(self.config.image_size)
+        options: dict[str, Any] = {"interpolate_pos_encoding": resizes or other_size, "return_dict": True}
+        if self.purpose == "attentions":
+            options["output_attentions"] = True
+        if self.layers:
+            options["output_hidden_states"] = True
+        if self.model == "ViTMAEModel":
+            options["mask_ratio"] = 0.0
+        return options
+
+    def selected(self, output: Mapping[str, Any], mean: Callable[[Any], Any]) -> tuple[Any, ...]:
+        """What it returns, in the order of `outputs`, of what the model returns.
+
+        Args:
+            output: of the model, in any framework.
+            mean: (batch, patches, hidden) -> (batch, hidden), the mean over the patches.
+        """
+        if self.purpose == "attentions":
+            return tuple(output["attentions"])
+        if self.purpose != "features":
+            return tuple(output[name] for name in self.outputs)
+        tokens = output["last_hidden_state"]
+        pooled = (output["pooler_output"],) if self.has_pooler else ()
+        states = tuple(output["hidden_states"][i] for i in self.layers)
+        return (tokens[:, 0], mean(tokens[:, 1:]), tokens, *pooled, *states)
+
+
+def settle(
+    model: str,
+    config: PretrainedConfig,
+    *,
+    purpose: str | None,
+    size: tuple[int, int] | None,
+    layers: Sequence[int] = (),
+    pixels: Pixels | None = None,
+    has_pooler: bool = False,
+) -> Program:
+    """The program of a model, once it is known that there can be one; `purpose` None means what the class is for.
+
+    Args:
+        model: canonical name of the class at hand. Programs of features and attentions are those of its encoder.
+        layers: counted from the end where negative.
+
+    Raises:
+        InputError: a purpose, a size or a layer that the model does not have.
+    """
+    if purpose is None:
+        purpose = next(name for name, classes in PURPOSES.items() if model in classes)
+    if purpose not in PURPOSES:
+        raise InputError(f"outputs: expected one of {', '.join(PURPOSES)}, got {purpose!r}.")
+    base = next(name for name in BASE_CLASSES if name.startswith("ViTMAE") == (config.model_type == "vit_mae"))
+    chosen = base if purpose in ("features", "attentions") else model
+    if chosen not in PURPOSES[purpose]:
+        raise InputError(
+            f"outputs: {purpose}: expected a model of the class {' or '.join(PURPOSES[purpose])}, got a {model}."
+        )
+    if layers and purpose != "features":
+        raise InputError(f"layers: only for outputs='features', got {purpose!r}.")
+    count = config.num_hidden_layers
+    if wrong := [layer for layer in layers if not -count - 1 <= layer <= count]:
+        raise InputError(f"layers: expected 0 to {count}, or from the end -1 to {-count - 1}, got {wrong[0]}.")
+    if size is not None and any(side < patch for side, patch in zip(size, pair(config.patch_size), strict=True)):
+        raise InputError(f"image_size: expected at least one patch of {pair(config.patch_size)}, got {size}.")
+    if chosen == _MAE_HEAD and config.mask_ratio == 0:
+        raise InputError("outputs: reconstruction: mask_ratio is 0, so that nothing is hidden and no noise is taken.")
+    if size is not None and chosen == _MAE_HEAD:
+        rows, columns = patch_grid(config, size)
+        patches = rows * columns
+        if num_kept(patches, config.mask_ratio) == patches:
+            raise InputError(f"mask_ratio: {config.mask_ratio} hides none of the {patches} patches of {size}.")
+    numbered = tuple(layer % (count + 1) for layer in layers)
+    return Program(chosen, config, purpose, size, numbered, pixels, has_pooler and purpose == "features")
+
+
+def pixels_of(processor: ViTImageProcessor, channels: int, layout: str) -> Pixels:
+    """What a program does to uint8 images in place of an image processor: it rescales and normalises.
+
+    Raises:
+        InputError: an unknown layout.
+    """
+    if layout not in LAYOUTS:
+        raise InputError(f"preprocessing: expected one of {', '.join(LAYOUTS)}, got {layout!r}.")
+    numbers = np.broadcast_to(np.arange(256, dtype=np.uint8), (channels, 1, 256))
+    steps: dict[str, Any] = {"do_resize": False, "do_center_crop": False, "input_data_format": "channels_first"}
+    table = processor.preprocess(numbers, return_tensors="np", **steps)["pixel_values"][0, :, 0]
+    return Pixels(layout, np.ascontiguousarray(table, np.float32))

@@ -1,0 +1,156 @@
+"""Models as programs without this package: ONNX, OpenVINO and torch.export, each by the library of its makers."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
+from importlib import import_module
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vit_core.programs import Program
+
+_BATCH = 2  # of the example that is traced; one would be taken for a constant
+
+
+class TracedProgram(nn.Module):
+    """A model as a function from the inputs of a program to its outputs, by position."""
+
+    table: Tensor | None  # (channels * 256,)
+
+    def __init__(self, model: Any, program: Program) -> None:
+        super().__init__()
+        self.model, self.program = model, program
+        table = None if program.pixels is None else torch.from_numpy(program.pixels.table.reshape(-1))
+        self.register_buffer("table", table, persistent=False)
+
+    def forward(self, images: Tensor, beside: Tensor | None = None) -> tuple[Tensor, ...]:
+        """The outputs of the program, in its order; `beside` is its second input, where it has one."""
+        named = dict(zip((each.name for each in self.program.inputs[1:]), (beside,), strict=False))
+        output = self.model(self._pixel_values(images), **named, **self.program.options)
+        return self.program.selected(output, lambda patches: patches.mean(dim=1))
+
+    def _pixel_values(self, images: Tensor) -> Tensor:
+        """(batch, channels, height, width), floating."""
+        if self.table is None or self.program.pixels is None:
+            return images
+        if self.program.pixels.layout == "nhwc":
+            images = images.permute(0, 3, 1, 2)
+        channels = torch.arange(images.shape[1], device=images.device)[:, None, None]
+        return self.table[images.to(torch.int64) + 256 * channels]
+
+
+def export_program(model: Any, folder: Path, to: str, program: Program) -> str:
+    """Writes a program of a model into a folder; returns the name of its file.
+
+    Args:
+        model: of the class `program.model`.
+        to: "onnx", "openvino" or "pt2".
+    """
+    traced = TracedProgram(model, program).to(model.device)
+    with _quiet(), _for_inference(traced), torch.no_grad():
+        return {"onnx": _onnx, "openvino": _openvino, "pt2": _pt2}[to](traced, folder, program)
+
+
+def _onnx(traced: TracedProgram, folder: Path, program: Program) -> str:
+    names = [each.name for each in program.inputs]
+    shapes = _dynamic(program)
+    exported: Any = torch.onnx.export(
+        *(traced, _examples(traced, program)),
+        input_names=names,
+        output_names=[*program.outputs],
+        dynamic_shapes=shapes,
+        dynamo=True,
+        verbose=False,
+    )
+    weights = sum(each.nbytes for each in traced.state_dict().values())
+    exported.save(folder / "model.onnx", external_data=weights > 1_500_000_000)  # protobuf holds 2 GB
+    return "model.onnx"
+
+
+def _openvino(traced: TracedProgram, folder: Path, program: Program) -> str:
+    openvino = _without_reports()
+    converted = openvino.convert_model(traced, example_input=_examples(traced, program))
+    for port, each in zip(converted.inputs, program.inputs, strict=True):
+        port.get_tensor().set_names({each.name})
+    converted.reshape(
+        {each.name: [side if isinstance(side, int) else -1 for side in each.shape] for each in program.inputs}
+    )
+    for port, name in zip(converted.outputs, program.outputs, strict=True):
+        port.get_tensor().set_names({name})
+    openvino.save_model(converted, folder / "model.xml", compress_to_fp16=False)
+    return "model.xml"
+
+
+def _pt2(traced: TracedProgram, folder: Path, program: Program) -> str:
+    exported = torch.export.export(traced, _examples(traced, program), dynamic_shapes=_dynamic(program))
+    torch.export.save(exported, folder / "model.pt2")
+    return "model.pt2"
+
+
+def _examples(traced: TracedProgram, program: Program) -> tuple[Tensor, ...]:
+    """Inputs to trace with: of the program's size, or of one that is not the configuration's."""
+    height, width = program.example_size
+    sides = {"batch": _BATCH, "height": height, "width": width, "patches": program.patches(height, width)}
+    examples = []
+    for each in program.inputs:
+        shape = [side if isinstance(side, int) else sides[side] for side in each.shape]
+        examples.append(torch.zeros(shape, dtype=getattr(torch, each.dtype), device=traced.model.device))
+    return tuple(examples)
+
+
+def _dynamic(program: Program) -> tuple[Mapping[int, Any], ...]:
+    """Which axes of every input may have any length."""
+    free = torch.export.Dim.DYNAMIC
+    return tuple(
+        {axis: free for axis, side in enumerate(each.shape) if isinstance(side, str)} for each in program.inputs
+    )
+
+
+@contextmanager
+def _for_inference(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode and parameters without gradients inside the block."""
+    was_training = {part: part.training for part in module.modules()}
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    module.eval().requires_grad_(False)
+    try:
+        yield
+    finally:
+        for part, mode in was_training.items():
+            part.training = mode
+        for parameter in trained:
+            parameter.requires_grad_(True)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps what the converters say of their own parts off the screen."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _without_reports() -> Any:
+    """OpenVINO, which reports every conversion to its makers where the package for that can be imported."""
+    was = sys.modules.get("openvino_telemetry")
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
+    try:
+        return import_module("openvino")
+    finally:
+        if was is None:
+            del sys.modules["openvino_telemetry"]
+        else:
+            sys.modules["openvino_telemetry"] = was

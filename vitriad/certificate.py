@@ -1,0 +1,302 @@
+"""Whether an exported program computes what its model does: run by its real engine, compared with the float64 oracle.
+
+The engine works in a process of its own, in which none of vitriad's backends is imported.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from vit_core.config import pair, patch_grid
+from vit_core.errors import BackendError, CheckpointError
+from vit_core.images.files import open_image
+from vit_core.images.processor import ViTImageProcessor
+from vit_core.masking import noise
+from vit_core.programs import Program
+from vit_core.reference import forward
+from vit_core.tensors import Array, to_numpy
+from vitriad.artefacts import CERTIFICATE, Artefact
+from vitriad.engines import engine_version
+from vitriad.models import digit_files
+
+TOLERANCE = 1e-5  # of the largest value of an output, in float32
+_TIMEOUT = 3600  # seconds, for the largest models
+_SEED = 0
+_TINY = 1e-6  # what counts as the largest value of an output that is all zero
+
+Inputs = dict[str, Array]
+
+
+class Row(NamedTuple):
+    """How far one output is off for one batch; errors are shares of its largest value.
+
+    Attributes:
+        output: its name.
+        images: "pictures" or "random numbers", and how many of which size.
+        worst, mean: error against the oracle.
+        source: largest error against the model that was exported, as it computes here.
+        cosine: the smallest of any image, with the oracle.
+        top1: share of images whose largest logit is the oracle's; None for other outputs.
+        kl: largest Kullback-Leibler divergence from the oracle's probabilities, in nats; None for other outputs.
+    """
+
+    output: str
+    images: str
+    worst: float
+    mean: float
+    source: float
+    cosine: float
+    top1: float | None
+    kl: float | None
+
+
+class Certificate(NamedTuple):
+    """What the comparison found.
+
+    Attributes:
+        to: format of the program.
+        engine: name and version of what ran it.
+        tolerance: what `worst` may be.
+        rows: one for each output and batch.
+    """
+
+    to: str
+    engine: str
+    tolerance: float
+    rows: tuple[Row, ...]
+
+    @property
+    def worst(self) -> float:
+        """The largest error against the oracle; NaN if any output has one."""
+        return float(np.max([row.worst for row in self.rows]))
+
+    @property
+    def holds(self) -> bool:
+        """Whether every error is within the tolerance."""
+        return self.worst <= self.tolerance
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it for JSON."""
+        rows = [row._asdict() for row in self.rows]
+        return {**self._asdict(), "rows": rows, "worst": self.worst, "holds": self.holds}
+
+    def __str__(self) -> str:
+        """One line."""
+        cosine = min(row.cosine for row in self.rows)
+        agreed = [row.top1 for row in self.rows if row.top1 is not None]
+        top1 = f", top-1 {np.mean(agreed):.0%}" if agreed else ""
+        batches = len({row.images for row in self.rows})
+        return (
+            f"{self.to}: {'equal' if self.holds else 'NOT EQUAL'} to the float64 oracle: off by {self.worst:.1e} of "
+            f"scale, {self.tolerance:g} allowed; cosine {cosine:.7f}{top1}; {batches} batches, run by {self.engine}"
+        )
+
+
+def certify(artefact: Artefact, model: Any, pictures: Sequence[str | Path] = ()) -> Certificate:
+    """Runs a program and compares what it returns.
+
+    Args:
+        artefact: whose folder holds the program.
+        model: of the class `artefact.program.model`, in any backend.
+        pictures: image files to run it on, beside random numbers; none means the digits that come with vitriad.
+
+    Raises:
+        BackendError: the engine failed.
+    """
+    program = artefact.program
+    batches = [*_batches(program, artefact.processor, pictures or digit_files())]
+    found = _run(artefact, [inputs for _, inputs in batches])
+    tensors = {name: array.astype(np.float64) for name, array in model.canonical_tensors().items()}
+    rows = []
+    for (said, inputs), got in zip(batches, found, strict=True):
+        named = _for_model(program, inputs)
+        exact = program.selected(_exact(program, tensors, named), _mean)
+        near = program.selected(_computed(model, named, program.options), _mean)
+        for name, *arrays in zip(program.outputs, got, exact, near, strict=True):
+            rows.append(_row(name, said, *(np.asarray(array, np.float64) for array in arrays)))
+    return Certificate(artefact.to, engine_version(artefact.to), TOLERANCE, tuple(rows))
+
+
+def check(certificate: Certificate, where: str | Path) -> None:
+    """Raises unless a certificate holds.
+
+    Raises:
+        CheckpointError: naming the output that is furthest off.
+    """
+    if certificate.holds:
+        return
+    worst = max(certificate.rows, key=lambda row: np.nan_to_num(row.worst, nan=np.inf))
+    raise CheckpointError(
+        f"{where}: the program does not compute what the model does: {worst.output} is off by {worst.worst:.1e} of its "
+        f"largest value for {worst.images}, at most {certificate.tolerance:g} is allowed.\n"
+        f"Nothing was written. {certificate.engine} ran it; another version of the converter may do better."
+    )
+
+
+# --- what it is run on -----------------------------------------------------------------------------------------------
+
+
+def _batches(
+    program: Program, processor: ViTImageProcessor | None, pictures: Sequence[str | Path]
+) -> list[tuple[str, Inputs]]:
+    """Batches of one to three images, by what they are: pictures and random numbers in turn."""
+    batches = []
+    for i, (height, width) in enumerate(_sizes(program)):
+        count, is_picture = 1 + i % 3, i % 2 == 0
+        if is_picture:
+            files = [pictures[(i + j) % len(pictures)] for j in range(count)]
+            images = np.stack([_picture(file, program, processor, (height, width)) for file in files])
+        else:
+            images = _random(program, (count, height, width))
+        inputs = {program.inputs[0].name: images}
+        for each in program.inputs[1:]:
+            drawn = noise(_SEED, count, program.patches(height, width), step=i)
+            inputs[each.name] = drawn if each.dtype == "float32" else drawn < 0.5
+        what = ("picture" if is_picture else "image of random numbers") + "s" * (count > 1)
+        batches.append((f"{count} {what} of {height}x{width}", inputs))
+    return batches
+
+
+def _sizes(program: Program) -> list[tuple[int, int]]:
+    """(height, width) of each batch: of a program for any size also as many patches in other grids, which would fit a
+    position table that the converter took for a constant."""
+    if program.size is not None:
+        return [program.size] * 3
+    rows, columns = patch_grid(program.config)
+    height, width = pair(program.config.patch_size)
+    parts = [part for part in range(2, rows * columns) if rows * columns % part == 0 and part != rows]
+    flat = parts[len(parts) // 2] if parts else 1
+    grids = [(rows, columns), (flat, rows * columns // flat), (rows + 2, columns + 1), (max(1, rows // 2), columns)]
+    sizes = [(down * height, across * width) for down, across in grids]
+    return [*sizes, ((rows + 1) * height, (columns + 3) * width)]
+
+
+def _picture(file: str | Path, program: Program, processor: ViTImageProcessor | None, size: tuple[int, int]) -> Array:
+    """An image file as the program takes it, resized by Pillow."""
+    height, width = size
+    channels = program.config.num_channels
+    image = open_image(file).convert("L" if channels == 1 else "RGB")
+    resized = np.asarray(image.resize((width, height)), np.uint8)
+    pixels = resized.reshape(height, width, -1)
+    if channels not in (1, 3):
+        pixels = np.repeat(pixels[..., :1], channels, axis=2)
+    if program.pixels is not None:
+        return pixels if program.pixels.layout == "nhwc" else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+    steps: dict[str, Any] = {"do_resize": False, "do_center_crop": False, "input_data_format": "channels_last"}
+    known = processor or ViTImageProcessor(image_mean=[0.5] * channels, image_std=[0.5] * channels)
+    found: Array = known.preprocess(pixels, return_tensors="np", **steps)["pixel_values"][0]
+    return found.astype(np.float32)
+
+
+def _random(program: Program, shape: tuple[int, int, int]) -> Array:
+    count, height, width = shape
+    random, channels = np.random.default_rng([_SEED, *shape]), program.config.num_channels
+    if program.pixels is None:
+        return random.standard_normal((count, channels, height, width)).astype(np.float32)
+    sides = (height, width, channels) if program.pixels.layout == "nhwc" else (channels, height, width)
+    return random.integers(0, 256, (count, *sides), np.uint8)
+
+
+def _for_model(program: Program, inputs: Inputs) -> Inputs:
+    """The inputs of the model for those of the program: pixel values, by the table, for uint8 images."""
+    if program.pixels is None:
+        return inputs
+    images, table = inputs["images"], program.pixels.table
+    if program.pixels.layout == "nhwc":
+        images = images.transpose(0, 3, 1, 2)
+    pixel_values = np.stack([table[i][images[:, i]] for i in range(len(table))], axis=1)
+    return {"pixel_values": pixel_values, **{name: value for name, value in inputs.items() if name != "images"}}
+
+
+# --- what runs it ----------------------------------------------------------------------------------------------------
+
+
+def _run(artefact: Artefact, batches: Sequence[Inputs]) -> list[list[Array]]:
+    """The outputs for every batch, computed by the engine in a process of its own."""
+    with tempfile.TemporaryDirectory() as scratch:
+        given, taken = Path(scratch) / "inputs.npz", Path(scratch) / "outputs.npz"
+        arrays = {f"{i} {name}": array for i, inputs in enumerate(batches) for name, array in inputs.items()}
+        np.savez(given, allow_pickle=False, **arrays)
+        asked: dict[str, Any] = {"folder": str(artefact.folder), "to": artefact.to, "outputs": artefact.program.outputs}
+        asked |= {"inputs": [each.name for each in artefact.program.inputs], "batches": len(batches)}
+        command = [sys.executable, "-m", "vitriad.engines.worker", json.dumps(asked), str(given), str(taken)]
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=_TIMEOUT, env=_environment(), check=False
+        )
+        if done.returncode:
+            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+            raise BackendError(f"{artefact.to}: {engine_version(artefact.to)} cannot run the program:\n{last[:300]}")
+        with np.load(taken) as found:
+            return [[found[f"{i} {name}"] for name in artefact.program.outputs] for i in range(len(batches))]
+
+
+def _environment() -> dict[str, str]:
+    """Of the process: it finds the modules that this one finds, and TensorFlow keeps its notes to itself."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "TF_CPP_MIN_LOG_LEVEL": "3"}
+
+
+def _exact(program: Program, tensors: Mapping[str, Array], inputs: Inputs) -> dict[str, Any]:
+    options: dict[str, Any] = {
+        name: value for name, value in program.options.items() if name in ("interpolate_pos_encoding", "mask_ratio")
+    }
+    has_pooler = "pooler.dense.weight" in tensors
+    arguments: dict[str, Any] = {**inputs, **options, "add_pooling_layer": has_pooler}
+    return forward(program.model, program.config, tensors, **arguments)
+
+
+def _computed(model: Any, inputs: Inputs, options: Mapping[str, Any]) -> dict[str, Any]:
+    output = model(**inputs, **options)
+    return {
+        name: tuple(map(to_numpy, value)) if isinstance(value, tuple) else to_numpy(value)
+        for name, value in output.items()
+    }
+
+
+def _mean(patches: Array) -> Array:
+    mean: Array = patches.mean(axis=1)
+    return mean
+
+
+# --- comparing -------------------------------------------------------------------------------------------------------
+
+
+def _row(output: str, images: str, got: Array, exact: Array, near: Array) -> Row:
+    if got.shape != exact.shape:
+        raise BackendError(f"{output}: the program returns {got.shape} for {images}, the model {exact.shape}.")
+    scale = max(float(np.abs(exact).max()), _TINY)
+    off = np.abs(got - exact)
+    flat, other = got.reshape(len(got), -1), exact.reshape(len(exact), -1)
+    norms = np.linalg.norm(flat, axis=1) * np.linalg.norm(other, axis=1)
+    cosines = np.divide((flat * other).sum(axis=1), norms, out=np.ones(len(flat)), where=norms > 0)
+    top1 = kl = None
+    if output == "logits" and exact.ndim == 2 and exact.shape[1] > 1:
+        top1 = float((got.argmax(axis=1) == exact.argmax(axis=1)).mean())
+        theirs, ours = _log_shares(exact), _log_shares(got)
+        kl = float((np.exp(theirs) * (theirs - ours)).sum(axis=1).max())
+    source = float(np.abs(got - near).max()) / scale
+    worst, mean = float(off.max()) / scale, float(off.mean()) / scale
+    return Row(output, images, worst, mean, source, float(cosines.min()), top1, kl)
+
+
+def _log_shares(logits: Array) -> Array:
+    """The logarithm of the softmax over the classes."""
+    powers = logits - logits.max(axis=1, keepdims=True)
+    shares: Array = powers - np.log(np.exp(powers).sum(axis=1, keepdims=True))
+    return shares
+
+
+def text(certificate: Certificate) -> str:
+    """The text of certificate.json."""
+    return json.dumps(certificate.as_dict(), indent=2) + "\n"
+
+
+__all__ = ["CERTIFICATE", "TOLERANCE", "Certificate", "Row", "certify", "check", "text"]

@@ -1,0 +1,92 @@
+"""The engines that run exported programs, one module for each: NumPy arrays in, NumPy arrays out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+from vit_core.errors import BackendError, InputError
+from vit_core.installing import install_command
+from vit_core.tensors import Array
+
+Run = Callable[[Mapping[str, Array]], Sequence[Array]]
+
+
+class Engine(NamedTuple):
+    """What runs the programs of one format.
+
+    Attributes:
+        package: the module that must be installed.
+        distribution: what pip calls it.
+        extra: the extra of vitriad that brings it.
+        file: what the program is called in its folder; "" for the folder itself.
+    """
+
+    package: str
+    distribution: str
+    extra: str
+    file: str
+
+
+# By format. The module of each is called like the format.
+ENGINES = {
+    "onnx": Engine("onnxruntime", "onnxruntime", "onnx", "model.onnx"),
+    "openvino": Engine("openvino", "openvino", "openvino", "model.xml"),
+    "pt2": Engine("torch", "torch", "torch", "model.pt2"),
+    "savedmodel": Engine("tensorflow", "tensorflow", "tf", "saved_model.pb"),
+    "stablehlo": Engine("jax", "jax", "flax", "model.stablehlo"),
+}
+
+
+DESCRIPTION = "vitriad.json"  # what describes a program, in its folder; see `vitriad.artefacts`
+
+
+def artefact_folder(path: str | Path) -> Path | None:
+    """The folder of the exported program that a path names, itself or by a file in it; None for anything else."""
+    path = Path(path)
+    is_program = path.name in {engine.file for engine in ENGINES.values()} and path.is_file()
+    folder = path.parent if is_program else path
+    return folder if os.path.lexists(folder / DESCRIPTION) else None
+
+
+def engine_of(to: str) -> Engine:
+    """The engine of a format.
+
+    Raises:
+        InputError: no such format.
+        BackendError: the engine is not installed.
+    """
+    if to not in ENGINES:
+        raise InputError(f"to: expected one of {', '.join(ENGINES)}, got {str(to)[:80]!r}.")
+    engine = ENGINES[to]
+    if find_spec(engine.package) is None:
+        raise BackendError(
+            f"{to}: needs {engine.distribution}, which is not installed.\n"
+            f"Install it with: {install_command(engine.extra)}"
+        )
+    return engine
+
+
+def open_program(folder: Path, to: str, inputs: Sequence[str], outputs: Sequence[str], threads: int | None) -> Run:
+    """A program as a function from its inputs by name to its outputs, in order.
+
+    Args:
+        threads: how many it may use; None leaves that to the engine.
+    """
+    engine = engine_of(to)
+    opened: Run = import_module(f"vitriad.engines.{to}").open_program(folder / engine.file, inputs, outputs, threads)
+    return opened
+
+
+def engine_version(to: str) -> str:
+    """Name and version of an engine, such as "onnxruntime 1.32.0"."""
+    name = ENGINES[to].distribution
+    try:
+        return f"{name} {version(name)}"
+    except PackageNotFoundError:  # a build under another name, such as tensorflow-cpu
+        return name

@@ -1,0 +1,203 @@
+"""Models as programs for other engines, each with a certificate that it computes the same."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from vit_core.config import pair
+from vit_core.errors import BackendError, CheckpointError, InputError, VitError
+from vit_core.files.atomic_folder import replacing, sync_files
+from vit_core.files.targets import check_target
+from vit_core.images.processor import ViTImageProcessor
+from vit_core.parameters import class_name
+from vit_core.programs import Program, pixels_of, settle
+from vitriad.artefacts import CERTIFICATE, Artefact, records
+from vitriad.auto import load
+from vitriad.backends import BACKENDS, backend_name
+from vitriad.certificate import Certificate, certify, check, text
+from vitriad.engines import DESCRIPTION, ENGINES, engine_of
+from vitriad.models import find
+
+_NAMES = {"pt": "torch", "tf": "tf", "jax": "flax", "flax": "flax"}  # model.framework -> backend
+
+
+class Format(NamedTuple):
+    """How programs of a format are written.
+
+    Attributes:
+        backends: which can write it, the usual one first.
+        converters: what pip calls the libraries that write it.
+        folders: folders that it has beside its files.
+    """
+
+    backends: tuple[str, ...]
+    converters: tuple[str, ...]
+    folders: tuple[str, ...] = ()
+
+
+FORMATS = {
+    "onnx": Format(("torch",), ("torch", "onnxscript")),
+    "openvino": Format(("torch",), ("torch", "openvino")),
+    "pt2": Format(("torch",), ("torch",)),
+    "savedmodel": Format(("tf",), ("tensorflow", "keras"), ("variables", "assets")),
+    "stablehlo": Format(("flax",), ("jax", "flax")),
+}
+
+
+def export(
+    model: Any,
+    path: str | Path,
+    to: str = "onnx",
+    *,
+    outputs: str | None = None,
+    layers: Sequence[int] = (),
+    dynamic: str = "batch",
+    image_size: int | tuple[int, int] | None = None,
+    image_processor: ViTImageProcessor | None = None,
+    preprocessing: str | None = None,
+    pictures: Sequence[str | Path] = (),
+    force: bool = False,
+    backend: str = "auto",
+) -> Certificate:
+    """Writes a model as a program that runs without vitriad, once an engine has shown that it computes the same.
+
+    The folder gets the program, `vitriad.json`, which describes it, and `certificate.json`. `vitriad.load` of the
+    folder gives a function like the model. The batch may have any size.
+
+    Args:
+        model: of any backend, or what `vitriad.load` takes.
+        path: folder to write; it appears as a whole, or not at all.
+        to: "onnx", "openvino", "pt2" (torch.export), "savedmodel" (TensorFlow) or "stablehlo" (jax.export).
+        outputs: "logits", "features" (class token, mean of the patches, tokens), "reconstruction" or "attentions"; None
+            for what the class is for.
+        layers: of features: hidden states to return as well, by layer; 0 is what enters the first one.
+        dynamic: "batch", or "size" as well: images of any height and width, their positions resized inside.
+        image_size: pixels, int or (height, width), for another fixed size than the configuration's.
+        image_processor: recorded in `vitriad.json`, and what `preprocessing` takes.
+        preprocessing: "nhwc" or "nchw": the program takes uint8 images in this layout, and rescales and normalises them
+            as the image processor does, bit for bit.
+        pictures: image files that the certificate is made with, beside random numbers; none means digits.
+        force: replace what is there.
+        backend: of a model given by name.
+
+    Raises:
+        InputError: a choice that the model or the format does not have.
+        BackendError: a package is missing, or the converter refuses the model.
+        CheckpointError: the program computes something else, or the folder cannot be written.
+    """
+    if to not in FORMATS:
+        raise InputError(f"to: expected one of {', '.join(FORMATS)}, got {str(to)[:80]!r}.")
+    engine_of(to)
+    check_target(path, is_folder=True, error=CheckpointError)
+    if not force and os.path.isdir(path) and os.listdir(path):
+        raise CheckpointError(f"{path}: something is there already.\nforce=True (--force) replaces it.")
+    model, source = _model_for(model, to, backend)
+    program, model = _settled(model, outputs, layers, dynamic, image_size, image_processor, preprocessing)
+    return _written(model, Path(path), to, program, image_processor, source, pictures)
+
+
+def _model_for(model: Any, to: str, backend: str) -> tuple[Any, str]:
+    """A model of a backend that writes a format, and what it was made from."""
+    known = FORMATS[to].backends
+    if isinstance(model, str | os.PathLike):
+        chosen = known[0] if backend == "auto" else backend_name(backend)
+        if chosen not in known:
+            raise InputError(f"to: {to} is written from {' or '.join(known)}, got backend={backend!r}.")
+        return load(find(str(model)), chosen), str(model)
+    found = _NAMES.get(getattr(model, "framework", ""), type(model).__name__)
+    if found not in known:
+        raise InputError(
+            f"to: {to} is written from {' or '.join(known)}, got a model of {found}.\n"
+            f"Save it, and export the folder: vitriad.export(folder, ..., to={to!r})."
+        )
+    config = model.config
+    return model, f"{config.name_or_path}@{config.hub_commit}" if config.hub_commit else str(config.name_or_path)
+
+
+def _settled(
+    model: Any,
+    outputs: str | None,
+    layers: Sequence[int],
+    dynamic: str,
+    image_size: int | tuple[int, int] | None,
+    processor: ViTImageProcessor | None,
+    preprocessing: str | None,
+) -> tuple[Program, Any]:
+    """What is to be written, and the model that computes it: of features and attentions the encoder."""
+    if dynamic not in ("batch", "size"):
+        raise InputError(f"dynamic: expected batch or size, got {dynamic!r}.")
+    if dynamic == "size" and image_size is not None:
+        raise InputError("image_size fixes the size of images, and dynamic='size' leaves it open: give one of them.")
+    if preprocessing is not None and processor is None:
+        raise InputError("preprocessing: needs an image_processor, whose rescaling and normalisation to take.")
+    config = model.config
+    size = None if dynamic == "size" else pair(image_size or config.image_size)
+    pixels = None if preprocessing is None else pixels_of(processor, config.num_channels, preprocessing)  # type: ignore[arg-type]
+    chosen: dict[str, Any] = {"purpose": outputs, "size": size, "layers": tuple(layers), "pixels": pixels}
+    name = class_name(type(model))
+    program = settle(name, config, **chosen)
+    if program.model == name:
+        has_pooler = bool(model.options.get("add_pooling_layer"))
+        program = settle(name, config, **chosen, has_pooler=has_pooler)
+    encoder = model if program.model == name else model.base_model
+    dtypes = {array.dtype.name for array in encoder.canonical_tensors().values()}
+    if dtypes != {"float32"}:
+        raise InputError(f"export: expected a model in float32, got {', '.join(sorted(dtypes))}.")
+    return program, encoder
+
+
+def _written(
+    model: Any,
+    path: Path,
+    to: str,
+    program: Program,
+    processor: ViTImageProcessor | None,
+    source: str,
+    pictures: Sequence[str | Path],
+) -> Certificate:
+    """Writes the folder, and lets it appear once the certificate holds."""
+    exporting = import_module(f"{BACKENDS[FORMATS[to].backends[0]].package}.exporting")
+    size = sum(array.nbytes for array in model.canonical_tensors().values())
+    names = {engine.file for engine in ENGINES.values()} | {DESCRIPTION, CERTIFICATE}
+    stems = ("model.", "fingerprint.", "keras_metadata.")
+    folders = [name for each in FORMATS.values() for name in each.folders]
+
+    def is_replaced(name: str) -> bool:
+        return name in names or name.startswith(stems)
+
+    with replacing(path, size=2 * size, is_replaced=is_replaced, folders=folders) as new:
+        inside = new / ".program"  # alone, so that only its files are recorded
+        inside.mkdir()
+        try:
+            exporting.export_program(model, inside, to, program)
+        except VitError:
+            raise
+        except ImportError as problem:
+            raise BackendError(f"{to}: a package is missing: {problem}.\n{_advice(to)}") from None
+        except Exception as problem:
+            versions = ", ".join(f"{name} {version(name)}" for name in FORMATS[to].converters)
+            lines = str(problem).strip().splitlines() or [type(problem).__name__]
+            raise BackendError(f"{to}: {versions} cannot write this {program.model}:\n{lines[0][:300]}") from problem
+        artefact = Artefact(inside, to, program, processor, records(inside), source, _versions(to))
+        certificate = certify(artefact, model, pictures)
+        check(certificate, path)
+        for each in inside.iterdir():
+            os.replace(each, new / each.name)
+        inside.rmdir()
+        (new / DESCRIPTION).write_text(artefact.text(), encoding="utf-8")
+        (new / CERTIFICATE).write_text(text(certificate), encoding="utf-8")
+        sync_files(new)
+    return certificate
+
+
+def _advice(to: str) -> str:
+    return f"Install it with: pip install {' '.join(FORMATS[to].converters)}"
+
+
+def _versions(to: str) -> dict[str, str]:
+    return {name: version(name) for name in ("vitriad", *FORMATS[to].converters)}
