@@ -41,6 +41,7 @@ def test_frameworks_stand_where_they_are_imported():
         "vit_torch": {"torch"},
         "vit_tf": {"tensorflow", "keras"},
         "vit_flax": {"jax", "flax"},
+        "vitriad.engines": {"torch", "tensorflow", "jax"},
     }
 
 

@@ -15,7 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vit_core.config import pair
 from vit_core.programs import Program
+from vit_torch.layers import grid_of
 
 _BATCH = 2  # of the example that is traced; one would be taken for a constant
 
@@ -34,7 +36,11 @@ class TracedProgram(nn.Module):
     def forward(self, images: Tensor, beside: Tensor | None = None) -> tuple[Tensor, ...]:
         """The outputs of the program, in its order; `beside` is its second input, where it has one."""
         named = dict(zip((each.name for each in self.program.inputs[1:]), (beside,), strict=False))
-        output = self.model(self._pixel_values(images), **named, **self.program.options)
+        pixel_values = self._pixel_values(images)
+        if self.program.model == "ViTMAEModel":  # sees every patch, so that no noise need be drawn in the program
+            rows, columns = grid_of(pixel_values, pair(self.program.config.patch_size))
+            named["noise"] = pixel_values.new_zeros((pixel_values.shape[0], rows * columns))
+        output = self.model(pixel_values, **named, **self.program.options)
         return self.program.selected(output, lambda patches: patches.mean(dim=1))
 
     def _pixel_values(self, images: Tensor) -> Tensor:

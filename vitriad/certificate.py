@@ -175,7 +175,8 @@ def _sizes(program: Program) -> list[tuple[int, int]]:
     height, width = pair(program.config.patch_size)
     parts = [part for part in range(2, rows * columns) if rows * columns % part == 0 and part != rows]
     flat = parts[len(parts) // 2] if parts else 1
-    grids = [(rows, columns), (flat, rows * columns // flat), (rows + 2, columns + 1), (max(1, rows // 2), columns)]
+    fewer = max(min(rows, 2), rows // 2)  # torch.export takes a single row of patches for a constant
+    grids = [(rows, columns), (flat, rows * columns // flat), (rows + 2, columns + 1), (fewer, columns)]
     sizes = [(down * height, across * width) for down, across in grids]
     return [*sizes, ((rows + 1) * height, (columns + 3) * width)]
 

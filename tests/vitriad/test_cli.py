@@ -24,7 +24,7 @@ from vit_core.parameters import parameter_table
 from vitriad import AutoConfig, cli, models
 from vitriad.cli import main
 
-COMMANDS = ["demo", "classify", "inspect", "convert", "verify", "parity", "doctor"]
+COMMANDS = ["demo", "classify", "inspect", "convert", "export", "verify", "parity", "doctor"]
 FRAMEWORKS = ["torch", "tensorflow", "keras", "jax", "flax"]
 FILES = list(map(str, models.digit_files()))
 

@@ -1,4 +1,4 @@
-"""OpenVINO programs."""
+"""OpenVINO programs, run by OpenVINO on the CPU."""
 
 from __future__ import annotations
 
