@@ -51,7 +51,7 @@ def _record() -> dict[str, object]:
 
 
 def _requirements(extras: Collection[str]) -> list[str]:
-    """What extras ask for, as the metadata of this copy says."""
+    """What extras ask for, as the metadata of this copy says, in which hatchling has resolved extras of extras."""
     from importlib.metadata import requires
 
     lines = [[part.strip() for part in line.split(";")] for line in requires("vitriad") or ()]
