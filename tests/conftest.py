@@ -3,10 +3,6 @@
 import os
 from importlib.util import find_spec
 
-# Before a framework is imported, here and in every child process: as many processes as cores run at once, and threads
-# of OpenMP that wait for their turn on a core do so busily. Tests of torch took three times as long with two of them.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-
 _NEED_TORCH = [
     "vit_torch",
     "torch_models.py",
@@ -51,3 +47,12 @@ collect_ignore = [
     *(() if all(_FRAMEWORKS) else _NEED_ALL),
     *(_NEED_FLAX if find_spec("flax") is None else ()),
 ]
+
+
+def pytest_configure(config):
+    """One thread of OpenMP per process, before a framework is imported and in every child process; not for benchmarks.
+
+    As many processes as cores run at once, and such threads wait busily for their turn: torch took three times as long.
+    """
+    if config.option.markexpr != "bench":
+        os.environ.setdefault("OMP_NUM_THREADS", "1")

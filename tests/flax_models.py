@@ -1,14 +1,5 @@
 """Small models of this backend, and what tests ask of it."""
 
-import os
-
-# Most of the time goes into compiling: of that, most into optimising, and of the rest half into fusing by way of MLIR;
-# then a third into code in several pieces, which is for programs that are large.
-os.environ["XLA_FLAGS"] = (
-    f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-    " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
-)
-
 from contextlib import contextmanager
 
 import jax

@@ -170,6 +170,7 @@ def serve() -> None:
     """Answers names of cases until stdin ends."""
     from reliability import bad_inputs
 
+    gc.freeze()  # each case begins with a collection, which then looks at what is new
     for line in sys.stdin:
         print(json.dumps(fork(bad_inputs.CASES[line.strip()])), flush=True)
 
@@ -179,6 +180,7 @@ def serve_with(backend: str) -> None:
     from reliability import bad_inputs
 
     bad_inputs.warm(backend)
+    gc.freeze()
     cases = (bad_inputs.CASES[line.strip()] for line in sys.stdin)
     for found in in_turn(cases, bad_inputs.through_a_backend):
         print(json.dumps(found), flush=True)
