@@ -14,8 +14,8 @@ import numpy as np
 from vit_core.config import PretrainedConfig
 from vit_core.parameters import draw
 
-# XLA, in JAX and TensorFlow alike: most of the time goes into compiling; of that, most into optimising, of the rest half
-# into fusing by way of MLIR, and then a third into code in several pieces, which is for programs that are large.
+# XLA, in JAX and TensorFlow alike. Most of the time goes into compiling: of that, most into optimising, of the rest
+# half into fusing by way of MLIR, and then a third into code in several pieces, which is for programs that are large.
 os.environ["XLA_FLAGS"] = (
     f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
     " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
