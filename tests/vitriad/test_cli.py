@@ -21,7 +21,7 @@ from backends import INSTALLED
 from safetensors.numpy import save_file
 
 from vit_core.parameters import parameter_table
-from vitriad import AutoConfig, cli, models
+from vitriad import AutoConfig, cli, models, parity_cases
 from vitriad.cli import main
 
 COMMANDS = ["demo", "classify", "inspect", "convert", "export", "verify", "parity", "doctor"]
@@ -49,6 +49,8 @@ def failing(monkeypatch):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_example_of_the_help_runs(command, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    first, *_ = parity_cases.sweep()  # all of them run in test_parity.py
+    monkeypatch.setattr(parity_cases, "sweep", lambda: [first])
     with pytest.raises(SystemExit) as ended:
         main([command, "--help"])
     example = capsys.readouterr().out.partition("example:\n")[2].strip()
