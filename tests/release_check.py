@@ -23,7 +23,9 @@ from tempfile import TemporaryDirectory
 ROOT = Path(__file__).parent.parent
 _PYTEST = ("-q", "-n", "2", "--dist", "worksteal")
 # Of the core, what takes seconds: the sdist is held to them, the wheel to all.
-QUICK = [f"tests/vit_core/test_{name}.py" for name in ("config", "positions", "parameters", "checkpoint", "reference")]
+QUICK = [
+    f"tests/vit_core/test_{name}.py" for name in ("config_files", "masking", "parameters", "checkpoint", "reference")
+]
 
 
 # --- words -----------------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from datetime import date
 from pathlib import Path
 
 import pytest
-from release_check import missing_files, missing_words, notes
+from release_check import QUICK, missing_files, missing_words, notes
 
 ROOT = Path(__file__).parent.parent
 TODAY = date(2031, 5, 6)
@@ -65,6 +65,12 @@ def test_the_project_lacks_nothing_but_what_a_release_settles():
     later = ("CHANGELOG.md: a section is still called Unreleased", "CITATION.cff: date-released")
     missing = missing_words(ROOT, date.today())
     assert [line for line in missing if not line.startswith(later) and not line.endswith("says OWNER")] == []
+
+
+def test_what_the_sdist_is_held_to_needs_no_framework():
+    ignored = (ROOT / "tests/conftest.py").read_text(encoding="utf-8")
+    assert [file for file in QUICK if not (ROOT / file).exists()] == []
+    assert [file for file in QUICK if f'"{file.removeprefix("tests/")}"' in ignored] == []
 
 
 METADATA = (
