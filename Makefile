@@ -131,7 +131,7 @@ $(VENV)/.docs: $(VENV)/.run
 
 docs: $(VENV)/.docs
 	$(BIN)/python -m sphinx -W --keep-going -q -E -b html docs docs/_build/html
-	@echo "docs/_build/html/index.html"
+	$(BIN)/python docs/building/check.py docs/_build/html
 
 # RELEASE: --tag v0.2.0 and --home owner/name to compare with, or --words for the texts alone
 release-check: $(VENV)/.dev docs

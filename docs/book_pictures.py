@@ -137,16 +137,18 @@ def modes(theme: Theme) -> Image.Image:
             [
                 ("taken with the camera on its side\ndo_exif_transpose unset", seen(turned, **side)),
                 ("the same\ndo_exif_transpose=True", seen(turned, do_exif_transpose=True, **side)),
+            ],
+            [
                 ("a transparent picture\nalpha_background unset", seen(cut_out, **side)),
                 (
-                    "the same, alpha_back-\nground=(255, 255, 255)",
+                    "the same\nalpha_background=(255, 255, 255)",
                     seen(cut_out, alpha_background=(255, 255, 255), **side),
                 ),
                 (
                     "a gray picture\nimage_mean=[0.5], image_std=[0.5]",
                     seen(cup.convert("L"), image_mean=[0.5], image_std=[0.5], **side),
                 ),
-            ]
+            ],
         ],
         theme,
     )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import re
-from typing import Any
+from typing import Any, get_type_hints
 
 from sphinx.application import Sphinx
+from sphinx.util.inspect import stringify_signature
 
 FIELD = re.compile(r"(Shapes|Dtypes|Units|Differs|Source): (?=\S)")
 SECTION = re.compile(r"[A-Z]\w*:")
@@ -57,8 +59,25 @@ def rewrite(app: Sphinx, kind: str, name: str, member: Any, options: Any, lines:
     lines[:] = readable(lines)
 
 
+def constructor(
+    app: Sphinx, kind: str, name: str, member: Any, options: Any, signature: str | None, returned: str | None
+) -> tuple[str, None] | None:
+    """The signature of a class, from `__init__`: Keras hides it, and the rules in our annotations are for us alone."""
+    if kind != "class" or signature is None or not inspect.isfunction(member.__init__):
+        return None
+    try:
+        types = get_type_hints(member.__init__)
+    except NameError:  # of a type that is imported for type checkers alone
+        return None
+    found = inspect.signature(member.__init__)
+    parameters = [each.replace(annotation=types.get(each.name, each.annotation)) for each in found.parameters.values()]
+    shown = found.replace(parameters=parameters[1:], return_annotation=inspect.Signature.empty)
+    return stringify_signature(shown, unqualified_typehints=True), None
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Called by Sphinx."""
     app.connect("autodoc-skip-member", is_left_out)
     app.connect("autodoc-process-docstring", rewrite, priority=400)
+    app.connect("autodoc-process-signature", constructor)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
