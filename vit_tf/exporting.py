@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import shutil
+import tempfile
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -188,9 +189,8 @@ def export_program(model: Any, folder: Path, to: str, program: Program) -> str:
 
     Args:
         model: of the class `program.model`.
-        to: "savedmodel".
+        to: "savedmodel", "onnx" or "litert".
     """
-    del to
     names = [each.name for each in program.inputs]
 
     def compute(*arrays: Tensor) -> dict[str, Tensor]:
@@ -204,7 +204,19 @@ def export_program(model: Any, folder: Path, to: str, program: Program) -> str:
         tf.TensorSpec([side if isinstance(side, int) else None for side in each.shape], each.dtype, name=each.name)
         for each in program.inputs
     ]
-    model._write(folder, tf.function(compute, input_signature=signature, autograph=False))
+    function = tf.function(compute, input_signature=signature, autograph=False)
+    if to == "onnx":
+        import tf2onnx  # brings onnx
+
+        tf2onnx.convert.from_function(function, signature, opset=18, output_path=str(folder / "model.onnx"))
+        return "model.onnx"
+    if to == "litert":
+        with tempfile.TemporaryDirectory() as scratch:
+            model._write(scratch, function)
+            converter = tf.lite.TFLiteConverter.from_saved_model(scratch)  # so that inputs and outputs keep their names
+            (folder / "model.tflite").write_bytes(converter.convert())
+        return "model.tflite"
+    model._write(folder, function)
     return "saved_model.pb"
 
 

@@ -23,7 +23,7 @@ _MODULES = {name: f"vitriad.{name}_command" for name in ("convert", "export")}  
 _CHECKS = ("forward", "hidden", "attentions", "loss", "gradients", "training", "preprocessing", "roundtrip")
 _DTYPES = ("float64", "float32", "bfloat16", "float16")
 _TARGETS = ("hf", "hf_tf", "hf_flax", "timm", "google", "torchvision", "mae")
-_FORMATS = ("onnx", "openvino", "pt2", "savedmodel", "stablehlo")
+_FORMATS = ("onnx", "openvino", "pt2", "litert", "savedmodel", "stablehlo")
 _PURPOSES = ("logits", "features", "reconstruction", "attentions")
 _LOSSES = ("numerics", "pre_logits", "distillation")
 _CONFIG = "config.json to go by, in place of the checkpoint's own"
@@ -181,6 +181,8 @@ def _add_export(commands: Any, any_dialect: str) -> None:
     export.add_argument("source", metavar="SRC", help=any_dialect)
     export.add_argument("target", metavar="DST", help="folder")
     export.add_argument("--to", required=True, choices=_FORMATS, help="format of the program")
+    backends = ("auto", *BACKENDS)
+    export.add_argument("--backend", type=backend_name, choices=backends, default="auto", help="framework to write it")
     export.add_argument("--outputs", choices=_PURPOSES, help="what it returns (what the model is for)")
     export.add_argument("--layers", metavar="N,N", type=_numbers, default=(), help="hidden states beside the features")
     export.add_argument("--dynamic", choices=("batch", "size"), default="batch", help="size: images of any size too")

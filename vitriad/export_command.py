@@ -21,7 +21,7 @@ def run(arguments: Namespace) -> int:
     path, options = find(arguments.source), reading_options(arguments)
     cls = options.pop("cls", None)
     config, name, parts = architecture(path, **options)
-    chosen = model_class(cls or name, FORMATS[arguments.to].backends[0])
+    chosen = model_class(cls or name, _backend(arguments))
     model, loading = chosen.from_pretrained(path, output_loading_info=True, **{**parts, **options})
     if missing := [each for each in loading["missing_keys"] if not each.startswith("pooler.")]:
         raise InputError(f"export: {path}: as {cls or name}, it lacks {missing[0]}: --class says for what to read it.")
@@ -41,3 +41,11 @@ def run(arguments: Namespace) -> int:
     )
     print(json.dumps(certificate.as_dict()) if arguments.json else certificate)
     return 0
+
+
+def _backend(arguments: Namespace) -> str:
+    """The backend that writes the format: the one that was asked for, else the usual one."""
+    known = [*FORMATS[arguments.to].converters]
+    if arguments.backend not in ("auto", *known):
+        raise InputError(f"--backend: {arguments.to} is written from {' or '.join(known)}, got {arguments.backend}.")
+    return known[0] if arguments.backend == "auto" else str(arguments.backend)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -30,22 +30,21 @@ class Format(NamedTuple):
     """How programs of a format are written.
 
     Attributes:
-        backends: which can write it, the usual one first.
-        converters: what pip calls the libraries that write it.
+        converters: which backends can write it, the usual one first -> what pip calls the libraries that do.
         folders: folders that it has beside its files.
     """
 
-    backends: tuple[str, ...]
-    converters: tuple[str, ...]
+    converters: Mapping[str, tuple[str, ...]]
     folders: tuple[str, ...] = ()
 
 
 FORMATS = {
-    "onnx": Format(("torch",), ("torch", "onnxscript")),
-    "openvino": Format(("torch",), ("torch", "openvino")),
-    "pt2": Format(("torch",), ("torch",)),
-    "savedmodel": Format(("tf",), ("tensorflow", "keras"), ("variables", "assets")),
-    "stablehlo": Format(("flax",), ("jax", "flax")),
+    "onnx": Format({"torch": ("torch", "onnxscript"), "tf": ("tensorflow", "tf2onnx")}),
+    "openvino": Format({"torch": ("torch", "openvino")}),
+    "pt2": Format({"torch": ("torch",)}),
+    "litert": Format({"tf": ("tensorflow",)}),
+    "savedmodel": Format({"tf": ("tensorflow", "keras")}, ("variables", "assets")),
+    "stablehlo": Format({"flax": ("jax", "flax")}),
 }
 
 
@@ -72,7 +71,7 @@ def export(
     Args:
         model: of any backend, or what `vitriad.load` takes.
         path: folder to write; it appears as a whole, or not at all.
-        to: "onnx", "openvino", "pt2" (torch.export), "savedmodel" (TensorFlow) or "stablehlo" (jax.export).
+        to: "onnx", "openvino", "pt2" (torch.export), "litert" or "savedmodel" (TensorFlow), "stablehlo" (jax.export).
         outputs: "logits", "features" (class token, mean of the patches, tokens), "reconstruction" or "attentions"; None
             for what the class is for.
         layers: of features: hidden states to return as well, by layer; 0 is what enters the first one.
@@ -103,7 +102,7 @@ def export(
 
 def _model_for(model: Any, to: str, backend: str) -> tuple[Any, str]:
     """A model of a backend that writes a format, and what it was made from."""
-    known = FORMATS[to].backends
+    known = [*FORMATS[to].converters]
     if isinstance(model, str | os.PathLike):
         chosen = known[0] if backend == "auto" else backend_name(backend)
         if chosen not in known:
@@ -161,7 +160,9 @@ def _written(
     pictures: Sequence[str | Path],
 ) -> Certificate:
     """Writes the folder, and lets it appear once the certificate holds."""
-    exporting = import_module(f"{BACKENDS[FORMATS[to].backends[0]].package}.exporting")
+    backend = _NAMES[model.framework]
+    converters = FORMATS[to].converters[backend]
+    exporting = import_module(f"{BACKENDS[backend].package}.exporting")
     size = sum(array.nbytes for array in model.canonical_tensors().values())
     names = {engine.file for engine in ENGINES.values()} | {DESCRIPTION, CERTIFICATE}
     stems = ("model.", "fingerprint.", "keras_metadata.")
@@ -178,12 +179,14 @@ def _written(
         except VitError:
             raise
         except ImportError as problem:
-            raise BackendError(f"{to}: a package is missing: {problem}.\n{_advice(to)}") from None
+            raise BackendError(
+                f"{to}: a package is missing: {problem}.\nInstall it with: pip install {' '.join(converters)}"
+            ) from None
         except Exception as problem:
-            versions = ", ".join(f"{name} {version(name)}" for name in FORMATS[to].converters)
+            versions = ", ".join(f"{name} {version(name)}" for name in converters)
             lines = str(problem).strip().splitlines() or [type(problem).__name__]
             raise BackendError(f"{to}: {versions} cannot write this {program.model}:\n{lines[0][:300]}") from problem
-        artefact = Artefact(inside, to, program, processor, records(inside), source, _versions(to))
+        artefact = Artefact(inside, to, program, processor, records(inside), source, _versions(converters))
         certificate = certify(artefact, model, pictures)
         check(certificate, path)
         for each in inside.iterdir():
@@ -195,9 +198,5 @@ def _written(
     return certificate
 
 
-def _advice(to: str) -> str:
-    return f"Install it with: pip install {' '.join(FORMATS[to].converters)}"
-
-
-def _versions(to: str) -> dict[str, str]:
-    return {name: version(name) for name in ("vitriad", *FORMATS[to].converters)}
+def _versions(converters: Sequence[str]) -> dict[str, str]:
+    return {name: version(name) for name in ("vitriad", *converters)}

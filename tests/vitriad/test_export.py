@@ -28,16 +28,18 @@ CLASSES = {  # class -> the purposes of its programs
 MODELS = {"torch": "torch_models", "tf": "tf_models", "flax": "flax_models"}
 PREFIXES = {"torch": "", "tf": "TF", "flax": "Flax"}
 EVERY_DAY = [  # of each format one cell
-    ("onnx", "ViTForImageClassification", "logits", "size"),
-    ("onnx", "ViTMAEForPreTraining", "reconstruction", "batch"),
-    ("openvino", "ViTModel", "features", "size"),
-    ("pt2", "ViTForImageClassification", "attentions", "size"),
-    ("savedmodel", "ViTMAEModel", "features", "size"),
-    ("stablehlo", "ViTForMaskedImageModeling", "reconstruction", "size"),
+    ("onnx", "torch", "ViTForImageClassification", "logits", "size"),
+    ("onnx", "tf", "ViTMAEForPreTraining", "reconstruction", "batch"),
+    ("openvino", "torch", "ViTModel", "features", "size"),
+    ("pt2", "torch", "ViTForImageClassification", "attentions", "size"),
+    ("litert", "tf", "ViTForImageClassification", "logits", "size"),
+    ("savedmodel", "tf", "ViTMAEModel", "features", "size"),
+    ("stablehlo", "flax", "ViTForMaskedImageModeling", "reconstruction", "size"),
 ]
+WRITERS = [(to, backend) for to, each in exporting.FORMATS.items() for backend in each.converters]
 CELLS = [
-    (to, cls, purpose, dynamic)
-    for to in exporting.FORMATS
+    (*writer, cls, purpose, dynamic)
+    for writer in WRITERS
     for cls, purposes in CLASSES.items()
     for purpose in purposes
     for dynamic in ("batch", "size")
@@ -45,15 +47,14 @@ CELLS = [
 PROCESSOR = ViTImageProcessor(image_mean=[0.4, 0.5, 0.6], image_std=[0.2, 0.3, 0.25], size={"height": 12, "width": 20})
 
 
-def make(to, cls, **fields):
-    backend = exporting.FORMATS[to].backends[0]
+def make(backend, cls, **fields):
     square = {"patch_size": 4, "encoder_stride": 4} if cls == "ViTForMaskedImageModeling" else {}
     return import_module(MODELS[backend]).make_model(PREFIXES[backend] + cls, **{**FIELDS, **square, **fields})
 
 
 def check_cell(cell, folder):
-    to, cls, purpose, dynamic = cell
-    model = make(to, cls)
+    to, backend, cls, purpose, dynamic = cell
+    model = make(backend, cls)
     layers = (0, -1) if purpose == "features" else ()
     found = vitriad.export(model, folder, to, outputs=purpose, dynamic=dynamic, layers=layers)
     assert found.holds
@@ -78,15 +79,11 @@ def test_every_program_computes_what_its_model_does(cell, tmp_path):
 
 @pytest.mark.programs
 @pytest.mark.parametrize("layout", ["nhwc", "nchw"])
-@pytest.mark.parametrize("to", [*exporting.FORMATS])
-def test_every_program_prepares_images_as_the_processor_does(to, layout, tmp_path):
-    check_preprocessing(to, layout, tmp_path / "program")
-
-
-def check_preprocessing(to, layout, folder):
-    model = make(to, "ViTForImageClassification")
+@pytest.mark.parametrize(("to", "backend"), WRITERS)
+def test_every_program_prepares_images_as_the_processor_does(to, backend, layout, tmp_path):
+    model = make(backend, "ViTForImageClassification")
     options = {"image_processor": PROCESSOR, "preprocessing": layout, "dynamic": "size"}
-    assert vitriad.export(model, folder, to, **options).holds
+    assert vitriad.export(model, tmp_path / "program", to, **options).holds
 
 
 # --- a program at hand -----------------------------------------------------------------------------------------------
@@ -95,7 +92,7 @@ def check_preprocessing(to, layout, folder):
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
     folder = tmp_path_factory.mktemp("exported") / "program"
-    vitriad.export(make("onnx", "ViTForImageClassification"), folder, image_processor=PROCESSOR, preprocessing="nhwc")
+    vitriad.export(make("torch", "ViTForImageClassification"), folder, image_processor=PROCESSOR, preprocessing="nhwc")
     return folder
 
 
@@ -110,7 +107,7 @@ def change(folder, **fields):
 
 
 def test_pixels_are_the_processors_bit_for_bit(exported):
-    model, loaded = make("onnx", "ViTForImageClassification"), vitriad.load(exported)
+    model, loaded = make("torch", "ViTForImageClassification"), vitriad.load(exported)
     images = np.random.default_rng(0).integers(0, 256, (2, 12, 20, 3), np.uint8)
     pixels = PROCESSOR.preprocess(list(images), do_resize=False, return_tensors="np")["pixel_values"]
     expected = model(pixel_values=pixels).logits.detach().numpy()
@@ -124,7 +121,7 @@ def test_pixels_are_the_processors_bit_for_bit(exported):
 
 
 def test_features_have_names(tmp_path):
-    model = make("openvino", "ViTModel")
+    model = make("torch", "ViTModel")
     vitriad.export(model, tmp_path / "program", "openvino", layers=(1,))
     loaded = vitriad.load(tmp_path / "program" / "model.xml", threads=1)
     assert isinstance(loaded, ExportedModel) and "features of a ViTModel" in repr(loaded)
@@ -250,7 +247,7 @@ def test_a_program_takes_no_other_backend(exported):
 )
 def test_an_export_that_makes_no_sense_is_refused(cls, options, message, tmp_path):
     dtype = options.pop("dtype", "float32")
-    model = make("onnx", cls).to(getattr(import_module("torch"), dtype))
+    model = make("torch", cls).to(getattr(import_module("torch"), dtype))
     with pytest.raises(InputError, match=message):
         vitriad.export(model, tmp_path / "program", **options)
     assert not (tmp_path / "program").exists()
@@ -261,22 +258,22 @@ def test_a_program_that_computes_something_else_is_not_written(tmp_path, monkeyp
     (tmp_path / "program" / "model.onnx").write_text("old")
     monkeypatch.setattr(certificate, "TOLERANCE", 1e-12)
     with pytest.raises(CheckpointError, match=r"class_token|patch_mean|tokens|pooler_output"):
-        vitriad.export(make("onnx", "ViTModel"), tmp_path / "program", force=True)
+        vitriad.export(make("torch", "ViTModel"), tmp_path / "program", force=True)
     assert [path.name for path in (tmp_path / "program").iterdir()] == ["model.onnx"]
     assert (tmp_path / "program" / "model.onnx").read_text() == "old"
 
 
 def test_what_a_converter_refuses_is_said_in_our_words(tmp_path):
-    model = make("pt2", "ViTMAEForPreTraining", mask_ratio=0.3)
+    model = make("torch", "ViTMAEForPreTraining", mask_ratio=0.3)
     with pytest.raises(InputError, match=r"mask_ratio: 0\.3 .* not known while tracing"):
         vitriad.export(model, tmp_path / "program", "pt2", dynamic="size")
 
 
 def test_what_is_there_is_kept_unless_forced(program):
     with pytest.raises(CheckpointError, match="something is there already"):
-        vitriad.export(make("onnx", "ViTModel"), program)
+        vitriad.export(make("torch", "ViTModel"), program)
     (program / "notes.txt").write_text("mine")
-    vitriad.export(make("pt2", "ViTModel"), program, "pt2", force=True)
+    vitriad.export(make("torch", "ViTModel"), program, "pt2", force=True)
     names = {path.name for path in program.iterdir()}
     assert names == {"model.pt2", "vitriad.json", "certificate.json", "notes.txt"}
 

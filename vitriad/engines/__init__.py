@@ -38,6 +38,7 @@ ENGINES = {
     "onnx": Engine("onnxruntime", "onnxruntime", "onnx", "model.onnx"),
     "openvino": Engine("openvino", "openvino", "openvino", "model.xml"),
     "pt2": Engine("torch", "torch", "torch", "model.pt2"),
+    "litert": Engine("ai_edge_litert", "ai-edge-litert", "litert", "model.tflite"),
     "savedmodel": Engine("tensorflow", "tensorflow", "tf", "saved_model.pb"),
     "stablehlo": Engine("jax", "jax", "flax", "model.stablehlo"),
 }

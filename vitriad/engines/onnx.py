@@ -18,9 +18,11 @@ def open_program(file: Path, inputs: Sequence[str], outputs: Sequence[str], thre
         options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     names = [each.name for each in session.get_inputs()]  # in order; a converter may have renamed them
+    known = {each.name for each in session.get_outputs()}
+    wanted = [*outputs] if known == {*outputs} else None
 
     def run(arrays: Mapping[str, Array]) -> Sequence[Array]:
-        found: Sequence[Array] = session.run(None, dict(zip(names, (arrays[name] for name in inputs), strict=True)))
+        found: Sequence[Array] = session.run(wanted, dict(zip(names, (arrays[name] for name in inputs), strict=True)))
         return found
 
     return run
