@@ -23,7 +23,7 @@ def check_same(got, expected):
 
 @pytest.mark.parametrize("implementation", ["sdpa", "eager"])
 def test_whole_graph(name, implementation):
-    model, inputs = make_model(name, attn_implementation=implementation), make_inputs(name)
+    model, inputs = make_model(name, num_hidden_layers=1, attn_implementation=implementation), make_inputs(name)
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
     check_same(compiled(**inputs), model(**inputs))
     flags = {"output_attentions": True, "output_hidden_states": True}
@@ -32,7 +32,7 @@ def test_whole_graph(name, implementation):
 
 
 def test_whole_graph_at_other_sizes(name):
-    model = make_model(name)
+    model = make_model(name, num_hidden_layers=1)
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
     for height, width in ((16, 24), (16, 28), (20, 12)):
         inputs = make_inputs(name, height=height, width=width)
@@ -65,7 +65,7 @@ def test_inductor():
 
 @pytest.mark.filterwarnings("ignore:The given buffer is not writable:UserWarning")  # of torch 2.10, in load
 def test_export_with_dynamic_batch(name, tmp_path):
-    model, inputs = make_model(name), make_inputs(name)
+    model, inputs = make_model(name, num_hidden_layers=1), make_inputs(name)
     batch = torch.export.Dim("batch")
     program = torch.export.export(model, (), kwargs=inputs, dynamic_shapes={key: {0: batch} for key in inputs})
     torch.export.save(program, tmp_path / "model.pt2")
