@@ -2,8 +2,9 @@
 
 Fenced blocks by their language: `python` and `bash` are run, in the order of the page; `text` straight after one of
 them is what it prints; `console` is what a person types to set a machine up, compared with pyproject and Makefile.
-Two things are not shown to readers and stand in comments: `<!-- given: images, labels -->` for values that a page takes
-as given, `<!-- files: photo.jpg, my-vit -->` for files that lie in the folder where its commands run.
+Three things are not shown to readers and stand in comments: `<!-- given: images, labels -->` for values that a page
+takes as given, `<!-- files: photo.jpg, my-vit -->` for files that lie in the folder where its commands run, and
+`<!-- needs: torch -->` for frameworks without which it cannot run, beside those that it imports.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted(page for page in (ROOT / "docs").rglob("*.md") if "_build" not in page.parts)]
 BLOCK = re.compile(r"^```([^\n`]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-COMMENT = re.compile(r"^<!-- (given|files): (.*?) -->$", re.MULTILINE)
+COMMENT = re.compile(r"^<!-- (given|files|needs): (.*?) -->$", re.MULTILINE)
 ONE_IMPORT = re.compile(r"from \w+ import [^\n]+\n")
 
 
@@ -23,7 +24,7 @@ class Block(NamedTuple):
     """A fenced block, or a comment of the kinds above.
 
     Attributes:
-        kind: its language, "given" or "files".
+        kind: its language, "given", "files" or "needs".
         text: what is in it.
         line: of the page where the text begins, from 0.
         follows: whether nothing stands between it and the block before.

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from backends import INSTALLED
 from page_runner import alike, differences, program
-from pages import PAGES, ROOT, blocks, commands
+from pages import PAGES, ROOT, blocks, commands, names
 
 from vitriad.backends import BACKENDS
 from vitriad.cli import _parser
@@ -26,8 +26,10 @@ def has_snippets(text: str) -> bool:
 
 
 def can_run(text: str) -> bool:
-    """Whether the backends that a page imports are here."""
-    return {*re.findall(r"^(?:from|import) (vit_torch|vit_tf|vit_flax)\b", text, flags=re.MULTILINE)} <= HERE
+    """Whether the backends that a page imports, or says that it needs, are here."""
+    imported = re.findall(r"^(?:from|import) (vit_torch|vit_tf|vit_flax)\b", text, flags=re.MULTILINE)
+    needed = [BACKENDS[name].package for block in blocks(text) if block.kind == "needs" for name in names(block)]
+    return {*imported, *needed} <= HERE
 
 
 @pytest.mark.parametrize("page", [page for page, text in BOOK.items() if has_snippets(text) and can_run(text)])
@@ -54,7 +56,7 @@ def test_what_pages_say_to_type_on_a_bare_machine_exists():
 
 @pytest.mark.parametrize("page", sorted(BOOK))
 def test_no_block_is_of_a_kind_that_nothing_looks_at(page):
-    kinds = {"python", "bash", "text", "console", "given", "files", "yaml", "powershell", ""}
+    kinds = {"python", "bash", "text", "console", "given", "files", "needs", "yaml", "powershell", ""}
     found = blocks(BOOK[page])
     assert {block.kind for block in found if not block.kind.startswith("{")} <= kinds
     assert [
