@@ -31,6 +31,13 @@ class Flax(Backend):
     def train(self, model, seed, inputs):
         return model(**inputs, train=True, dropout_rng=jax.random.key(seed))
 
+    def gradients(self, model, seed, inputs):
+        def number(params):
+            output = model(**inputs, params=params, dropout_rng=jax.random.key(seed), train=True)
+            return jax.numpy.square(output[self.main_output(model)]).sum()
+
+        return [np.asarray(leaf) for leaf in jax.tree.leaves(jax.jit(jax.grad(number))(model.params))]
+
     def config_inside(self, model):
         return model.module.config
 

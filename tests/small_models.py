@@ -107,6 +107,13 @@ class Backend:
         """A call as in training, with random numbers that follow from the seed."""
         raise NotImplementedError
 
+    def gradients(self, model: Any, seed: int, inputs: Mapping[str, Any]) -> list[np.ndarray]:
+        """Those of one training step, of the sum of squares of the main output."""
+        raise NotImplementedError
+
+    def main_output(self, model: Any) -> str:
+        return MAIN_OUTPUT[type(model).__name__.removeprefix(self.prefix)]
+
     def seed(self, seed: int) -> None:
         """Settles the random numbers of models that are made next."""
 

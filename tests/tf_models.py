@@ -33,6 +33,13 @@ class TensorFlow(Backend):
                 layer.seed_generator.state.assign([seed, place])
         return model(**inputs, training=True)
 
+    def gradients(self, model, seed, inputs):
+        with tf.GradientTape() as tape:
+            number = tf.reduce_sum(tf.square(self.train(model, seed, inputs)[self.main_output(model)]))
+        weights = [weight.value for weight in model.trainable_weights]
+        found = tape.gradient(number, weights, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        return [each.numpy() for each in found]
+
     def other_calls(self, model, inputs):
         return (lambda: model(inputs),)
 

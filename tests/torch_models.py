@@ -31,6 +31,13 @@ class Torch(Backend):
         finally:
             model.eval()
 
+    def gradients(self, model, seed, inputs):
+        torch.manual_seed(seed)
+        model.zero_grad()
+        model.train()(**inputs)[self.main_output(model)].square().sum().backward()
+        model.eval()
+        return [parameter.grad.numpy() for parameter in model.parameters() if parameter.grad is not None]
+
     def seed(self, seed):
         torch.manual_seed(seed)
 
