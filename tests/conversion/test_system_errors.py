@@ -3,11 +3,11 @@
 import os
 import subprocess
 import sys
-from contextlib import contextmanager
 
 import pytest
 from checkpoints import make_config, make_tensors, write
 from PIL import Image
+from refusing import as_nobody
 
 import conversion
 from vit_core import ViTConfig, ViTImageProcessor, open_image
@@ -16,7 +16,6 @@ from vit_core.errors import CheckpointError, ImageError, InputError, VitError
 from vitriad.cli import main
 
 CLASSIFIER = "ViTForImageClassification"
-NOBODY = 65534
 
 
 @pytest.fixture
@@ -24,18 +23,6 @@ def folder(tmp_path):
     config = make_config(CLASSIFIER, image_size=8)
     write(tmp_path / "m", config, make_tensors(CLASSIFIER, config))
     return tmp_path / "m"
-
-
-@contextmanager
-def as_nobody():
-    """This process has the rights of nobody, where it has more."""
-    before = os.geteuid()
-    if before == 0:
-        os.seteuid(NOBODY)
-    try:
-        yield
-    finally:
-        os.seteuid(before)
 
 
 def load_all(where, **options):

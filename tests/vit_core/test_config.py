@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from refusing import refusal
 
 from vit_core.config import ACTIVATIONS, CONFIGS, PretrainedConfig, ViTConfig, ViTMAEConfig, pair, patch_grid
 from vit_core.errors import ConfigError
@@ -59,20 +60,6 @@ BASE = {
 }
 LABELS = f"expected an int from 0 to {LIMITS.labels}"
 NAN, INF = float("nan"), float("inf")
-
-
-@pytest.fixture(params=FIELDS, ids=lambda config_class: config_class.__name__)
-def config_class(request):
-    return request.param
-
-
-def refusal(build):
-    """The message of the ConfigError that `build` raises: what it is about, then what is wrong."""
-    with pytest.raises(ConfigError) as caught:
-        build()
-    message = str(caught.value)
-    assert len(message.split("\n")) <= 3
-    return message
 
 
 # Fields

@@ -4,10 +4,10 @@ import json
 
 import numpy as np
 import pytest
+from refusing import refusal
 
-from vit_core.config import AutoConfig, ViTConfig, ViTMAEConfig
+from vit_core.config import AutoConfig, ViTConfig
 from vit_core.config.foreign_fields import FOREIGN, Spelling
-from vit_core.errors import ConfigError
 
 OFF = ([False, None], [True, 1, "yes", [True]])
 ON = ([True, None], [False, 0, "no", {}])
@@ -68,18 +68,6 @@ CASES = {  # key -> (values that pass, values that are refused)
     "in_chans": ([3, None], [1, True]),
     "num_classes": ([2, None], [1000, {"a": [1, None]}]),
 }
-
-
-@pytest.fixture(params=[ViTConfig, ViTMAEConfig], ids=lambda config_class: config_class.__name__)
-def config_class(request):
-    return request.param
-
-
-def refusal(build):
-    with pytest.raises(ConfigError) as caught:
-        build()
-    assert len(str(caught.value).split("\n")) <= 3
-    return str(caught.value)
 
 
 def test_every_key_has_its_case():

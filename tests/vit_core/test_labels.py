@@ -4,25 +4,13 @@ import json
 
 import numpy as np
 import pytest
+from refusing import refusal
 
-from vit_core.config import ViTConfig, ViTMAEConfig
+from vit_core.config import ViTConfig
 from vit_core.config.labels import label_table
-from vit_core.errors import ConfigError
 from vit_core.limits import LIMITS
 
 COUNT = f"expected an int from 0 to {LIMITS.labels}"
-
-
-@pytest.fixture(params=[ViTConfig, ViTMAEConfig], ids=lambda config_class: config_class.__name__)
-def config_class(request):
-    return request.param
-
-
-def refusal(build):
-    with pytest.raises(ConfigError) as caught:
-        build()
-    assert len(str(caught.value).split("\n")) <= 3
-    return str(caught.value)
 
 
 # One table

@@ -44,11 +44,6 @@ MISSES = {name: meant for name, meant in TYPOS.items() if meant}
 OWN = {ViTConfig: {*ViTConfig().to_dict()}, ViTMAEConfig: {*ViTMAEConfig().to_dict()}}
 
 
-@pytest.fixture(params=OWN, ids=lambda config_class: config_class.__name__)
-def config_class(request):
-    return request.param
-
-
 @pytest.mark.parametrize("name", TYPOS)
 def test_what_counts_as_misspelt(name, config_class):
     if not TYPOS[name]:

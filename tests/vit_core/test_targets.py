@@ -5,12 +5,12 @@ import logging
 import os
 import stat
 import tempfile
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 from checkpoints import make_config, make_tensors, write
+from refusing import as_nobody
 
 import conversion
 from vit_core.errors import CheckpointError, InputError
@@ -19,19 +19,6 @@ from vit_core.files.targets import check_target
 from vitriad.cli import main
 
 CLASSIFIER = "ViTForImageClassification"
-NOBODY = 65534
-
-
-@contextmanager
-def as_nobody():
-    """This process has the rights of nobody, where it has more."""
-    before = os.geteuid()
-    if before == 0:
-        os.seteuid(NOBODY)
-    try:
-        yield
-    finally:
-        os.seteuid(before)
 
 
 @pytest.fixture
