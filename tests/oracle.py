@@ -27,7 +27,7 @@ import numpy as np
 from vit_core.config import ACTIVATIONS, PretrainedConfig, ViTConfig, ViTMAEConfig, pair, patch_grid
 from vit_core.parameters import Parameter, parameter_table
 from vit_core.reference import forward
-from vit_core.tensors import Array
+from vit_core.tensors import Array, to_numpy
 
 Random = np.random.Generator
 
@@ -132,6 +132,14 @@ def directional_derivatives(case: Case) -> dict[str, float]:
     return {
         name: float(scalar(run(case, {**tensors, name: tensors[name] + 1j * STEP * way}), case).imag / STEP)
         for name, way in directions(case).items()
+    }
+
+
+def as_numpy(output: Mapping[str, Any]) -> dict[str, Any]:
+    """The output of any backend's model."""
+    return {
+        name: tuple(map(to_numpy, value)) if isinstance(value, tuple) else to_numpy(value)
+        for name, value in output.items()
     }
 
 

@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any, ClassVar
 
 import numpy as np
+import oracle
 
 from vit_core.config import PretrainedConfig
 from vit_core.parameters import draw
@@ -91,6 +92,11 @@ class Backend:
     def make_model(self, name: str, dtype: Any = "float32", options: dict | None = None, **fields: Any) -> Any:
         tensors = self.make_tensors(name, dtype, options, **fields)
         return self.cls(name).from_tensors(self.make_config(name, **fields), tensors, **(options or {}))
+
+    def of_case(self, case: oracle.Case, dtype: str) -> Any:
+        """The model of one of the oracle's cases."""
+        tensors = {name: array.astype(dtype) for name, array in oracle.random_tensors(case).items()}
+        return self.as_tested(self.cls(case.cls).from_tensors(case.config, tensors, **case.options))
 
     def make_inputs(self, name: str, batch: int = 2, height: int = 12, width: int = 20) -> dict[str, Any]:
         random = np.random.default_rng(zlib.crc32(self.cls(name).__name__.encode()))

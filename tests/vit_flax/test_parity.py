@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import oracle
 import pytest
+from flax_models import BACKEND
 
 import vit_flax
-from vit_core.tensors import to_numpy
 
 EVERYTHING = {"output_attentions": True, "output_hidden_states": True}
 
@@ -20,24 +20,11 @@ def dtype(request):
         yield request.param
 
 
-def build(case: oracle.Case, dtype: str) -> vit_flax.pretrained.FlaxViTPreTrainedModel:
-    tensors = {name: array.astype(dtype) for name, array in oracle.random_tensors(case).items()}
-    model = getattr(vit_flax, f"Flax{case.cls}").from_tensors(case.config, tensors, **case.options)
-    assert {leaf.dtype for leaf in jax.tree.leaves(model.params)} == {np.dtype(dtype)}
-    return model
-
-
-def as_numpy(output: dict) -> dict:
-    return {
-        name: tuple(map(to_numpy, value)) if isinstance(value, tuple) else to_numpy(value)
-        for name, value in output.items()
-    }
-
-
 @cache
 def computed(case: oracle.Case, dtype: str) -> tuple[dict, dict]:
     """Outputs, and gradients by canonical name: one program, as compiling is what takes the time here."""
-    model = build(case, dtype)
+    model = BACKEND.of_case(case, dtype)
+    assert {leaf.dtype for leaf in jax.tree.leaves(model.params)} == {np.dtype(dtype)}
     arrays = {name: jnp.asarray(value) for name, value in case.inputs.items() if isinstance(value, np.ndarray)}
     flags = {name: value for name, value in case.inputs.items() if name not in arrays}
 
@@ -66,7 +53,7 @@ def test_norms_survive_a_large_mean():
 def test_the_kernel_of_jax_gives_the_same(case, monkeypatch):
     kernel, calls = jax.nn.dot_product_attention, []
     monkeypatch.setattr(jax.nn, "dot_product_attention", lambda *args, **kw: calls.append(kw) or kernel(*args, **kw))
-    model = build(case, "float32")
+    model = BACKEND.of_case(case, "float32")
     model.set_attn_implementation("sdpa")
     with jax.numpy_dtype_promotion("standard"):  # the kernel promotes
         output = model(**case.inputs)
@@ -74,7 +61,7 @@ def test_the_kernel_of_jax_gives_the_same(case, monkeypatch):
     layers = 0 if "head_mask" in case.inputs else case.config.num_hidden_layers
     assert len(calls) == layers + decoder_layers
     want = oracle.expected(case)
-    got = as_numpy(output)
+    got = oracle.as_numpy(output)
     oracle.check_outputs(case, {**{name: want[name] for name in want if name not in got}, **got}, "float32")
 
 
@@ -83,7 +70,7 @@ def test_outputs(case, dtype):
     output, _ = computed(case, dtype)
     computed_values = [out for name, out in output.items() if name not in ("mask", "ids_restore")]
     assert {leaf.dtype.name for leaf in jax.tree.leaves(computed_values)} == {dtype}
-    oracle.check_outputs(case, as_numpy(output), dtype)
+    oracle.check_outputs(case, oracle.as_numpy(output), dtype)
 
 
 @pytest.mark.parametrize("case", oracle.CASES, ids=lambda case: case.name)
@@ -94,5 +81,5 @@ def test_gradients(case, dtype):
 
 @pytest.mark.parametrize("case", oracle.CASES[1::8], ids=lambda case: case.name)
 def test_a_plain_call_gives_the_same(case):
-    model = build(case, "float32")
-    oracle.check_outputs(case, as_numpy(model(**case.inputs, **EVERYTHING)), "float32")
+    model = BACKEND.of_case(case, "float32")
+    oracle.check_outputs(case, oracle.as_numpy(model(**case.inputs, **EVERYTHING)), "float32")

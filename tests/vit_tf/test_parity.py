@@ -6,6 +6,7 @@ import numpy as np
 import oracle
 import pytest
 import tensorflow as tf
+from tf_models import BACKEND
 
 import vit_tf
 from conversion.layouts import to_canonical
@@ -13,20 +14,6 @@ from vit_core.tensors import to_numpy
 from vit_tf import parity
 
 EVERYTHING = {"output_attentions": True, "output_hidden_states": True}
-
-
-def build(case: oracle.Case, dtype: str) -> vit_tf.vit.TFViTPreTrainedModel:
-    tensors = {name: array.astype(dtype) for name, array in oracle.random_tensors(case).items()}
-    model = getattr(vit_tf, f"TF{case.cls}").from_tensors(case.config, tensors, **case.options)
-    model.compiles_calls = False  # test_calls.py compares the two ways
-    return model
-
-
-def as_numpy(output: dict) -> dict:
-    return {
-        name: tuple(map(to_numpy, value)) if isinstance(value, tuple) else to_numpy(value)
-        for name, value in output.items()
-    }
 
 
 def scalar(output: dict, case: oracle.Case) -> tf.Tensor:
@@ -40,23 +27,23 @@ def scalar(output: dict, case: oracle.Case) -> tf.Tensor:
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("case", oracle.CASES, ids=lambda case: case.name)
 def test_outputs(case, dtype):
-    oracle.check_outputs(case, parity.outputs(build(case, dtype), case.inputs), dtype)
+    oracle.check_outputs(case, parity.outputs(BACKEND.of_case(case, dtype), case.inputs), dtype)
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("case", oracle.CASES, ids=lambda case: case.name)
 def test_gradients(case, dtype):
-    _, gradients = parity.gradients(build(case, dtype), case.inputs, oracle.projection(case))
+    _, gradients = parity.gradients(BACKEND.of_case(case, dtype), case.inputs, oracle.projection(case))
     oracle.check_gradients(case, gradients, dtype)
 
 
 @pytest.mark.parametrize("case", oracle.CASES, ids=lambda case: case.name)
 def test_kernels_agree(case):
-    model = build(case, "float64")
+    model = BACKEND.of_case(case, "float64")
     outputs = {}
     for implementation in ("eager", "sdpa"):
         model.set_attn_implementation(implementation)
-        outputs[implementation] = as_numpy(model(**case.inputs))
+        outputs[implementation] = oracle.as_numpy(model(**case.inputs))
     for name, eager in outputs["eager"].items():
         scale = np.abs(eager).max()
         np.testing.assert_allclose(outputs["sdpa"][name], eager, rtol=0, atol=1e-12 * scale, err_msg=name)
@@ -104,14 +91,14 @@ def of_any_size(case: oracle.Case, arrays: dict, run: Callable) -> Callable:
 
 @pytest.mark.parametrize("case", oracle.CASES, ids=lambda case: case.name)
 def test_graphs_with_sides_that_are_not_known(case):
-    model, (arrays, flags) = build(case, "float64"), split(case)
+    model, (arrays, flags) = BACKEND.of_case(case, "float64"), split(case)
     function = of_any_size(case, arrays, lambda inputs: dict(model(**inputs, **flags, **EVERYTHING)))
-    oracle.check_outputs(case, as_numpy(function(arrays)), "float64")
+    oracle.check_outputs(case, oracle.as_numpy(function(arrays)), "float64")
 
 
 @pytest.mark.parametrize("case", oracle.CASES[1::3], ids=lambda case: case.name)
 def test_gradients_in_graphs_with_sides_that_are_not_known(case):
-    model, (arrays, flags) = build(case, "float64"), split(case)
+    model, (arrays, flags) = BACKEND.of_case(case, "float64"), split(case)
     _, gradients = of_any_size(case, arrays, training_step(case, model, flags))(arrays)
     table = model.parameter_table()
     native = {name: to_canonical(to_numpy(each), table[name].kind, "keras") for name, each in gradients.items()}
@@ -120,7 +107,7 @@ def test_gradients_in_graphs_with_sides_that_are_not_known(case):
 
 @pytest.mark.parametrize("case", oracle.CASES[::4], ids=lambda case: case.name)
 def test_xla(case):
-    model, (arrays, flags) = build(case, "float64"), split(case)
+    model, (arrays, flags) = BACKEND.of_case(case, "float64"), split(case)
     run = training_step(case, model, flags)
     (compiled, ours), (plain, theirs) = tf.function(run, jit_compile=True)(arrays), run(arrays)
     scale = max(np.abs(gradient).max() for gradient in theirs.values())
