@@ -32,6 +32,7 @@ def can_run(text: str) -> bool:
     return {*imported, *needed} <= HERE
 
 
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("page", [page for page, text in BOOK.items() if has_snippets(text) and can_run(text)])
 def test_a_page_runs_as_written(tmp_path, page):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
