@@ -63,6 +63,7 @@ def load(
     backend: str = "auto",
     *,
     output_loading_info: bool = False,
+    threads: int | None = None,
     **kwargs: Unpack[AutoKeywords],
 ) -> Any: ...
 def load(name_or_path: str | Path, backend: str = "auto", **kwargs: Any) -> Any:
