@@ -34,7 +34,7 @@ def test_whole_graph(name, implementation):
 def test_whole_graph_at_other_sizes(name):
     model = make_model(name, num_hidden_layers=1)
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
-    for height, width in ((16, 24), (16, 28), (20, 12)):
+    for height, width in ((16, 24), (20, 12), (16, 28)):  # both sides change at once: one more program, for all sizes
         inputs = make_inputs(name, height=height, width=width)
         check_same(compiled(**inputs, interpolate_pos_encoding=True), model(**inputs, interpolate_pos_encoding=True))
 
