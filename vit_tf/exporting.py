@@ -16,7 +16,7 @@ import tensorflow as tf
 from keras import ops
 from tensorflow import Tensor
 
-from vit_core.config import patch_grid
+from vit_core.config import pair, patch_grid
 from vit_core.errors import BackendError, InputError
 from vit_core.images.options import height_width
 from vit_core.images.processor import ViTImageProcessor
@@ -196,7 +196,12 @@ def export_program(model: Any, folder: Path, to: str, program: Program) -> str:
     def compute(*arrays: Tensor) -> dict[str, Tensor]:
         images, *beside = arrays
         named = dict(zip(names[1:], beside, strict=True))
-        output = model(_pixel_values(images, program), **named, **program.options)
+        pixel_values = _pixel_values(images, program)
+        if program.model == "ViTMAEModel":  # sees every patch, so that no noise need be drawn in the program
+            batch, _, height, width = ops.shape(pixel_values)
+            down, across = pair(program.config.patch_size)
+            named["noise"] = ops.zeros((batch, height // down * (width // across)), pixel_values.dtype)
+        output = model(pixel_values, **named, **program.options)
         found = program.selected(output, lambda patches: ops.mean(patches, axis=1))
         return dict(zip(program.outputs, found, strict=True))
 
