@@ -144,8 +144,8 @@ FAULTS = {
     "native size baked into a program": (
         Edit(
             "vit_torch/layers.py",
-            "if all(map(is_known, new)) and old == new:",
-            "if old == new:",
+            "if all(map(is_known, sides)) and old == sides:",
+            "if old == sides:",
             "tests/vit_torch/test_programs.py -k 'onnx and ViTModel'",
         ),
     ),
@@ -200,18 +200,21 @@ FAULTS = {
     "softmax in the dtype of the computation": (
         Edit(
             "vit_torch/vit.py",
-            "dtype=wide(scores.dtype)",
+            "dtype=at_least_float32(scores.dtype)",
             "dtype=scores.dtype",
             "tests/vit_torch/test_model.py -k softmax",
         ),
         Edit(
             "vit_tf/vit.py",
-            "ops.cast(scores, wide(scores.dtype))",
+            "ops.cast(scores, at_least_float32(scores.dtype))",
             "scores",
             "tests/vit_tf/test_training.py -k softmax",
         ),
         Edit(
-            "vit_flax/vit.py", "scores.astype(wide(scores.dtype))", "scores", "tests/vit_flax/test_model.py -k softmax"
+            "vit_flax/vit.py",
+            "scores.astype(at_least_float32(scores.dtype))",
+            "scores",
+            "tests/vit_flax/test_model.py -k softmax",
         ),
     ),
     "dropout of attention shared by images and heads": (
@@ -418,19 +421,19 @@ FAULTS = {
     "loss in the dtype of the computation": (
         Edit(
             "vit_torch/vit.py",
-            "logits = logits.to(wide(logits.dtype))",
+            "logits = logits.to(at_least_float32(logits.dtype))",
             "logits = logits.to(logits.dtype)",
             "tests/vit_torch/test_model.py tests/behaviour -k '(vit_torch or [torch) and (half_precision or losses)'",
         ),
         Edit(
             "vit_tf/vit.py",
-            "logits = ops.cast(logits, wide(logits.dtype))",
+            "logits = ops.cast(logits, at_least_float32(logits.dtype))",
             "logits = ops.cast(logits, logits.dtype)",
             "tests/vit_tf/test_model.py tests/behaviour -k '(vit_tf or [tf) and (half_precision or losses)'",
         ),
         Edit(
             "vit_flax/vit.py",
-            "logits = logits.astype(wide(logits.dtype))",
+            "logits = logits.astype(at_least_float32(logits.dtype))",
             "logits = logits.astype(logits.dtype)",
             "tests/vit_flax/test_model.py tests/behaviour -k '(vit_flax or [flax) and (half_precision or losses)'",
         ),
@@ -507,17 +510,17 @@ FAULTS = {
     "positions of the decoder not resized": (
         Edit(
             "vit_torch/vit_mae.py",
-            "return resized_positions(table, (1, stored), (1, patches))",
-            "return table[:, [min(i, stored) for i in range(patches + 1)]]",
+            "return resized_positions(table, (1, table.shape[1] - 1), Grid(1, patches))",
+            "return table[:, [min(i, table.shape[1] - 1) for i in range(patches + 1)]]",
         ),
         Edit(
             "vit_tf/vit_mae.py",
-            "return nn.resized_positions(table, (1, table.shape[1] - 1), (1, patches))",
+            "return nn.resized_positions(table, (1, table.shape[1] - 1), Grid(1, patches))",
             "return ops.take(table, [min(i, table.shape[1] - 1) for i in range(patches + 1)], axis=1)",
         ),
         Edit(
             "vit_flax/vit_mae.py",
-            "return layers.resized_positions(table, (1, table.shape[1] - 1), (1, patches))",
+            "return layers.resized_positions(table, (1, table.shape[1] - 1), Grid(1, patches))",
             "return table[:, jnp.asarray([min(i, table.shape[1] - 1) for i in range(patches + 1)])]",
         ),
     ),

@@ -7,6 +7,7 @@ is not known while tracing is None, and passes. Checks of values look at arrays 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -17,6 +18,7 @@ import numpy as np
 
 from vit_core.config import PretrainedConfig, pair
 from vit_core.errors import InputError
+from vit_core.masking import num_kept
 from vit_core.tensors import Array
 
 logger = logging.getLogger("vitriad")
@@ -26,6 +28,27 @@ Side = int | None
 IGNORED_LABEL = -100
 
 _checked: ContextVar[bool] = ContextVar("checked", default=False)
+
+
+class Grid:
+    """The patch grid of images that were checked: what a model hands on as `interpolate_pos_encoding`.
+
+    A model with a head checks its images once. It then calls the encoder inside it with these images and this grid, by
+    an ordinary call, so that hooks, wrappers and scopes of the framework see it; and its loss takes the same two.
+    Images that come with their grid are not checked again.
+
+    Attributes:
+        rows: how many patches stand one below the other: a number, or what stands for one in a traced program.
+        columns: how many stand side by side.
+    """
+
+    def __init__(self, rows: Any, columns: Any) -> None:  # no tuple: Keras takes none that mixes numbers and tensors
+        self.rows, self.columns = rows, columns
+
+    @property
+    def patches(self) -> Any:
+        """How many there are."""
+        return self.rows * self.columns
 
 
 @contextmanager
@@ -192,6 +215,47 @@ def check_mask_token(model: str, has_mask_token: bool) -> None:
     """
     if not has_mask_token:
         raise InputError(f"{model}: bool_masked_pos: this model has no mask token; build it with use_mask_token=True.")
+
+
+def check_stride(model: str, config: PretrainedConfig) -> None:
+    """Checks that a head which paints `encoder_stride` pixels a side can be compared with the masked patches.
+
+    Raises:
+        InputError: patches have another size.
+    """
+    stride = config.encoder_stride
+    if pair(config.patch_size) != (stride, stride):
+        raise InputError(
+            f"{model}: bool_masked_pos: expected encoder_stride to equal patch_size for the loss, got {stride} and "
+            f"{config.patch_size}."
+        )
+
+
+def check_removes(model: str, mask_ratio: float, patches: Side) -> None:
+    """Checks that a masked autoencoder has something to predict.
+
+    Raises:
+        InputError: the ratio removes none of the patches, or is no ratio.
+    """
+    if patches is not None and num_kept(patches, mask_ratio) == patches:
+        raise InputError(
+            f"{model}: mask_ratio: {mask_ratio} removes none of {patches} patches, so there is no loss.\n"
+            "Its encoder takes whole images: call base_model."
+        )
+
+
+def check_patchified(model: str, config: PretrainedConfig, shape: Sequence[Side], patches: int) -> None:
+    """Checks what `unpatchify` makes images of.
+
+    Raises:
+        InputError: the shape is not (batch, patches, pixels).
+    """
+    dims, pixels = tuple(shape), math.prod(pair(config.patch_size)) * config.num_channels
+    if not _fits(dims, (None, patches, pixels)):
+        raise InputError(
+            f"{model}: unpatchify: expected (batch, patches, pixels) = {_dims((None, patches, pixels))}, got "
+            f"{_dims(dims)}."
+        )
 
 
 def check_head_mask(model: str, config: PretrainedConfig, shape: Sequence[Side]) -> None:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, NamedTuple
 from vit_core.config import PretrainedConfig, pair
 from vit_core.errors import InputError
 from vit_core.hub.upload import PushToHub
-from vit_core.inputs import warn_unseen
+from vit_core.inputs import Grid, warn_unseen
 from vit_core.parameters import BASE_CLASSES, Parameter, class_name, parameter_table, pruned_heads
 
 
@@ -27,9 +27,9 @@ class Flags(NamedTuple):
         """The first two by the names of arguments."""
         return {"output_attentions": self.attentions, "output_hidden_states": self.hidden_states}
 
-    def inner(self) -> dict[str, Any]:
-        """The same for a model inside another one, which takes its outputs by name."""
-        return {**self.named(), "return_dict": True}
+    def inner(self, grid: Grid) -> dict[str, Any]:
+        """The same for a model inside another one, which takes its outputs by name, and images that were checked."""
+        return {**self.named(), "return_dict": True, "interpolate_pos_encoding": grid}
 
 
 class NeutralModel(PushToHub):

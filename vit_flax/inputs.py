@@ -14,6 +14,7 @@ from jax import Array
 from vit_core.config import pair
 from vit_core.errors import InputError
 from vit_core.inputs import (
+    Grid,
     check_call,
     check_head_mask,
     check_mask_token,
@@ -53,12 +54,14 @@ class FlaxViTPreTrainedModule(nn.Module):
     # --- checks of static facts only, so that they hold under every transformation -----------------------------------
 
     @nn.nowrap
-    def _checked_images(self, pixel_values: Array | None, interpolate: bool | None) -> tuple[Array, tuple[Any, Any]]:
-        """The images as (batch, channels, height, width) in the module's dtype, and their patch grid (rows, columns).
+    def _checked_images(self, pixel_values: Array | None, interpolate: bool | Grid | None) -> tuple[Array, Grid]:
+        """The images as (batch, channels, height, width) in the module's dtype, and their patch grid.
 
         Raises:
             InputError: no images, or they do not fit the model.
         """
+        if isinstance(interpolate, Grid) and pixel_values is not None:  # checked by the module around this one
+            return pixel_values, interpolate
         if pixel_values is None:
             raise no_images(self._called_as)
         pixel_values = jnp.asarray(pixel_values)
@@ -79,9 +82,7 @@ class FlaxViTPreTrainedModule(nn.Module):
         return pixel_values.astype(self.dtype), grid_of(pixel_values, patch)
 
     @nn.nowrap
-    def _checked_mask(
-        self, bool_masked_pos: Array | None, batch: Any, grid: tuple[Any, Any], has_mask_token: bool
-    ) -> Array | None:
+    def _checked_mask(self, bool_masked_pos: Array | None, pixel_values: Array, grid: Grid) -> Array | None:
         """bool_masked_pos, checked: (batch, patches).
 
         Raises:
@@ -89,10 +90,27 @@ class FlaxViTPreTrainedModule(nn.Module):
         """
         if bool_masked_pos is None:
             return None
-        check_mask_token(self._called_as, has_mask_token)
-        patches = grid[0] * grid[1]
-        check_per_patch(self._called_as, "bool_masked_pos", seen(*bool_masked_pos.shape), *seen(batch, patches))
-        return bool_masked_pos.reshape(batch, patches)  # what is not known while tracing has to be the same symbol
+        shape = pixel_values.shape[0], grid.patches
+        check_mask_token(self._called_as, getattr(self, "use_mask_token", False))
+        check_per_patch(self._called_as, "bool_masked_pos", seen(*bool_masked_pos.shape), *seen(*shape))
+        return bool_masked_pos.reshape(shape)  # what is not known while tracing has to be the same symbol
+
+    @nn.nowrap
+    def _checked_noise(self, noise: Array | None, pixel_values: Array, grid: Grid) -> Array:
+        """The noise of a call, or fresh noise: (batch, patches).
+
+        Raises:
+            InputError: another shape, or neither noise nor a key to draw it from.
+        """
+        shape = pixel_values.shape[0], grid.patches
+        if noise is None:
+            if not self.has_rng("mask"):
+                raise InputError(
+                    f"{self._called_as}: noise: pass noise=, or a key of the masks (mask_rng=, rngs={{'mask': …}})."
+                )
+            return jax.random.uniform(self.make_rng("mask"), shape, jnp.float32)
+        check_per_patch(self._called_as, "noise", seen(*noise.shape), *seen(*shape))
+        return noise.reshape(shape)  # what is not known while tracing has to be the same symbol
 
     @nn.nowrap
     def _checked_head_mask(self, head_mask: Array | None) -> Array | None:

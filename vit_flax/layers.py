@@ -16,14 +16,15 @@ from flax import linen as nn
 from jax import Array
 
 from vit_core.config import PretrainedConfig, patch_grid
-from vit_core.inputs import IGNORED_LABEL
+from vit_core.inputs import IGNORED_LABEL, Grid
+from vit_core.masking import kept_fraction, num_kept
 from vit_core.parameters import Initialiser, weights_of
 from vit_core.positions import cubic_weights, resize_matrix, sincos_table
 
 ZEROS, ONES = nn.initializers.zeros_init(), nn.initializers.ones_init()
 
 
-def wide(dtype: Any) -> np.dtype[Any]:
+def at_least_float32(dtype: Any) -> np.dtype[Any]:
     """float32, or float64 for float64: the dtype of parameters, softmax, losses and position resizing."""
     return np.dtype(np.float64 if dtype == jnp.float64 else np.float32)
 
@@ -38,10 +39,10 @@ def seen(*sides: Any) -> tuple[int | None, ...]:
     return tuple(side if is_known(side) else None for side in sides)
 
 
-def grid_of(pixel_values: Array, patch: tuple[int, int]) -> tuple[Any, Any]:
-    """The patch grid (rows, columns) of images, counted as the projection counts: symbols then come out the same."""
+def grid_of(pixel_values: Array, patch: tuple[int, int]) -> Grid:
+    """The patch grid of images, counted as the projection counts: symbols then come out the same."""
     height, width = pixel_values.shape[2:]
-    return (height - patch[0]) // patch[0] + 1, (width - patch[1]) // patch[1] + 1
+    return Grid((height - patch[0]) // patch[0] + 1, (width - patch[1]) // patch[1] + 1)
 
 
 def initialiser(init: Initialiser, config: Any = None) -> Callable[..., Array]:
@@ -71,7 +72,7 @@ def linear(config: PretrainedConfig, units: int, dtype: Any, use_bias: bool = Tr
         units,
         use_bias=use_bias,
         dtype=dtype,
-        param_dtype=wide(dtype),
+        param_dtype=at_least_float32(dtype),
         precision=None,
         kernel_init=initialiser(weights_of(config)),
         bias_init=ZEROS,
@@ -89,7 +90,7 @@ def convolution(
         padding="VALID",
         use_bias=True,
         dtype=dtype,
-        param_dtype=wide(dtype),
+        param_dtype=at_least_float32(dtype),
         precision=None,
         kernel_init=initialiser(init or weights_of(config)),
         bias_init=ZEROS,
@@ -104,7 +105,7 @@ def layer_norm(config: PretrainedConfig, dtype: Any) -> nn.LayerNorm:
     return nn.LayerNorm(
         epsilon=config.layer_norm_eps,
         dtype=dtype,
-        param_dtype=wide(dtype),
+        param_dtype=at_least_float32(dtype),
         use_bias=True,
         use_scale=True,
         bias_init=ZEROS,
@@ -122,7 +123,7 @@ class Module(nn.Module):
     def parameter(self, name: str, shape: tuple[int, ...], init: Any, trainable: bool = True) -> Array:
         """One parameter of this module, in the dtype of the computation; what is not trainable gets no gradient."""
         fill = init if callable(init) else initialiser(init)
-        value = self.param(name, fill, shape, wide(self.dtype)).astype(self.dtype)
+        value = self.param(name, fill, shape, at_least_float32(self.dtype)).astype(self.dtype)
         return value if trainable else jax.lax.stop_gradient(value)
 
 
@@ -161,19 +162,20 @@ def recomputed(layer: type[nn.Module]) -> Any:
     return nn.remat(layer, static_argnums=(3, 4))  # of __call__: output_attentions and deterministic
 
 
-def resized_positions(positions: Array, old: tuple[int, int], new: tuple[Any, Any]) -> Array:
+def resized_positions(positions: Array, old: tuple[int, int], new: Grid) -> Array:
     """A position table (1, tokens, hidden) for another patch grid, of known or unknown sides; the class token stays.
 
     Differs: the kernel is written out (bicubic, a = -0.75, no antialias) as two matrices, in float32 or wider;
     jax.image.resize has another one (a = -0.5, antialiased).
     """
-    if all(map(is_known, new)) and old == new:
+    sides = new.rows, new.columns
+    if all(map(is_known, sides)) and old == sides:
         return positions
-    rows, columns = (axis_matrix(o, n, wide(positions.dtype)) for o, n in zip(old, new, strict=True))
+    rows, columns = (axis_matrix(o, n, at_least_float32(positions.dtype)) for o, n in zip(old, sides, strict=True))
     hidden = positions.shape[2]
     grid = positions[0, 1:].astype(rows.dtype).reshape(old[0], old[1] * hidden)
-    grid = (rows @ grid).reshape(new[0], old[1], hidden)  # (rows, columns, hidden)
-    patches = (columns @ grid).reshape(1, new[0] * new[1], hidden)
+    grid = (rows @ grid).reshape(new.rows, old[1], hidden)  # (rows, columns, hidden)
+    patches = (columns @ grid).reshape(1, new.patches, hidden)
     return jnp.concatenate((positions[:, :1], patches.astype(positions.dtype)), axis=1)  # (1, tokens, hidden)
 
 
@@ -204,6 +206,18 @@ def traced_matrix(old: int, new: Any, dtype: Any) -> Array:
     return matrix
 
 
+def kept_of(patches: Any, mask_ratio: float) -> Any:
+    """How many patches an encoder sees: a number, or a symbol where their number is one.
+
+    Raises:
+        InputError: the ratio is none, or keeps no patch.
+    """
+    if is_known(patches):
+        return num_kept(patches, mask_ratio)
+    times, plus, over = kept_fraction(mask_ratio)
+    return (patches * times + plus) // over
+
+
 def pixel_shuffle(patches: Array, step: int) -> Array:
     """Spreads channels over pixels: (batch, rows, columns, channels * step * step) -> (batch, channels, height, width).
 
@@ -225,7 +239,7 @@ def masked_error(pixel_values: Array, reconstruction: Array, bool_masked_pos: Ar
         step: side of a patch.
     """
     batch, channels, height, width = reconstruction.shape
-    mask = bool_masked_pos.astype(wide(reconstruction.dtype)).reshape(batch, height // step, width // step)
+    mask = bool_masked_pos.astype(at_least_float32(reconstruction.dtype)).reshape(batch, height // step, width // step)
     mask = mask.repeat(step, axis=1).repeat(step, axis=2)[:, None]  # (batch, 1, height, width)
     error = jnp.abs(pixel_values[:, :, :height, :width].astype(mask.dtype) - reconstruction.astype(mask.dtype))
     return (error * mask).sum() / (mask.sum() + 1e-5) / channels

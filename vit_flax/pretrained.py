@@ -29,7 +29,7 @@ from vit_core.tensors import dtype_name, to_numpy
 from vit_flax.activations import activation
 from vit_flax.compiled import CompiledCalls
 from vit_flax.keywords import FlaxLoading, FlaxSaving
-from vit_flax.layers import wide
+from vit_flax.layers import at_least_float32
 from vit_flax.weights import Params, checked_dtype, is_auto, laid_out, loading_dtype, path_of, prune
 
 logger = logging.getLogger("vitriad")
@@ -76,7 +76,7 @@ class FlaxViTPreTrainedModel(PortableModel, CompiledCalls):
         self.options = self._checked_options(kwargs)
         self.dtype = checked_dtype(type(self).__name__, "dtype", dtype)
         self.params_dtype = (
-            wide(self.dtype)
+            at_least_float32(self.dtype)
             if params_dtype is None
             else checked_dtype(type(self).__name__, "params_dtype", params_dtype)
         )

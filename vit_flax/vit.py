@@ -18,14 +18,13 @@ from jax import Array
 
 from vit_core.calls import documented
 from vit_core.config import PretrainedConfig, ViTConfig, pair, patch_grid
-from vit_core.errors import InputError
-from vit_core.inputs import check_labels
+from vit_core.inputs import Grid, check_labels, check_stride
 from vit_core.outputs import BaseModelOutputWithPooling, ImageClassifierOutput, MaskedImageModelingOutput
 from vit_core.parameters import Initialiser, patch_weights_of, weights_of
 from vit_flax import layers
 from vit_flax.activations import activation
 from vit_flax.inputs import FlaxViTPreTrainedModule
-from vit_flax.layers import wide
+from vit_flax.layers import at_least_float32
 
 
 class ViTPatchEmbeddings(nn.Module):
@@ -66,7 +65,9 @@ class ViTEmbeddings(layers.Module):
         self.patch_embeddings = ViTPatchEmbeddings(config, self.dtype)
         self.dropout = layers.dropout(config.hidden_dropout_prob)
 
-    def __call__(self, pixel_values: Array, bool_masked_pos: Array | None = None, deterministic: bool = True) -> Array:
+    def __call__(
+        self, pixel_values: Array, bool_masked_pos: Array | None = None, deterministic: bool = True, *, grid: Grid
+    ) -> Array:
         """(batch, channels, height, width) -> (batch, tokens, hidden)."""
         embeddings = self.patch_embeddings(pixel_values)  # (batch, patches, hidden)
         if bool_masked_pos is not None:
@@ -75,7 +76,6 @@ class ViTEmbeddings(layers.Module):
         batch, _, hidden = embeddings.shape
         cls_token = jnp.broadcast_to(self.cls_token, (batch, 1, hidden))
         embeddings = jnp.concatenate((cls_token, embeddings), axis=1)  # (batch, tokens, hidden)
-        grid = layers.grid_of(pixel_values, pair(self.config.patch_size))
         positions = layers.resized_positions(self.position_embeddings, patch_grid(self.config), grid)
         return self.dropout(embeddings + positions, deterministic=deterministic)
 
@@ -125,7 +125,7 @@ class ViTAttention(nn.Module):
         else:
             query, key, value = (x.transpose(0, 2, 1, 3) for x in (query, key, value))
             scores = (query @ key.swapaxes(2, 3)) * self.head_dim**-0.5  # (batch, heads, tokens, tokens)
-            probabilities = jax.nn.softmax(scores.astype(wide(scores.dtype)), axis=-1).astype(query.dtype)
+            probabilities = jax.nn.softmax(scores.astype(at_least_float32(scores.dtype)), axis=-1).astype(query.dtype)
             probabilities = self.dropout(probabilities, deterministic=deterministic)
             if head_mask is not None:
                 probabilities = probabilities * head_mask[:, jnp.asarray(self.heads)]
@@ -261,15 +261,16 @@ class FlaxViTModule(FlaxViTPreTrainedModule):
         output_hidden_states: bool = False,
         return_dict: bool = True,
         head_mask: Array | None = None,
-        interpolate_pos_encoding: bool = False,
+        interpolate_pos_encoding: bool | Grid = False,
         bool_masked_pos: Array | None = None,
     ) -> BaseModelOutputWithPooling | tuple[Any, ...]:
         """Encodes images. Arguments as for FlaxViTModel."""
         pixel_values, grid = self._checked_images(pixel_values, interpolate_pos_encoding)
-        bool_masked_pos = self._checked_mask(bool_masked_pos, pixel_values.shape[0], grid, self.use_mask_token)
-        hidden_states = self.embeddings(pixel_values, bool_masked_pos, deterministic)
+        bool_masked_pos = self._checked_mask(bool_masked_pos, pixel_values, grid)
+        head_mask = self._checked_head_mask(head_mask)
+        hidden_states = self.embeddings(pixel_values, bool_masked_pos, deterministic, grid=grid)
         hidden_states, all_hidden_states, attentions = self.encoder(
-            hidden_states, self._checked_head_mask(head_mask), output_attentions, output_hidden_states, deterministic
+            hidden_states, head_mask, output_attentions, output_hidden_states, deterministic
         )
         last_hidden_state = self.layernorm(hidden_states)
         output = BaseModelOutputWithPooling(
@@ -301,21 +302,18 @@ class FlaxViTForMaskedImageModelingModule(FlaxViTPreTrainedModule):
         output_hidden_states: bool = False,
         return_dict: bool = True,
         head_mask: Array | None = None,
-        interpolate_pos_encoding: bool = False,
+        interpolate_pos_encoding: bool | Grid = False,
         bool_masked_pos: Array | None = None,
     ) -> MaskedImageModelingOutput | tuple[Any, ...]:
         """Reconstructs images. Arguments as for FlaxViTForMaskedImageModeling."""
-        stride = self.config.encoder_stride
-        if bool_masked_pos is not None and pair(self.config.patch_size) != (stride, stride):
-            raise InputError(
-                f"{self.model}: bool_masked_pos: expected encoder_stride to equal patch_size for the loss, "
-                f"got {stride} and {self.config.patch_size}."
-            )
-        pixel_values, (rows, columns) = self._checked_images(pixel_values, interpolate_pos_encoding)
+        if bool_masked_pos is not None:
+            check_stride(self._called_as, self.config)
+        pixel_values, grid = self._checked_images(pixel_values, interpolate_pos_encoding)
         switches = deterministic, output_attentions, output_hidden_states, True
-        encoded = self.vit(pixel_values, *switches, head_mask, interpolate_pos_encoding, bool_masked_pos)
-        batch, hidden = pixel_values.shape[0], self.config.hidden_size
-        patches = encoded.last_hidden_state[:, 1:].reshape(batch, rows, columns, hidden)
+        encoded = self.vit(pixel_values, *switches, head_mask, grid, bool_masked_pos)
+        patches = encoded.last_hidden_state[:, 1:]  # (batch, patches, hidden)
+        patches = patches.reshape(patches.shape[0], grid.rows, grid.columns, self.config.hidden_size)
+        stride = self.config.encoder_stride
         reconstruction = layers.pixel_shuffle(self.decoder["0"](patches), stride)  # (batch, channels, height, width)
         output = MaskedImageModelingOutput(
             loss=None if bool_masked_pos is None else self.loss(pixel_values, reconstruction, bool_masked_pos),
@@ -350,12 +348,13 @@ class FlaxViTForImageClassificationModule(FlaxViTPreTrainedModule):
         output_hidden_states: bool = False,
         return_dict: bool = True,
         head_mask: Array | None = None,
-        interpolate_pos_encoding: bool = False,
+        interpolate_pos_encoding: bool | Grid = False,
         labels: Array | None = None,
     ) -> ImageClassifierOutput | tuple[Any, ...]:
         """Classifies images. Arguments as for FlaxViTForImageClassification."""
+        pixel_values, grid = self._checked_images(pixel_values, interpolate_pos_encoding)
         switches = deterministic, output_attentions, output_hidden_states, True
-        encoded = self.vit(pixel_values, *switches, head_mask, interpolate_pos_encoding)
+        encoded = self.vit(pixel_values, *switches, head_mask, grid)
         features = encoded.last_hidden_state[:, 0]  # (batch, hidden)
         logits = features if self.classifier is None else self.classifier(features)  # (batch, classes)
         output = ImageClassifierOutput(
@@ -371,7 +370,7 @@ class FlaxViTForImageClassificationModule(FlaxViTPreTrainedModule):
         """The loss of the problem type that the config or the labels say, in float32 or wider: ()."""
         batch, is_float = logits.shape[0], jnp.issubdtype(labels.dtype, jnp.floating)
         problem = check_labels(self.model, self.config, labels.shape, batch, is_float=is_float)
-        logits = logits.astype(wide(logits.dtype))
+        logits = logits.astype(at_least_float32(logits.dtype))
         if problem == "single_label_classification":
             return layers.cross_entropy(logits, labels.reshape(-1))
         targets = labels.astype(logits.dtype).reshape(logits.shape)

@@ -11,21 +11,18 @@ from __future__ import annotations
 import math
 from typing import Any, ClassVar
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
 from vit_core.calls import documented
 from vit_core.config import Size, ViTMAEConfig, pair, patch_grid
-from vit_core.errors import InputError
-from vit_core.inputs import check_per_patch
-from vit_core.masking import kept_fraction, num_kept
+from vit_core.inputs import Grid, check_patchified, check_removes
 from vit_core.outputs import ViTMAEForPreTrainingOutput, ViTMAEModelOutput
 from vit_core.parameters import Initialiser, weights_of
 from vit_flax import layers
 from vit_flax.inputs import FlaxViTPreTrainedModule
-from vit_flax.layers import is_known, seen, wide
+from vit_flax.layers import at_least_float32
 from vit_flax.vit import ViTEncoder, ViTLayer, ViTPatchEmbeddings
 
 SINCOS = Initialiser("sincos")
@@ -69,9 +66,8 @@ class ViTMAEEmbeddings(layers.Module):
         self.position_embeddings = self.parameter("position_embeddings", shape, sincos, trainable=False)
         self.patch_embeddings = ViTPatchEmbeddings(config, self.dtype)
 
-    def __call__(self, pixel_values: Array, noise: Array, kept: Any) -> tuple[Array, Array, Array]:
+    def __call__(self, pixel_values: Array, noise: Array, *, grid: Grid, kept: Any) -> tuple[Array, Array, Array]:
         """(batch, channels, height, width) -> (batch, 1 + kept, hidden), mask and ids_restore (batch, patches)."""
-        grid = layers.grid_of(pixel_values, pair(self.config.patch_size))
         old = patch_grid(self.config)
         positions = layers.resized_positions(self.position_embeddings, old, grid)  # (1, tokens, hidden)
         embeddings = self.patch_embeddings(pixel_values) + positions[:, 1:]  # (batch, patches, hidden)
@@ -106,16 +102,17 @@ class FlaxViTMAEModule(FlaxViTPreTrainedModule):
         output_hidden_states: bool = False,
         return_dict: bool = True,
         head_mask: Array | None = None,
-        interpolate_pos_encoding: bool = False,
+        interpolate_pos_encoding: bool | Grid = False,
         mask_ratio: float | None = None,
     ) -> ViTMAEModelOutput | tuple[Any, ...]:
         """Encodes the kept patches of images. Arguments as for FlaxViTMAEModel."""
-        pixel_values, (rows, columns) = self._checked_images(pixel_values, interpolate_pos_encoding)
-        noise = self._checked_noise(noise, pixel_values.shape[0], rows * columns)
-        kept = self.num_kept(rows * columns, mask_ratio)
-        hidden_states, mask, ids_restore = self.embeddings(pixel_values, noise, kept)
+        pixel_values, grid = self._checked_images(pixel_values, interpolate_pos_encoding)
+        noise = self._checked_noise(noise, pixel_values, grid)
+        head_mask = self._checked_head_mask(head_mask)
+        kept = layers.kept_of(grid.patches, self.config.mask_ratio if mask_ratio is None else mask_ratio)
+        hidden_states, mask, ids_restore = self.embeddings(pixel_values, noise, grid=grid, kept=kept)
         hidden_states, all_hidden_states, attentions = self.encoder(
-            hidden_states, self._checked_head_mask(head_mask), output_attentions, output_hidden_states, deterministic
+            hidden_states, head_mask, output_attentions, output_hidden_states, deterministic
         )
         output = ViTMAEModelOutput(
             last_hidden_state=self.layernorm(hidden_states),
@@ -125,31 +122,6 @@ class FlaxViTMAEModule(FlaxViTPreTrainedModule):
             attentions=attentions,
         )
         return output if return_dict else output.to_tuple()
-
-    @nn.nowrap
-    def _checked_noise(self, noise: Array | None, batch: Any, patches: Any) -> Array:
-        """The noise of a call, or fresh noise: (batch, patches).
-
-        Raises:
-            InputError: another shape, or neither noise nor a key to draw it from.
-        """
-        if noise is None:
-            if not self.has_rng("mask"):
-                raise InputError(
-                    f"{self.model}: noise: pass noise=, or a key of the masks (mask_rng=, rngs={{'mask': …}})."
-                )
-            return jax.random.uniform(self.make_rng("mask"), (batch, patches), jnp.float32)
-        check_per_patch(self._called_as, "noise", seen(*noise.shape), *seen(batch, patches))
-        return noise.reshape(batch, patches)  # what is not known while tracing has to be the same symbol
-
-    @nn.nowrap
-    def num_kept(self, patches: Any, mask_ratio: float | None) -> Any:
-        """How many patches the encoder sees: a number, or a symbol where their number is one."""
-        ratio = self.config.mask_ratio if mask_ratio is None else mask_ratio
-        if is_known(patches):
-            return num_kept(patches, ratio)
-        times, plus, over = kept_fraction(ratio)
-        return (patches * times + plus) // over
 
 
 class ViTMAEDecoder(layers.Module):
@@ -194,7 +166,7 @@ class ViTMAEDecoder(layers.Module):
         run time (and not what the encoder does).
         """
         table = self.decoder_pos_embed
-        return layers.resized_positions(table, (1, table.shape[1] - 1), (1, patches))
+        return layers.resized_positions(table, (1, table.shape[1] - 1), Grid(1, patches))
 
 
 class FlaxViTMAEForPreTrainingModule(FlaxViTPreTrainedModule):
@@ -216,31 +188,18 @@ class FlaxViTMAEForPreTrainingModule(FlaxViTPreTrainedModule):
         output_hidden_states: bool = False,
         return_dict: bool = True,
         head_mask: Array | None = None,
-        interpolate_pos_encoding: bool = False,
+        interpolate_pos_encoding: bool | Grid = False,
         mask_ratio: float | None = None,
     ) -> ViTMAEForPreTrainingOutput | tuple[Any, ...]:
         """Reconstructs the removed patches of images. Arguments as for FlaxViTMAEForPreTraining."""
-        pixel_values, (rows, columns) = self._checked_images(pixel_values, interpolate_pos_encoding)
-        ratio = self.config.mask_ratio if mask_ratio is None else mask_ratio
-        patches = rows * columns
-        if is_known(patches) and num_kept(patches, ratio) == patches:
-            raise InputError(
-                f"{self.model}: mask_ratio: {ratio} removes none of {patches} patches, so there is no loss.\n"
-                "Use FlaxViTMAEModel to encode whole images."
-            )
-        encoded = self.vit(
-            pixel_values,
-            noise,
-            deterministic,
-            output_attentions,
-            output_hidden_states,
-            head_mask=head_mask,
-            interpolate_pos_encoding=interpolate_pos_encoding,
-            mask_ratio=ratio,
-        )
+        pixel_values, grid = self._checked_images(pixel_values, interpolate_pos_encoding)
+        mask_ratio = self.config.mask_ratio if mask_ratio is None else mask_ratio
+        check_removes(self._called_as, mask_ratio, *layers.seen(grid.patches))
+        switches = deterministic, output_attentions, output_hidden_states, True
+        encoded = self.vit(pixel_values, noise, *switches, head_mask, grid, mask_ratio)
         logits = self.decoder(encoded.last_hidden_state, encoded.ids_restore, deterministic)  # (batch, patches, pixels)
         output = ViTMAEForPreTrainingOutput(
-            loss=self.forward_loss(pixel_values, logits, encoded.mask, interpolate_pos_encoding),
+            loss=self.forward_loss(pixel_values, logits, encoded.mask, grid),
             logits=logits,
             mask=encoded.mask,
             ids_restore=encoded.ids_restore,
@@ -250,7 +209,7 @@ class FlaxViTMAEForPreTrainingModule(FlaxViTPreTrainedModule):
         return output if return_dict else output.to_tuple()
 
     @nn.nowrap
-    def patchify(self, pixel_values: Array, interpolate_pos_encoding: bool = False) -> Array:
+    def patchify(self, pixel_values: Array, interpolate_pos_encoding: bool | Grid = False) -> Array:
         """Cuts images into patches, pixels in (row, column, channel) order.
 
         Args:
@@ -263,12 +222,13 @@ class FlaxViTMAEForPreTrainingModule(FlaxViTPreTrainedModule):
         Raises:
             InputError: the images do not fit the model.
         """
-        pixel_values, (rows, columns) = self._checked_images(pixel_values, interpolate_pos_encoding)
+        pixel_values, grid = self._checked_images(pixel_values, interpolate_pos_encoding)
         height, width = pair(self.config.patch_size)
-        batch, channels = pixel_values.shape[:2]
-        pixel_values = pixel_values[:, :, : rows * height, : columns * width]
-        patches = pixel_values.reshape(batch, channels, rows, height, columns, width).transpose(0, 2, 4, 3, 5, 1)
-        return patches.reshape(batch, rows * columns, height * width * channels)
+        batch, channels = pixel_values.shape[0], self.config.num_channels
+        pixel_values = pixel_values[:, :, : grid.rows * height, : grid.columns * width]
+        patches = pixel_values.reshape(batch, channels, grid.rows, height, grid.columns, width)
+        patches = patches.transpose(0, 2, 4, 3, 5, 1)
+        return patches.reshape(batch, grid.patches, height * width * channels)
 
     @nn.nowrap
     def unpatchify(self, patchified_pixel_values: Array, original_image_size: Size | None = None) -> Array:
@@ -287,18 +247,16 @@ class FlaxViTMAEForPreTrainingModule(FlaxViTPreTrainedModule):
         rows, columns = patch_grid(self.config, original_image_size)
         height, width = pair(self.config.patch_size)
         channels = self.config.num_channels
-        expected, shape = (rows * columns, height * width * channels), jnp.shape(patchified_pixel_values)
-        if shape[1:] != expected:
-            raise InputError(
-                f"{self.model}: unpatchify: expected (batch, patches, pixels) = (?, {expected[0]}, "
-                f"{expected[1]}), got {shape}."
-            )
-        patches = jnp.reshape(patchified_pixel_values, (shape[0], rows, columns, height, width, channels))
-        return patches.transpose(0, 5, 1, 3, 2, 4).reshape(shape[0], channels, rows * height, columns * width)
+        patchified_pixel_values = jnp.asarray(patchified_pixel_values)
+        check_patchified(self._called_as, self.config, patchified_pixel_values.shape, rows * columns)
+        batch = patchified_pixel_values.shape[0]
+        patches = patchified_pixel_values.reshape(batch, rows, columns, height, width, channels)
+        patches = patches.transpose(0, 5, 1, 3, 2, 4)
+        return patches.reshape(batch, channels, rows * height, columns * width)
 
     @nn.nowrap
     def forward_loss(
-        self, pixel_values: Array, pred: Array, mask: Array, interpolate_pos_encoding: bool = False
+        self, pixel_values: Array, pred: Array, mask: Array, interpolate_pos_encoding: bool | Grid = False
     ) -> Array:
         """Mean squared error over the removed patches, in float32 or wider: ().
 
@@ -314,7 +272,7 @@ class FlaxViTMAEForPreTrainingModule(FlaxViTPreTrainedModule):
         Differs: with norm_pix_loss the variance is the unbiased one, as in the reference.
         """
         target = self.patchify(pixel_values, interpolate_pos_encoding)
-        target = target.astype(wide(pred.dtype))
+        target = target.astype(at_least_float32(pred.dtype))
         if self.config.norm_pix_loss:
             variance = target.var(axis=-1, ddof=1, keepdims=True)
             target = (target - target.mean(axis=-1, keepdims=True)) / jnp.sqrt(variance + 1e-6)

@@ -20,7 +20,7 @@ from vit_core.model import NeutralModel
 from vit_core.parameters import Parameter
 from vit_core.tensors import dtype_name
 from vit_flax.inputs import checked_key
-from vit_flax.layers import initialiser, wide
+from vit_flax.layers import at_least_float32, initialiser
 
 Params = Mapping[str, Any]  # a nested dict of arrays, in transformers' Flax tree
 # Linen's words for parameters, by kind; the others keep their names.
@@ -184,7 +184,7 @@ def loading_dtype(model: str, dtype: Any, params_dtype: Any) -> str:
     """The dtype to read parameters in: what was asked for, else float32 or wider for a computation in `dtype`."""
     if params_dtype is not None:
         return "auto" if is_auto(params_dtype) else checked_dtype(model, "params_dtype", params_dtype).name
-    return "auto" if is_auto(dtype) else wide(checked_dtype(model, "dtype", dtype)).name
+    return "auto" if is_auto(dtype) else at_least_float32(checked_dtype(model, "dtype", dtype)).name
 
 
 def is_auto(dtype: Any) -> bool:

@@ -14,6 +14,7 @@ from tensorflow import Tensor
 
 from vit_core.config import pair
 from vit_core.inputs import (
+    Grid,
     check_call,
     check_head_mask,
     check_mask_token,
@@ -29,7 +30,7 @@ from vit_core.keywords import check_keywords
 from vit_core.model import NeutralModel
 from vit_core.tensors import Array, to_numpy
 from vit_tf.graphs import TENSORS
-from vit_tf.layers import grid_of
+from vit_tf.layers import grid_of, seen
 
 
 class CheckedInputs(NeutralModel, keras.Model):
@@ -77,12 +78,14 @@ class CheckedInputs(NeutralModel, keras.Model):
             return None
         return to_numpy(tensor) if "CPU" in tensor.device or is_checked() else None
 
-    def _checked_images(self, pixel_values: Tensor | None, interpolate: bool | None) -> tuple[Tensor, tuple[Any, Any]]:
-        """The images as (batch, channels, height, width) in the weights' dtype, and their patch grid (rows, columns).
+    def _checked_images(self, pixel_values: Tensor | None, interpolate: bool | Grid | None) -> tuple[Tensor, Grid]:
+        """The images as (batch, channels, height, width) in the weights' dtype, and their patch grid.
 
         Raises:
             InputError: no images, or they do not fit the model.
         """
+        if isinstance(interpolate, Grid):  # checked by the model around this one
+            return pixel_values, interpolate
         model, config = self._called_as, self.config
         if pixel_values is None:
             raise no_images(model)
@@ -103,9 +106,7 @@ class CheckedInputs(NeutralModel, keras.Model):
             warn_unseen(tuple(size), patch)
         return ops.cast(pixel_values, self.variable_dtype), grid_of(pixel_values, patch)
 
-    def _checked_mask(
-        self, bool_masked_pos: Tensor | None, pixel_values: Tensor, grid: tuple[Any, Any]
-    ) -> Tensor | None:
+    def _checked_mask(self, bool_masked_pos: Tensor | None, pixel_values: Tensor, grid: Grid) -> Tensor | None:
         """bool_masked_pos as a tensor (batch, patches).
 
         Raises:
@@ -115,8 +116,23 @@ class CheckedInputs(NeutralModel, keras.Model):
             return None
         model = self._called_as
         check_mask_token(model, self.base_model.embeddings.mask_token is not None)
-        check_per_patch(model, "bool_masked_pos", dims(bool_masked_pos), pixel_values.shape[0], known_patches(grid))
-        return ops.reshape(bool_masked_pos, (ops.shape(pixel_values)[0], grid[0] * grid[1]))
+        shape = ops.shape(pixel_values)[0], grid.patches
+        check_per_patch(model, "bool_masked_pos", dims(bool_masked_pos), *seen(*shape))
+        return ops.reshape(bool_masked_pos, shape)  # what is not known while tracing is checked as the graph runs
+
+    def _checked_noise(self, noise: Tensor | None, pixel_values: Tensor, grid: Grid) -> Tensor:
+        """The noise of a call, or fresh noise: (batch, patches).
+
+        Raises:
+            InputError: another shape.
+        """
+        shape = ops.shape(pixel_values)[0], grid.patches
+        if noise is None:
+            # a strategy runs its replicas in threads, which do not see Keras' global seed
+            seed = self.seed_generator if tf.distribute.has_strategy() else None
+            return keras.random.uniform(shape, minval=0.0, maxval=1.0, dtype="float32", seed=seed)
+        check_per_patch(self._called_as, "noise", dims(noise), *seen(*shape))
+        return ops.reshape(noise, shape)  # what is not known while tracing is checked as the graph runs
 
     def _checked_head_mask(self, head_mask: Tensor | None) -> Tensor | None:
         """head_mask as (layers, batch or 1, heads, tokens or 1, tokens or 1) in the weights' dtype.
@@ -131,12 +147,6 @@ class CheckedInputs(NeutralModel, keras.Model):
         if len(head_mask.shape) < 5:
             head_mask = head_mask[..., None, :, None, None]
         return ops.cast(head_mask, self.variable_dtype) * ops.ones((layers, 1, heads, 1, 1), self.variable_dtype)
-
-
-def known_patches(grid: tuple[Any, Any]) -> int | None:
-    """The patches of a grid, or None where a side is a tensor."""
-    rows, columns = grid
-    return rows * columns if isinstance(rows, int) and isinstance(columns, int) else None
 
 
 def dims(tensor: Tensor) -> tuple[int | None, ...]:

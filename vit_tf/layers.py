@@ -16,7 +16,9 @@ import tensorflow as tf
 from keras import ops
 from tensorflow import Tensor
 
-from vit_core.inputs import IGNORED_LABEL
+from vit_core.errors import InputError
+from vit_core.inputs import IGNORED_LABEL, Grid
+from vit_core.masking import kept_fraction, num_kept
 from vit_core.positions import cubic_weights, resize_matrix
 from vit_tf import _keras
 
@@ -49,15 +51,20 @@ class Value(keras.initializers.Initializer):
 VALUE = Value()
 
 
-def wide(dtype: Any) -> str:
+def at_least_float32(dtype: Any) -> str:
     """float32, or float64 for float64: the dtype of softmax, losses and position resizing."""
     return keras.backend.result_type(dtype, "float32")
 
 
-def grid_of(pixel_values: Tensor, patch: tuple[int, int]) -> tuple[Any, Any]:
-    """The patch grid (rows, columns) of images."""
+def seen(*sides: Any) -> tuple[int | None, ...]:
+    """Sides for checks that only refuse: None for tensors."""
+    return tuple(side if isinstance(side, int) else None for side in sides)
+
+
+def grid_of(pixel_values: Tensor, patch: tuple[int, int]) -> Grid:
+    """The patch grid of images."""
     height, width = ops.shape(pixel_values)[2:]
-    return height // patch[0], width // patch[1]
+    return Grid(height // patch[0], width // patch[1])
 
 
 def linear(inputs: int, units: int, name: str, use_bias: bool = True, dtype: str | None = None) -> keras.layers.Dense:
@@ -129,19 +136,21 @@ class ModuleDict(Module):
         return self.parts.values()
 
 
-def resized_positions(positions: Tensor, old: tuple[int, int], new: tuple[Any, Any]) -> Tensor:
+def resized_positions(positions: Tensor, old: tuple[int, int], new: Grid) -> Tensor:
     """A position table (1, tokens, hidden) for another patch grid, of known or unknown sides; the class token stays.
 
     Differs: the kernel is written out (bicubic, a = -0.75, no antialias) as two matrices, in float32 or wider;
     tf.image.resize has another one (a = -0.5).
     """
-    if not any(map(tf.is_tensor, new)) and old == new:
+    sides = new.rows, new.columns
+    positions = ops.convert_to_tensor(positions)
+    if not any(map(tf.is_tensor, sides)) and old == sides:
         return positions
-    rows, columns = (axis_matrix(o, n, wide(positions.dtype)) for o, n in zip(old, new, strict=True))
+    rows, columns = (axis_matrix(o, n, at_least_float32(positions.dtype)) for o, n in zip(old, sides, strict=True))
     hidden = positions.shape[2]
     grid = ops.reshape(ops.cast(positions[0, 1:], rows.dtype), (old[0], old[1] * hidden))
-    grid = ops.reshape(ops.matmul(rows, grid), (new[0], old[1], hidden))  # (rows, columns, hidden)
-    patches = ops.reshape(ops.matmul(columns, grid), (1, new[0] * new[1], hidden))
+    grid = ops.reshape(ops.matmul(rows, grid), (new.rows, old[1], hidden))  # (rows, columns, hidden)
+    patches = ops.reshape(ops.matmul(columns, grid), (1, new.patches, hidden))
     return ops.concatenate((positions[:, :1], ops.cast(patches, positions.dtype)), axis=1)  # (1, tokens, hidden)
 
 
@@ -164,6 +173,24 @@ def traced_matrix(old: int, new: Tensor, dtype: str) -> Tensor:
         is_at = tf.clip_by_value(first + tap, 0, old - 1)[:, None] == points  # (new, old)
         matrix = matrix + tf.where(is_at, weight[:, None], tf.zeros((), dtype))
     return matrix
+
+
+def kept_of(patches: Any, mask_ratio: float) -> Any:
+    """How many patches an encoder sees: a number, or a tensor where their number is one.
+
+    Raises:
+        InputError: the ratio is none, or keeps no patch.
+    """
+    if not tf.is_tensor(patches):
+        return num_kept(patches, mask_ratio)
+    num_kept(2**53, mask_ratio)  # the ratio is one; that it keeps a patch is checked when the graph runs
+    try:
+        times, plus, over = kept_fraction(mask_ratio)  # in whole numbers: LiteRT has no doubles
+        kept = (patches * times + plus) // over
+    except InputError:  # rounding decides
+        kept = tf.cast(tf.cast(patches, tf.float64) * (1 - float(mask_ratio)), tf.int32)
+    with tf.control_dependencies([tf.debugging.assert_positive(kept, f"mask_ratio: {mask_ratio} keeps no patch")]):
+        return tf.identity(kept)
 
 
 class PixelShuffle(keras.layers.Layer):
@@ -224,7 +251,7 @@ def masked_error(pixel_values: Tensor, reconstruction: Tensor, bool_masked_pos: 
         step: side of a patch.
     """
     batch, channels, height, width = ops.shape(reconstruction)
-    mask = ops.cast(bool_masked_pos, wide(reconstruction.dtype))
+    mask = ops.cast(bool_masked_pos, at_least_float32(reconstruction.dtype))
     mask = ops.reshape(mask, (batch, height // step, width // step))  # (batch, rows, columns)
     mask = ops.repeat(ops.repeat(mask, step, axis=1), step, axis=2)[:, None]  # (batch, 1, height, width)
     pixels = ops.cast(pixel_values[:, :, :height, :width], mask.dtype)

@@ -17,12 +17,11 @@ from keras import ops
 from tensorflow import Tensor
 
 from vit_core.config import PretrainedConfig, ViTConfig, pair, patch_grid
-from vit_core.errors import InputError
-from vit_core.inputs import check_labels
+from vit_core.inputs import Grid, check_labels, check_stride
 from vit_core.outputs import BaseModelOutputWithPooling, ImageClassifierOutput, MaskedImageModelingOutput
 from vit_tf import layers as nn
 from vit_tf.activations import activation
-from vit_tf.layers import wide
+from vit_tf.layers import at_least_float32
 from vit_tf.pretrained import SERIALISABLE, TFViTPreTrainedModel
 
 
@@ -46,7 +45,6 @@ class ViTEmbeddings(nn.Module):
     def __init__(self, config: PretrainedConfig, name: str, use_mask_token: bool = False) -> None:
         super().__init__(name=name)
         rows, columns = self.grid = patch_grid(config)
-        self.patch_size = pair(config.patch_size)
         self.parameter("cls_token", (1, 1, config.hidden_size))
         self.mask_token = None
         if use_mask_token:
@@ -55,7 +53,7 @@ class ViTEmbeddings(nn.Module):
         self.patch_embeddings = ViTPatchEmbeddings(config, "patch_embeddings")
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
-    def call(self, pixel_values: Tensor, bool_masked_pos: Tensor | None = None) -> Tensor:
+    def call(self, pixel_values: Tensor, bool_masked_pos: Tensor | None = None, *, grid: Grid) -> Tensor:
         """(batch, channels, height, width) -> (batch, tokens, hidden)."""
         embeddings = self.patch_embeddings(pixel_values)  # (batch, patches, hidden)
         if bool_masked_pos is not None:
@@ -63,8 +61,8 @@ class ViTEmbeddings(nn.Module):
             embeddings = embeddings * (1 - masked) + self.mask_token * masked
         cls_token = ops.repeat(self.cls_token, ops.shape(embeddings)[0], axis=0)  # (batch, 1, hidden)
         embeddings = ops.concatenate((cls_token, embeddings), axis=1)  # (batch, tokens, hidden)
-        positions, grid = ops.convert_to_tensor(self.position_embeddings), nn.grid_of(pixel_values, self.patch_size)
-        return self.dropout(embeddings + nn.resized_positions(positions, self.grid, grid))
+        positions = nn.resized_positions(self.position_embeddings, self.grid, grid)  # (1, tokens, hidden)
+        return self.dropout(embeddings + positions)
 
 
 class ViTAttention(nn.Module):
@@ -104,7 +102,9 @@ class ViTAttention(nn.Module):
         else:
             query, key, value = (ops.transpose(x, (0, 2, 1, 3)) for x in (query, key, value))
             scores = ops.matmul(query, ops.transpose(key, (0, 1, 3, 2))) * self.head_dim**-0.5
-            probabilities = ops.softmax(ops.cast(scores, wide(scores.dtype)), axis=-1)  # (batch, heads, tokens, tokens)
+            probabilities = ops.softmax(
+                ops.cast(scores, at_least_float32(scores.dtype)), axis=-1
+            )  # (batch, heads, tokens, tokens)
             probabilities = self.dropout(ops.cast(probabilities, query.dtype))
             if head_mask is not None:
                 probabilities = probabilities * ops.take(head_mask, self.heads, axis=1)
@@ -258,10 +258,9 @@ class TFViTModel(TFViTPreTrainedModel):
         flags = self._flags(output_attentions, output_hidden_states, return_dict)
         pixel_values, grid = self._checked_images(pixel_values, interpolate_pos_encoding)
         bool_masked_pos = self._checked_mask(bool_masked_pos, pixel_values, grid)
-        hidden_states = self.embeddings(pixel_values, bool_masked_pos=bool_masked_pos)
-        hidden_states, all_hidden_states, attentions = self.encoder(
-            hidden_states, self._checked_head_mask(head_mask), **flags.named()
-        )
+        head_mask = self._checked_head_mask(head_mask)
+        hidden_states = self.embeddings(pixel_values, bool_masked_pos, grid=grid)
+        hidden_states, all_hidden_states, attentions = self.encoder(hidden_states, head_mask, **flags.named())
         last_hidden_state = self.layernorm(hidden_states)
         output = BaseModelOutputWithPooling(
             last_hidden_state=last_hidden_state,
@@ -316,22 +315,12 @@ class TFViTForMaskedImageModeling(TFViTPreTrainedModel):
         Differs: non-square images work, and masks at other sizes than the config's.
         """
         flags = self._flags(output_attentions, output_hidden_states, return_dict)
-        stride = self.config.encoder_stride
-        if bool_masked_pos is not None and pair(self.config.patch_size) != (stride, stride):
-            raise InputError(
-                f"{type(self).__name__}: bool_masked_pos: expected encoder_stride to equal patch_size for the loss, "
-                f"got {stride} and {self.config.patch_size}."
-            )
-        pixel_values, (rows, columns) = self._checked_images(pixel_values, interpolate_pos_encoding)
-        encoded = self.vit(
-            pixel_values,
-            bool_masked_pos=bool_masked_pos,
-            head_mask=head_mask,
-            interpolate_pos_encoding=interpolate_pos_encoding,
-            **flags.inner(),
-        )
-        batch, hidden = ops.shape(pixel_values)[0], self.config.hidden_size
-        patches = ops.reshape(encoded.last_hidden_state[:, 1:], (batch, rows, columns, hidden))
+        if bool_masked_pos is not None:
+            check_stride(self._called_as, self.config)
+        pixel_values, grid = self._checked_images(pixel_values, interpolate_pos_encoding)
+        encoded = self.vit(pixel_values, bool_masked_pos=bool_masked_pos, head_mask=head_mask, **flags.inner(grid))
+        patches = encoded.last_hidden_state[:, 1:]  # (batch, patches, hidden)
+        patches = ops.reshape(patches, (-1, grid.rows, grid.columns, self.config.hidden_size))
         reconstruction = self.decoder["1"](self.decoder["0"](patches))  # (batch, channels, height, width)
         output = MaskedImageModelingOutput(
             loss=None if bool_masked_pos is None else self.loss_of(pixel_values, reconstruction, bool_masked_pos),
@@ -387,9 +376,8 @@ class TFViTForImageClassification(TFViTPreTrainedModel):
             InputError: an argument does not fit the model.
         """
         flags = self._flags(output_attentions, output_hidden_states, return_dict)
-        encoded = self.vit(
-            pixel_values, head_mask=head_mask, interpolate_pos_encoding=interpolate_pos_encoding, **flags.inner()
-        )
+        pixel_values, grid = self._checked_images(pixel_values, interpolate_pos_encoding)
+        encoded = self.vit(pixel_values, head_mask=head_mask, **flags.inner(grid))
         features = encoded.last_hidden_state[:, 0]  # (batch, hidden)
         logits = features if self.classifier is None else self.classifier(features)  # (batch, classes)
         output = ImageClassifierOutput(
@@ -408,7 +396,7 @@ class TFViTForImageClassification(TFViTPreTrainedModel):
         model, labels = type(self).__name__, ops.convert_to_tensor(labels)
         batch, is_float = logits.shape[0], labels.dtype.is_floating
         problem = check_labels(model, self.config, labels.shape, batch, is_float=is_float)
-        logits = ops.cast(logits, wide(logits.dtype))
+        logits = ops.cast(logits, at_least_float32(logits.dtype))
         if problem == "single_label_classification":
             return nn.cross_entropy(logits, ops.reshape(labels, (-1,)), sample_weight)
         targets = ops.reshape(ops.cast(labels, logits.dtype), ops.shape(logits))

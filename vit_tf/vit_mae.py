@@ -19,12 +19,11 @@ from tensorflow import Tensor
 
 from vit_core.config import Size, ViTMAEConfig, pair, patch_grid
 from vit_core.errors import InputError
-from vit_core.inputs import check_per_patch
-from vit_core.masking import kept_fraction, num_kept
+from vit_core.inputs import Grid, check_patchified, check_removes
 from vit_core.outputs import ViTMAEForPreTrainingOutput, ViTMAEModelOutput
 from vit_tf import layers as nn
-from vit_tf.inputs import dims, known_patches
-from vit_tf.layers import wide
+from vit_tf.inputs import dims
+from vit_tf.layers import at_least_float32
 from vit_tf.pretrained import SERIALISABLE, TFViTMAEPreTrainedModel
 from vit_tf.vit import ViTEncoder, ViTLayer, ViTPatchEmbeddings
 
@@ -61,17 +60,14 @@ class ViTMAEEmbeddings(nn.Module):
     def __init__(self, config: ViTMAEConfig, name: str) -> None:
         super().__init__(name=name, autocast=False)  # noise is compared in float32, whatever the policy
         rows, columns = self.grid = patch_grid(config)
-        self.patch_size = pair(config.patch_size)
         self.parameter("cls_token", (1, 1, config.hidden_size))
         self.parameter("position_embeddings", (1, 1 + rows * columns, config.hidden_size), trainable=False)
         self.patch_embeddings = ViTPatchEmbeddings(config, "patch_embeddings")
 
-    def call(self, pixel_values: Tensor, noise: Tensor, kept: Any) -> tuple[Tensor, Tensor, Tensor]:
+    def call(self, pixel_values: Tensor, noise: Tensor, *, grid: Grid, kept: Any) -> tuple[Tensor, Tensor, Tensor]:
         """(batch, channels, height, width) -> (batch, 1 + kept, hidden), mask and ids_restore (batch, patches)."""
         table = ops.cast(self.position_embeddings, self.compute_dtype)
-        positions = nn.resized_positions(
-            table, self.grid, nn.grid_of(pixel_values, self.patch_size)
-        )  # (1, tokens, hidden)
+        positions = nn.resized_positions(table, self.grid, grid)  # (1, tokens, hidden)
         embeddings = self.patch_embeddings(pixel_values) + positions[:, 1:]  # (batch, patches, hidden)
         ids_keep, mask, ids_restore = random_masking(noise, kept)
         embeddings = take(embeddings, ids_keep)  # (batch, kept, hidden)
@@ -136,13 +132,12 @@ class TFViTMAEModel(TFViTMAEPreTrainedModel):
             InputError: an argument does not fit the model, or the ratio keeps no patch.
         """
         flags = self._flags(output_attentions, output_hidden_states, return_dict)
-        pixel_values, (rows, columns) = self._checked_images(pixel_values, interpolate_pos_encoding)
-        noise = self._checked_noise(noise, pixel_values, (rows, columns))
-        kept = self.num_kept(rows * columns, mask_ratio)
-        hidden_states, mask, ids_restore = self.embeddings(pixel_values, noise=noise, kept=kept)
-        hidden_states, all_hidden_states, attentions = self.encoder(
-            hidden_states, self._checked_head_mask(head_mask), **flags.named()
-        )
+        pixel_values, grid = self._checked_images(pixel_values, interpolate_pos_encoding)
+        noise = self._checked_noise(noise, pixel_values, grid)
+        head_mask = self._checked_head_mask(head_mask)
+        kept = nn.kept_of(grid.patches, self.config.mask_ratio if mask_ratio is None else mask_ratio)
+        hidden_states, mask, ids_restore = self.embeddings(pixel_values, noise, grid=grid, kept=kept)
+        hidden_states, all_hidden_states, attentions = self.encoder(hidden_states, head_mask, **flags.named())
         output = ViTMAEModelOutput(
             last_hidden_state=self.layernorm(hidden_states),
             mask=mask,
@@ -151,34 +146,6 @@ class TFViTMAEModel(TFViTMAEPreTrainedModel):
             attentions=attentions,
         )
         return output if flags.return_dict else output.to_tuple()
-
-    def _checked_noise(self, noise: Tensor | None, pixel_values: Tensor, grid: tuple[Any, Any]) -> Tensor:
-        """The noise of a call, or fresh noise: (batch, patches).
-
-        Raises:
-            InputError: another shape.
-        """
-        shape = (ops.shape(pixel_values)[0], grid[0] * grid[1])
-        if noise is None:
-            # a strategy runs its replicas in threads, which do not see Keras' global seed
-            seed = self.seed_generator if tf.distribute.has_strategy() else None
-            return keras.random.uniform(shape, minval=0.0, maxval=1.0, dtype="float32", seed=seed)
-        check_per_patch(self._called_as, "noise", dims(noise), pixel_values.shape[0], known_patches(grid))
-        return ops.reshape(noise, shape)  # a side that is not known while tracing is checked when the graph runs
-
-    def num_kept(self, patches: Any, mask_ratio: float | None) -> Any:
-        """How many patches the encoder sees: a number, or a tensor where their number is one."""
-        ratio = self.config.mask_ratio if mask_ratio is None else mask_ratio
-        if not tf.is_tensor(patches):
-            return num_kept(patches, ratio)
-        num_kept(2**53, ratio)  # the ratio is one; that it keeps a patch is checked when the graph runs
-        try:
-            times, plus, over = kept_fraction(ratio)  # in whole numbers: LiteRT has no doubles
-            kept = (patches * times + plus) // over
-        except InputError:  # rounding decides
-            kept = tf.cast(tf.cast(patches, tf.float64) * (1 - float(ratio)), tf.int32)
-        with tf.control_dependencies([tf.debugging.assert_positive(kept, f"mask_ratio: {ratio} keeps no patch")]):
-            return tf.identity(kept)
 
 
 class ViTMAEDecoder(nn.Module):
@@ -222,8 +189,8 @@ class ViTMAEDecoder(nn.Module):
         Differs: another count is met by resizing the flattened table as one line, which is what the reference does at
         run time (and not what the encoder does).
         """
-        table = ops.convert_to_tensor(self.decoder_pos_embed)
-        return nn.resized_positions(table, (1, table.shape[1] - 1), (1, patches))
+        table = self.decoder_pos_embed
+        return nn.resized_positions(table, (1, table.shape[1] - 1), Grid(1, patches))
 
 
 @SERIALISABLE
@@ -263,25 +230,13 @@ class TFViTMAEForPreTraining(TFViTMAEPreTrainedModel):
             InputError: an argument does not fit the model, or the ratio keeps or removes no patch.
         """
         flags = self._flags(output_attentions, output_hidden_states, return_dict)
-        pixel_values, (rows, columns) = self._checked_images(pixel_values, interpolate_pos_encoding)
-        ratio = self.config.mask_ratio if mask_ratio is None else mask_ratio
-        patches = known_patches((rows, columns))
-        if patches is not None and num_kept(patches, ratio) == patches:
-            raise InputError(
-                f"{type(self).__name__}: mask_ratio: {ratio} removes none of {patches} patches, so there is no "
-                "loss.\nUse TFViTMAEModel to encode whole images."
-            )
-        encoded = self.vit(
-            pixel_values,
-            noise=noise,
-            head_mask=head_mask,
-            interpolate_pos_encoding=interpolate_pos_encoding,
-            mask_ratio=ratio,
-            **flags.inner(),
-        )
-        logits = self.decoder(encoded.last_hidden_state, ids_restore=encoded.ids_restore)  # (batch, patches, pixels)
+        pixel_values, grid = self._checked_images(pixel_values, interpolate_pos_encoding)
+        mask_ratio = self.config.mask_ratio if mask_ratio is None else mask_ratio
+        check_removes(self._called_as, mask_ratio, *nn.seen(grid.patches))
+        encoded = self.vit(pixel_values, noise=noise, head_mask=head_mask, mask_ratio=mask_ratio, **flags.inner(grid))
+        logits = self.decoder(encoded.last_hidden_state, encoded.ids_restore)  # (batch, patches, pixels)
         output = ViTMAEForPreTrainingOutput(
-            loss=self.forward_loss(pixel_values, logits, encoded.mask, interpolate_pos_encoding),
+            loss=self.forward_loss(pixel_values, logits, encoded.mask, grid),
             logits=logits,
             mask=encoded.mask,
             ids_restore=encoded.ids_restore,
@@ -290,7 +245,7 @@ class TFViTMAEForPreTraining(TFViTMAEPreTrainedModel):
         )
         return output if flags.return_dict else output.to_tuple()
 
-    def patchify(self, pixel_values: Tensor, interpolate_pos_encoding: bool = False) -> Tensor:
+    def patchify(self, pixel_values: Tensor, interpolate_pos_encoding: bool | Grid = False) -> Tensor:
         """Cuts images into patches, pixels in (row, column, channel) order.
 
         Args:
@@ -303,13 +258,13 @@ class TFViTMAEForPreTraining(TFViTMAEPreTrainedModel):
         Raises:
             InputError: the images do not fit the model.
         """
-        pixel_values, (rows, columns) = self._checked_images(pixel_values, interpolate_pos_encoding)
+        pixel_values, grid = self._checked_images(pixel_values, interpolate_pos_encoding)
         height, width = pair(self.config.patch_size)
         batch, channels = ops.shape(pixel_values)[0], self.config.num_channels
-        pixel_values = pixel_values[:, :, : rows * height, : columns * width]
-        patches = ops.reshape(pixel_values, (batch, channels, rows, height, columns, width))
+        pixel_values = pixel_values[:, :, : grid.rows * height, : grid.columns * width]
+        patches = ops.reshape(pixel_values, (batch, channels, grid.rows, height, grid.columns, width))
         patches = ops.transpose(patches, (0, 2, 4, 3, 5, 1))
-        return ops.reshape(patches, (batch, rows * columns, height * width * channels))
+        return ops.reshape(patches, (batch, grid.patches, height * width * channels))
 
     def unpatchify(self, patchified_pixel_values: Tensor, original_image_size: Size | None = None) -> Tensor:
         """The inverse of `patchify`.
@@ -329,20 +284,15 @@ class TFViTMAEForPreTraining(TFViTMAEPreTrainedModel):
         rows, columns = patch_grid(self.config, original_image_size)
         height, width = pair(self.config.patch_size)
         channels = self.config.num_channels
-        expected = rows * columns, height * width * channels
         patchified_pixel_values = ops.convert_to_tensor(patchified_pixel_values)
-        if tuple(patchified_pixel_values.shape[1:]) != expected:
-            raise InputError(
-                f"{type(self).__name__}: unpatchify: expected (batch, patches, pixels) = (?, {expected[0]}, "
-                f"{expected[1]}), got {tuple(patchified_pixel_values.shape)}."
-            )
+        check_patchified(self._called_as, self.config, dims(patchified_pixel_values), rows * columns)
         batch = ops.shape(patchified_pixel_values)[0]
         patches = ops.reshape(patchified_pixel_values, (batch, rows, columns, height, width, channels))
         patches = ops.transpose(patches, (0, 5, 1, 3, 2, 4))
         return ops.reshape(patches, (batch, channels, rows * height, columns * width))
 
     def forward_loss(
-        self, pixel_values: Tensor, pred: Tensor, mask: Tensor, interpolate_pos_encoding: bool = False
+        self, pixel_values: Tensor, pred: Tensor, mask: Tensor, interpolate_pos_encoding: bool | Grid = False
     ) -> Tensor:
         """Mean squared error over the removed patches, in float32 or wider: ().
 
@@ -359,7 +309,7 @@ class TFViTMAEForPreTraining(TFViTMAEPreTrainedModel):
         """
         pred, mask = ops.convert_to_tensor(pred), ops.convert_to_tensor(mask)
         target = self.patchify(pixel_values, interpolate_pos_encoding)
-        target = ops.cast(target, wide(pred.dtype))
+        target = ops.cast(target, at_least_float32(pred.dtype))
         if (host := self._host_values(mask)) is not None and not host.any():
             raise InputError(f"{type(self).__name__}: forward_loss: mask removes no patch, so there is no loss.")
         if self.config.norm_pix_loss:

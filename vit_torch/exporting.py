@@ -38,8 +38,8 @@ class TracedProgram(nn.Module):
         named = dict(zip((each.name for each in self.program.inputs[1:]), (beside,), strict=False))
         pixel_values = self._pixel_values(images)
         if self.program.model == "ViTMAEModel":  # sees every patch, so that no noise need be drawn in the program
-            rows, columns = grid_of(pixel_values, pair(self.program.config.patch_size))
-            named["noise"] = pixel_values.new_zeros((pixel_values.shape[0], rows * columns))
+            grid = grid_of(pixel_values, pair(self.program.config.patch_size))
+            named["noise"] = pixel_values.new_zeros((pixel_values.shape[0], grid.patches))
         output = self.model(pixel_values, **named, **self.program.options)
         return self.program.selected(output, lambda patches: patches.mean(dim=1))
 

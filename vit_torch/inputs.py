@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from vit_core.config import pair
 from vit_core.inputs import (
+    Grid,
     check_head_mask,
     check_mask_token,
     check_numbers,
@@ -53,12 +54,14 @@ class CheckedInputs(NeutralModel):
         except (TypeError, ValueError, RuntimeError):
             raise no_numbers(self._called_as, name, value) from None
 
-    def _checked_images(self, pixel_values: Tensor | None, interpolate: bool | None) -> tuple[Tensor, tuple[Any, Any]]:
-        """The images as (batch, channels, height, width) in the model's dtype, and their patch grid (rows, columns).
+    def _checked_images(self, pixel_values: Tensor | None, interpolate: bool | Grid | None) -> tuple[Tensor, Grid]:
+        """The images as (batch, channels, height, width) in the model's dtype, and their patch grid.
 
         Raises:
             InputError: no images, or they do not fit the model.
         """
+        if isinstance(interpolate, Grid) and pixel_values is not None:  # checked by the model around this one
+            return pixel_values.to(self.dtype), interpolate  # which sharding may have left in another dtype
         model = self._called_as
         if pixel_values is None:
             raise no_images(model)
@@ -84,7 +87,7 @@ class CheckedInputs(NeutralModel):
             check_values(model, pixel_values=self._host_values(pixel_values))
         return pixel_values.to(device, self.dtype), grid_of(pixel_values, patch)
 
-    def _checked_mask(self, bool_masked_pos: Tensor | None, batch: Any, grid: tuple[Any, Any]) -> Tensor | None:
+    def _checked_mask(self, bool_masked_pos: Tensor | None, pixel_values: Tensor, grid: Grid) -> Tensor | None:
         """bool_masked_pos as a tensor (batch, patches).
 
         Raises:
@@ -95,10 +98,24 @@ class CheckedInputs(NeutralModel):
         model = self._called_as
         bool_masked_pos = self._as_tensor("bool_masked_pos", bool_masked_pos).to(self.device)
         check_mask_token(model, self.base_model.embeddings.mask_token is not None)
-        patches = grid[0] * grid[1]
-        check_per_patch(model, "bool_masked_pos", seen(*bool_masked_pos.shape), *seen(batch, patches))
+        shape = pixel_values.shape[0], grid.patches
+        check_per_patch(model, "bool_masked_pos", seen(*bool_masked_pos.shape), *seen(*shape))
         check_values(model, bool_masked_pos=self._host_values(bool_masked_pos))
-        return bool_masked_pos.reshape(batch, patches)  # what is not known while tracing is checked as it runs
+        return bool_masked_pos.reshape(shape)  # what is not known while tracing is checked as it runs
+
+    def _checked_noise(self, noise: Tensor | None, pixel_values: Tensor, grid: Grid) -> Tensor:
+        """The noise of a call, or fresh noise: (batch, patches).
+
+        Raises:
+            InputError: another shape, or not finite.
+        """
+        shape = pixel_values.shape[0], grid.patches
+        if noise is None:
+            return torch.rand(shape, device=self.device)
+        noise = self._as_tensor("noise", noise).to(self.device)
+        check_per_patch(self._called_as, "noise", seen(*noise.shape), *seen(*shape))
+        check_values(self._called_as, noise=self._host_values(noise))
+        return noise.reshape(shape)  # what is not known while tracing is checked as it runs
 
     def _checked_head_mask(self, head_mask: Tensor | None) -> Tensor | None:
         """head_mask as (layers, batch or 1, heads, tokens or 1, tokens or 1) in the model's dtype.

@@ -8,11 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vit_core.inputs import IGNORED_LABEL
+from vit_core.errors import InputError
+from vit_core.inputs import IGNORED_LABEL, Grid
+from vit_core.masking import kept_fraction, num_kept
 from vit_core.positions import cubic_weights, resize_matrix
 
 
-def wide(dtype: torch.dtype) -> torch.dtype:
+def at_least_float32(dtype: torch.dtype) -> torch.dtype:
     """float32, or float64 for float64: the dtype of softmax, losses and position resizing."""
     return torch.promote_types(dtype, torch.float32)
 
@@ -43,21 +45,22 @@ def seen(*sides: Any) -> tuple[int | None, ...]:
     return tuple(side if is_settled(side) else None for side in sides)
 
 
-def grid_of(pixel_values: Tensor, patch: tuple[int, int]) -> tuple[Any, Any]:
-    """The patch grid (rows, columns) of images, counted as the projection counts: symbols then come out the same."""
+def grid_of(pixel_values: Tensor, patch: tuple[int, int]) -> Grid:
+    """The patch grid of images, counted as the projection counts: symbols then come out the same."""
     height, width = pixel_values.shape[2:]
-    return (height - patch[0]) // patch[0] + 1, (width - patch[1]) // patch[1] + 1
+    return Grid((height - patch[0]) // patch[0] + 1, (width - patch[1]) // patch[1] + 1)
 
 
-def resized_positions(positions: Tensor, old: tuple[int, int], new: tuple[Any, Any]) -> Tensor:
+def resized_positions(positions: Tensor, old: tuple[int, int], new: Grid) -> Tensor:
     """A position table (1, tokens, hidden) for another patch grid, of known or unknown sides; the class token stays.
 
     Differs: the kernel is written out (bicubic, a = -0.75, no antialias) as two matrices, in float32 or wider;
     F.interpolate would do the same here, the other frameworks' resizes would not.
     """
-    if all(map(is_known, new)) and old == new:
+    sides = new.rows, new.columns
+    if all(map(is_known, sides)) and old == sides:
         return positions
-    rows, columns = (axis_matrix(o, n, positions) for o, n in zip(old, new, strict=True))
+    rows, columns = (axis_matrix(o, n, positions) for o, n in zip(old, sides, strict=True))
     grid = positions[0, 1:].to(rows.dtype).unflatten(0, old)  # (rows, columns, hidden)
     grid = (rows @ grid.flatten(1)).unflatten(1, grid.shape[1:])
     patches = (columns @ grid).flatten(0, 1).to(positions.dtype)
@@ -65,9 +68,9 @@ def resized_positions(positions: Tensor, old: tuple[int, int], new: tuple[Any, A
 
 
 def axis_matrix(old: int, new: Any, like: Tensor) -> Tensor:
-    """`vit_core.positions.resize_matrix` in `wide(like.dtype)` on the device of `like`: (new, old)."""
+    """`vit_core.positions.resize_matrix` in `at_least_float32(like.dtype)` on the device of `like`: (new, old)."""
     if is_known(new) and not (torch.compiler.is_compiling() or is_tracing()):
-        return torch.tensor(resize_matrix(old, new)).to(dtype=wide(like.dtype), device=like.device)
+        return torch.tensor(resize_matrix(old, new)).to(dtype=at_least_float32(like.dtype), device=like.device)
     return traced_matrix(old, new, like)
 
 
@@ -80,7 +83,7 @@ def traced_matrix(old: int, new: Any, like: Tensor) -> Tensor:
     points, samples = torch.arange(old, device=like.device), torch.arange(new, device=like.device)
     places = (2 * samples + 1) * old + new  # one point on, so that none is negative
     first = places // (2 * new)
-    offset = (places - first * (2 * new)).to(wide(like.dtype)) / (2 * new)  # (new,)
+    offset = (places - first * (2 * new)).to(at_least_float32(like.dtype)) / (2 * new)  # (new,)
     matrix = torch.zeros((), dtype=offset.dtype, device=like.device)
     for tap, weight in zip((-2, -1, 0, 1), cubic_weights(offset), strict=True):
         is_at = (first + tap).clamp(0, old - 1)[:, None] == points  # (new, old)
@@ -94,6 +97,23 @@ def cropped(pixel_values: Tensor, height: Any, width: Any) -> Tensor:
         return pixel_values[:, :, :height, :width]
     rows, columns = (torch.arange(side, device=pixel_values.device) for side in (height, width))
     return pixel_values.index_select(2, rows).index_select(3, columns)  # a slice would compare its end with the side
+
+
+def kept_of(patches: Any, mask_ratio: float) -> Any:
+    """How many patches an encoder sees: a number, or a symbol where their number is one.
+
+    Raises:
+        InputError: the ratio is none, or keeps no patch, or torch cannot compute with it while tracing.
+    """
+    if is_settled(patches):
+        return num_kept(patches, mask_ratio)
+    if torch.compiler.is_dynamo_compiling():
+        raise InputError(
+            "mask_ratio: not to be had of a number of patches that is not known while tracing with strict=True.\n"
+            "Export with strict=False."
+        )
+    times, plus, over = kept_fraction(mask_ratio)
+    return (patches * times + plus) // over  # that it keeps a patch is checked as the program runs
 
 
 def stable_order(noise: Tensor) -> tuple[Tensor, Tensor]:
@@ -121,7 +141,7 @@ def masked_error(pixel_values: Tensor, reconstruction: Tensor, bool_masked_pos: 
         step: side of a patch.
     """
     channels, height, width = reconstruction.shape[1:]
-    mask = torch.as_tensor(bool_masked_pos, device=reconstruction.device).to(wide(reconstruction.dtype))
+    mask = torch.as_tensor(bool_masked_pos, device=reconstruction.device).to(at_least_float32(reconstruction.dtype))
     mask = mask.unflatten(1, (height // step, width // step))  # (batch, rows, columns)
     mask = mask.repeat_interleave(step, 1).repeat_interleave(step, 2)[:, None]  # (batch, 1, height, width)
     error = (cropped(pixel_values, height, width).to(mask.dtype) - reconstruction.to(mask.dtype)).abs()

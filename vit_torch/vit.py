@@ -17,11 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vit_core.config import PretrainedConfig, ViTConfig, pair, patch_grid
-from vit_core.errors import InputError
-from vit_core.inputs import check_class_indices, check_labels
+from vit_core.inputs import Grid, check_class_indices, check_labels, check_stride
 from vit_core.outputs import BaseModelOutputWithPooling, ImageClassifierOutput, MaskedImageModelingOutput
 from vit_torch.activations import activation
-from vit_torch.layers import cross_entropy, grid_of, masked_error, resized_positions, wide
+from vit_torch.layers import at_least_float32, cross_entropy, masked_error, resized_positions
 from vit_torch.pretrained import ViTPreTrainedModel
 from vit_torch.training import Recomputing
 
@@ -47,14 +46,13 @@ class ViTEmbeddings(nn.Module):
     def __init__(self, config: PretrainedConfig, use_mask_token: bool = False) -> None:
         super().__init__()
         rows, columns = self.grid = patch_grid(config)
-        self.patch_size = pair(config.patch_size)
         self.cls_token = nn.Parameter(torch.empty(1, 1, config.hidden_size))
         self.mask_token: Any = nn.Parameter(torch.empty(1, 1, config.hidden_size)) if use_mask_token else None
         self.position_embeddings = nn.Parameter(torch.empty(1, 1 + rows * columns, config.hidden_size))
         self.patch_embeddings = ViTPatchEmbeddings(config)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
-    def forward(self, pixel_values: Tensor, bool_masked_pos: Tensor | None = None) -> Tensor:
+    def forward(self, pixel_values: Tensor, bool_masked_pos: Tensor | None = None, *, grid: Grid) -> Tensor:
         """(batch, channels, height, width) -> (batch, tokens, hidden)."""
         embeddings = self.patch_embeddings(pixel_values)  # (batch, patches, hidden)
         if bool_masked_pos is not None:
@@ -62,7 +60,7 @@ class ViTEmbeddings(nn.Module):
             embeddings = embeddings * (1 - masked) + self.mask_token * masked
         cls_token = self.cls_token.expand(embeddings.shape[0], -1, -1)  # (batch, 1, hidden)
         embeddings = torch.cat((cls_token, embeddings), dim=1)  # (batch, tokens, hidden)
-        positions = resized_positions(self.position_embeddings, self.grid, grid_of(pixel_values, self.patch_size))
+        positions = resized_positions(self.position_embeddings, self.grid, grid)  # (1, tokens, hidden)
         return self.dropout(embeddings + positions)
 
 
@@ -97,7 +95,7 @@ class ViTAttention(nn.Module):
             )
         else:
             scores = (query @ key.transpose(2, 3)) * self.head_dim**-0.5  # (batch, heads, tokens, tokens)
-            probabilities = F.softmax(scores, dim=-1, dtype=wide(scores.dtype)).to(query.dtype)
+            probabilities = F.softmax(scores, dim=-1, dtype=at_least_float32(scores.dtype)).to(query.dtype)
             probabilities = F.dropout(probabilities, p=dropout_prob)
             if head_mask is not None:
                 probabilities = probabilities * head_mask[:, self.heads]
@@ -235,11 +233,10 @@ class ViTModel(ViTPreTrainedModel):
         """
         flags = self._flags(output_attentions, output_hidden_states, return_dict)
         pixel_values, grid = self._checked_images(pixel_values, interpolate_pos_encoding)
-        bool_masked_pos = self._checked_mask(bool_masked_pos, pixel_values.shape[0], grid)
-        hidden_states = self.embeddings(pixel_values, bool_masked_pos)
-        hidden_states, all_hidden_states, attentions = self.encoder(
-            hidden_states, self._checked_head_mask(head_mask), **flags.named()
-        )
+        bool_masked_pos = self._checked_mask(bool_masked_pos, pixel_values, grid)
+        head_mask = self._checked_head_mask(head_mask)
+        hidden_states = self.embeddings(pixel_values, bool_masked_pos, grid=grid)
+        hidden_states, all_hidden_states, attentions = self.encoder(hidden_states, head_mask, **flags.named())
         last_hidden_state = self.layernorm(hidden_states)
         output = BaseModelOutputWithPooling(
             last_hidden_state=last_hidden_state,
@@ -287,22 +284,13 @@ class ViTForMaskedImageModeling(ViTPreTrainedModel):
         Differs: non-square images work, and masks at other sizes than the config's.
         """
         flags = self._flags(output_attentions, output_hidden_states, return_dict)
-        stride = self.config.encoder_stride
-        if bool_masked_pos is not None and pair(self.config.patch_size) != (stride, stride):
-            raise InputError(
-                f"{type(self).__name__}: bool_masked_pos: expected encoder_stride to equal patch_size for the loss, "
-                f"got {stride} and {self.config.patch_size}."
-            )
-        pixel_values, (rows, columns) = self._checked_images(pixel_values, interpolate_pos_encoding)
-        encoded = self.vit(
-            pixel_values,
-            bool_masked_pos=bool_masked_pos,
-            head_mask=head_mask,
-            interpolate_pos_encoding=interpolate_pos_encoding,
-            **flags.inner(),
-        )
+        if bool_masked_pos is not None:
+            check_stride(self._called_as, self.config)
+        pixel_values, grid = self._checked_images(pixel_values, interpolate_pos_encoding)
+        encoded = self.vit(pixel_values, bool_masked_pos=bool_masked_pos, head_mask=head_mask, **flags.inner(grid))
         patches = encoded.last_hidden_state[:, 1:].transpose(1, 2)  # (batch, hidden, patches)
-        reconstruction = self.decoder(patches.unflatten(2, (rows, columns)))  # (batch, channels, height, width)
+        patches = patches.unflatten(2, (grid.rows, grid.columns))  # (batch, hidden, rows, columns)
+        reconstruction = self.decoder(patches)  # (batch, channels, height, width)
         output = MaskedImageModelingOutput(
             loss=None if bool_masked_pos is None else self.loss(pixel_values, reconstruction, bool_masked_pos),
             reconstruction=reconstruction,
@@ -351,12 +339,8 @@ class ViTForImageClassification(ViTPreTrainedModel):
             InputError: an argument does not fit the model.
         """
         flags = self._flags(output_attentions, output_hidden_states, return_dict)
-        encoded = self.vit(
-            pixel_values,
-            head_mask=head_mask,
-            interpolate_pos_encoding=interpolate_pos_encoding,
-            **flags.inner(),
-        )
+        pixel_values, grid = self._checked_images(pixel_values, interpolate_pos_encoding)
+        encoded = self.vit(pixel_values, head_mask=head_mask, **flags.inner(grid))
         logits = self.classifier(encoded.last_hidden_state[:, 0])  # (batch, classes)
         output = ImageClassifierOutput(
             loss=None if labels is None else self.loss(logits, labels),
@@ -371,7 +355,7 @@ class ViTForImageClassification(ViTPreTrainedModel):
         model, labels = type(self).__name__, self._as_tensor("labels", labels).to(logits.device)
         batch, is_float = logits.shape[0], labels.is_floating_point()
         problem = check_labels(model, self.config, labels.shape, batch, is_float=is_float)
-        logits = logits.to(wide(logits.dtype))
+        logits = logits.to(at_least_float32(logits.dtype))
         if problem == "single_label_classification":
             if (host := self._host_values(labels)) is not None:
                 check_class_indices(model, host, self.config.num_labels)

@@ -16,10 +16,9 @@ from torch import Tensor, nn
 
 from vit_core.config import Size, ViTMAEConfig, pair, patch_grid
 from vit_core.errors import InputError
-from vit_core.inputs import check_per_patch, check_values
-from vit_core.masking import kept_fraction, num_kept
+from vit_core.inputs import Grid, check_patchified, check_removes
 from vit_core.outputs import ViTMAEForPreTrainingOutput, ViTMAEModelOutput
-from vit_torch.layers import cropped, grid_of, is_settled, resized_positions, seen, stable_order, wide
+from vit_torch.layers import at_least_float32, cropped, kept_of, resized_positions, seen, stable_order
 from vit_torch.pretrained import ViTMAEPreTrainedModel
 from vit_torch.training import Recomputing
 from vit_torch.vit import ViTEncoder, ViTLayer, ViTPatchEmbeddings
@@ -52,15 +51,13 @@ class ViTMAEEmbeddings(nn.Module):
     def __init__(self, config: ViTMAEConfig) -> None:
         super().__init__()
         rows, columns = self.grid = patch_grid(config)
-        self.patch_size = pair(config.patch_size)
         tokens = 1 + rows * columns
         self.cls_token = nn.Parameter(torch.empty(1, 1, config.hidden_size))
         self.position_embeddings = nn.Parameter(torch.empty(1, tokens, config.hidden_size), requires_grad=False)
         self.patch_embeddings = ViTPatchEmbeddings(config)
 
-    def forward(self, pixel_values: Tensor, noise: Tensor, kept: Any) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, pixel_values: Tensor, noise: Tensor, *, grid: Grid, kept: Any) -> tuple[Tensor, Tensor, Tensor]:
         """(batch, channels, height, width) -> (batch, 1 + kept, hidden), mask and ids_restore (batch, patches)."""
-        grid = grid_of(pixel_values, self.patch_size)
         positions = resized_positions(self.position_embeddings, self.grid, grid)  # (1, tokens, hidden)
         embeddings = self.patch_embeddings(pixel_values) + positions[:, 1:]  # (batch, patches, hidden)
         ids_keep, mask, ids_restore = random_masking(noise, kept)
@@ -116,13 +113,12 @@ class ViTMAEModel(ViTMAEPreTrainedModel):
             InputError: an argument does not fit the model, or the ratio keeps no patch.
         """
         flags = self._flags(output_attentions, output_hidden_states, return_dict)
-        pixel_values, (rows, columns) = self._checked_images(pixel_values, interpolate_pos_encoding)
-        noise = self._checked_noise(noise, pixel_values.shape[0], rows * columns)
-        kept = self.num_kept(rows * columns, mask_ratio)
-        hidden_states, mask, ids_restore = self.embeddings(pixel_values, noise, kept)
-        hidden_states, all_hidden_states, attentions = self.encoder(
-            hidden_states, self._checked_head_mask(head_mask), **flags.named()
-        )
+        pixel_values, grid = self._checked_images(pixel_values, interpolate_pos_encoding)
+        noise = self._checked_noise(noise, pixel_values, grid)
+        head_mask = self._checked_head_mask(head_mask)
+        kept = kept_of(grid.patches, self.config.mask_ratio if mask_ratio is None else mask_ratio)
+        hidden_states, mask, ids_restore = self.embeddings(pixel_values, noise, grid=grid, kept=kept)
+        hidden_states, all_hidden_states, attentions = self.encoder(hidden_states, head_mask, **flags.named())
         output = ViTMAEModelOutput(
             last_hidden_state=self.layernorm(hidden_states),
             mask=mask,
@@ -131,32 +127,6 @@ class ViTMAEModel(ViTMAEPreTrainedModel):
             attentions=attentions,
         )
         return output if flags.return_dict else output.to_tuple()
-
-    def _checked_noise(self, noise: Tensor | None, batch: Any, patches: Any) -> Tensor:
-        """The noise of a call, or fresh noise: (batch, patches).
-
-        Raises:
-            InputError: another shape, or not finite.
-        """
-        if noise is None:
-            return torch.rand(batch, patches, device=self.device)
-        noise = self._as_tensor("noise", noise).to(self.device)
-        check_per_patch(self._called_as, "noise", seen(*noise.shape), *seen(batch, patches))
-        check_values(self._called_as, noise=self._host_values(noise))
-        return noise.reshape(batch, patches)  # what is not known while tracing is checked when the program runs
-
-    def num_kept(self, patches: Any, mask_ratio: float | None) -> Any:
-        """How many patches the encoder sees: a number, or a symbol where their number is one."""
-        ratio = self.config.mask_ratio if mask_ratio is None else mask_ratio
-        if is_settled(patches):
-            return num_kept(patches, ratio)
-        if torch.compiler.is_dynamo_compiling():
-            raise InputError(
-                f"{self._called_as}: mask_ratio: not to be had of a number of patches that is not known while tracing "
-                "with strict=True.\nExport with strict=False."
-            )
-        times, plus, over = kept_fraction(ratio)
-        return (patches * times + plus) // over  # that it keeps a patch is checked as the program runs
 
 
 class ViTMAEDecoder(nn.Module):
@@ -198,8 +168,7 @@ class ViTMAEDecoder(nn.Module):
         run time (and not what the encoder does).
         """
         table = self.decoder_pos_embed
-        stored = table.shape[1] - 1
-        return resized_positions(table, (1, stored), (1, patches))
+        return resized_positions(table, (1, table.shape[1] - 1), Grid(1, patches))
 
 
 class ViTMAEForPreTraining(ViTMAEPreTrainedModel):
@@ -233,25 +202,13 @@ class ViTMAEForPreTraining(ViTMAEPreTrainedModel):
             InputError: an argument does not fit the model, or the ratio keeps or removes no patch.
         """
         flags = self._flags(output_attentions, output_hidden_states, return_dict)
-        pixel_values, (rows, columns) = self._checked_images(pixel_values, interpolate_pos_encoding)
-        ratio = self.config.mask_ratio if mask_ratio is None else mask_ratio
-        patches = rows * columns
-        if is_settled(patches) and num_kept(patches, ratio) == patches:
-            raise InputError(
-                f"{type(self).__name__}: mask_ratio: {ratio} removes none of {patches} patches, so there is no "
-                "loss.\nUse ViTMAEModel to encode whole images."
-            )
-        encoded = self.vit(
-            pixel_values,
-            noise=noise,
-            head_mask=head_mask,
-            **flags.inner(),
-            interpolate_pos_encoding=interpolate_pos_encoding,
-            mask_ratio=ratio,
-        )
+        pixel_values, grid = self._checked_images(pixel_values, interpolate_pos_encoding)
+        mask_ratio = self.config.mask_ratio if mask_ratio is None else mask_ratio
+        check_removes(self._called_as, mask_ratio, *seen(grid.patches))
+        encoded = self.vit(pixel_values, noise=noise, head_mask=head_mask, mask_ratio=mask_ratio, **flags.inner(grid))
         logits = self.decoder(encoded.last_hidden_state, encoded.ids_restore)  # (batch, patches, pixels)
         output = ViTMAEForPreTrainingOutput(
-            loss=self.forward_loss(pixel_values, logits, encoded.mask, interpolate_pos_encoding),
+            loss=self.forward_loss(pixel_values, logits, encoded.mask, grid),
             logits=logits,
             mask=encoded.mask,
             ids_restore=encoded.ids_restore,
@@ -260,7 +217,7 @@ class ViTMAEForPreTraining(ViTMAEPreTrainedModel):
         )
         return output if flags.return_dict else output.to_tuple()
 
-    def patchify(self, pixel_values: Tensor, interpolate_pos_encoding: bool = False) -> Tensor:
+    def patchify(self, pixel_values: Tensor, interpolate_pos_encoding: bool | Grid = False) -> Tensor:
         """Cuts images into patches, pixels in (row, column, channel) order.
 
         Args:
@@ -273,10 +230,10 @@ class ViTMAEForPreTraining(ViTMAEPreTrainedModel):
         Raises:
             InputError: the images do not fit the model.
         """
-        pixel_values, (rows, columns) = self._checked_images(pixel_values, interpolate_pos_encoding)
+        pixel_values, grid = self._checked_images(pixel_values, interpolate_pos_encoding)
         height, width = pair(self.config.patch_size)
-        pixel_values = cropped(pixel_values, rows * height, columns * width)
-        patches = pixel_values.unflatten(3, (columns, width)).unflatten(2, (rows, height))
+        pixel_values = cropped(pixel_values, grid.rows * height, grid.columns * width)
+        patches = pixel_values.unflatten(3, (grid.columns, width)).unflatten(2, (grid.rows, height))
         return patches.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)  # (batch, patches, pixels)
 
     def unpatchify(self, patchified_pixel_values: Tensor, original_image_size: Size | None = None) -> Tensor:
@@ -294,17 +251,12 @@ class ViTMAEForPreTraining(ViTMAEPreTrainedModel):
         """
         rows, columns = patch_grid(self.config, original_image_size)
         height, width = pair(self.config.patch_size)
-        expected = rows * columns, height * width * self.config.num_channels
-        if tuple(patchified_pixel_values.shape[1:]) != expected:
-            raise InputError(
-                f"{type(self).__name__}: unpatchify: expected (batch, patches, pixels) = (?, {expected[0]}, "
-                f"{expected[1]}), got {tuple(patchified_pixel_values.shape)}."
-            )
+        check_patchified(self._called_as, self.config, patchified_pixel_values.shape, rows * columns)
         patches = patchified_pixel_values.unflatten(2, (height, width, -1)).unflatten(1, (rows, columns))
         return patches.permute(0, 5, 1, 3, 2, 4).flatten(4).flatten(2, 3)  # (batch, channels, height, width)
 
     def forward_loss(
-        self, pixel_values: Tensor, pred: Tensor, mask: Tensor, interpolate_pos_encoding: bool = False
+        self, pixel_values: Tensor, pred: Tensor, mask: Tensor, interpolate_pos_encoding: bool | Grid = False
     ) -> Tensor:
         """Mean squared error over the removed patches, in float32 or wider: ().
 
@@ -319,7 +271,7 @@ class ViTMAEForPreTraining(ViTMAEPreTrainedModel):
 
         Differs: with norm_pix_loss the variance is the unbiased one, as in the reference.
         """
-        target = self.patchify(pixel_values, interpolate_pos_encoding).to(wide(pred.dtype))
+        target = self.patchify(pixel_values, interpolate_pos_encoding).to(at_least_float32(pred.dtype))
         if (host := self._host_values(mask)) is not None and not host.any():
             raise InputError(f"{type(self).__name__}: forward_loss: mask removes no patch, so there is no loss.")
         if self.config.norm_pix_loss:

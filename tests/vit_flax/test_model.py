@@ -86,6 +86,17 @@ def test_trees_are_cast_where_a_mask_says():
         assert {leaf.dtype.name for leaf in jax.tree.leaves(model.to_fp32(cast(model.params)))} == {"float32"}
 
 
+@pytest.mark.parametrize(
+    "name", ["FlaxViTForImageClassification", "FlaxViTForMaskedImageModeling", "FlaxViTMAEForPreTraining"]
+)
+def test_intermediates_hold_what_the_encoder_returns(name):
+    model, inputs = make_model(name), make_inputs(name)
+    kept = {"capture_intermediates": True, "mutable": ["intermediates"]}
+    _, state = model.module.apply({"params": model.params}, **inputs, **kept)
+    (encoded,) = state["intermediates"]["vit"]["__call__"]
+    assert encoded.last_hidden_state.shape[2] == 24
+
+
 def test_options_that_a_class_does_not_have_are_refused():
     with pytest.raises(InputError, match=r"no option 'pooling'\. Options are add_pooling_layer, use_mask_token"):
         vit_flax.FlaxViTModel(make_config("FlaxViTModel"), pooling=True)

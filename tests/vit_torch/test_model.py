@@ -93,6 +93,28 @@ def test_softmax_is_computed_in_float32_or_wider(name, dtype, monkeypatch):
     assert set(seen) == {torch.float32 if dtype == torch.bfloat16 else torch.float64}
 
 
+@pytest.mark.parametrize("name", ["ViTForImageClassification", "ViTForMaskedImageModeling", "ViTMAEForPreTraining"])
+def test_hooks_on_the_encoder_see_its_images_and_outputs(name):
+    model, inputs, before, after = make_model(name), make_inputs(name), [], []
+    model.vit.register_forward_pre_hook(lambda module, args: before.append(args))
+    model.vit.register_forward_hook(lambda module, args, output: after.append(output.last_hidden_state))
+    model(**{**inputs, "pixel_values": inputs["pixel_values"].permute(0, 2, 3, 1)})
+    ((images,),), (states,) = before, after
+    torch.testing.assert_close(images, inputs["pixel_values"], rtol=0, atol=0)
+    assert states.shape[2] == 24
+
+
+def test_patches_and_losses_of_a_subclass_are_those_of_its_calls():
+    class Own(vit_torch.ViTMAEForPreTraining):
+        def forward_loss(self, pixel_values, pred, mask, interpolate_pos_encoding=False):
+            return 2 * super().forward_loss(pixel_values, pred, mask, interpolate_pos_encoding)
+
+    name = "ViTMAEForPreTraining"
+    model, inputs = make_model(name), make_inputs(name)
+    own = Own.from_tensors(model.config, model.canonical_tensors())
+    np.testing.assert_allclose(own(**inputs).loss.item(), 2 * model(**inputs).loss.item(), rtol=1e-6)
+
+
 def test_noise_comes_from_torch_when_none_is_given():
     model, inputs = make_model("ViTMAEModel"), make_inputs("ViTMAEModel")
     masks = []
