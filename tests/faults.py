@@ -192,8 +192,8 @@ FAULTS = {
         Edit("vit_tf/vit.py", "query = query * self.head_dim**-0.5", "query = query * 1.0"),
         Edit(
             "vit_flax/vit.py",
-            "scale = self.head_dim**-0.5",
-            "scale = self.hidden_size**-0.5",
+            "scale=self.head_dim**-0.5",
+            "scale=self.hidden_size**-0.5",
             "tests/vit_flax/test_parity.py -k kernel_of_jax",
         ),
     ),
@@ -310,8 +310,8 @@ FAULTS = {
         ),
         Edit(
             "vit_tf/vit.py",
-            'self.layernorm_after = nn.layer_norm(hidden_size, config.layer_norm_eps, "',
-            'self.layernorm_after = nn.layer_norm(hidden_size, 1e-3, "',
+            "self.layernorm_after = nn.layer_norm(hidden_size, eps=config.layer_norm_eps)",
+            "self.layernorm_after = nn.layer_norm(hidden_size, eps=1e-3)",
         ),
         Edit("vit_flax/layers.py", "epsilon=config.layer_norm_eps", "epsilon=1e-3"),
     ),
@@ -382,13 +382,13 @@ FAULTS = {
         ),
         Edit(
             "vit_tf/vit.py",
-            "features = encoded.last_hidden_state[:, 0]",
-            "features = ops.mean(encoded.last_hidden_state, axis=1)",
+            "self.classifier(encoded.last_hidden_state[:, 0])",
+            "self.classifier(ops.mean(encoded.last_hidden_state, axis=1))",
         ),
         Edit(
             "vit_flax/vit.py",
-            "features = encoded.last_hidden_state[:, 0]",
-            "features = encoded.last_hidden_state.mean(axis=1)",
+            "self.classifier(encoded.last_hidden_state[:, 0])",
+            "self.classifier(encoded.last_hidden_state.mean(axis=1))",
         ),
     ),
     "ignored labels counted": (
@@ -446,8 +446,8 @@ FAULTS = {
         ),
         Edit(
             "vit_flax/layers.py",
-            "(batch, rows, columns, channels, step, step)\n    return pixels.transpose(0, 3, 1, 4, 2, 5)",
-            "(batch, rows, columns, step, step, channels)\n    return pixels.transpose(0, 5, 1, 3, 2, 4)",
+            "(batch, rows, columns, channels, step, step)\n        return pixels.transpose(0, 3, 1, 4, 2, 5)",
+            "(batch, rows, columns, step, step, channels)\n        return pixels.transpose(0, 5, 1, 3, 2, 4)",
         ),
     ),
     "loss of masked image modelling over all pixels": (
@@ -467,24 +467,24 @@ FAULTS = {
     "most noise kept": (
         Edit(
             "vit_torch/vit_mae.py",
-            "= stable_order(noise)",
-            "= stable_order(-noise)",
+            "stable_order(masking_noise",
+            "stable_order(-masking_noise",
         ),
         Edit(
-            "vit_tf/vit_mae.py",
+            "vit_tf/layers.py",
             'tf.argsort(noise, axis=1, direction="ASCENDING"',
             'tf.argsort(noise, axis=1, direction="DESCENDING"',
         ),
         Edit(
-            "vit_flax/vit_mae.py",
+            "vit_flax/layers.py",
             "jnp.argsort(noise, axis=1, stable=True, descending=False)",
             "jnp.argsort(noise, axis=1, stable=True, descending=True)",
         ),
     ),
     "noise compared in its own dtype": (
-        Edit("vit_torch/vit_mae.py", "noise = noise.float() *", "noise = noise *"),
-        Edit("vit_tf/vit_mae.py", 'noise = ops.cast(noise, "float32")', "noise = ops.copy(noise)"),
-        Edit("vit_flax/vit_mae.py", "noise = noise.astype(jnp.float32)", "noise = noise.astype(noise.dtype)"),
+        Edit("vit_torch/layers.py", "return noise.float() *", "return noise *"),
+        Edit("vit_tf/layers.py", 'noise, patches = ops.cast(noise, "float32"),', "noise, patches = ops.copy(noise),"),
+        Edit("vit_flax/layers.py", "noise = noise.astype(jnp.float32)", "noise = noise.astype(noise.dtype)"),
     ),
     "kept patches rounded up": (
         Edit(
@@ -520,7 +520,7 @@ FAULTS = {
         ),
         Edit(
             "vit_flax/vit_mae.py",
-            "return layers.resized_positions(table, (1, table.shape[1] - 1), Grid(1, patches))",
+            "return nn.resized_positions(table, (1, table.shape[1] - 1), Grid(1, patches))",
             "return table[:, jnp.asarray([min(i, table.shape[1] - 1) for i in range(patches + 1)])]",
         ),
     ),

@@ -17,10 +17,10 @@ OWN = {
     "supports_gradient_checkpointing base_model vit classifier loss dtype device num_labels name_or_path tie_weights "
     "get_memory_footprint get_output_embeddings set_input_embeddings enable_input_require_grads "
     "disable_input_require_grads",
-    "tf": "vit classifier loss_of named_weights built_for compiles_calls dummy_inputs input_signature serving "
+    "tf": "vit classifier loss_of named_weights compiles_calls dummy_inputs input_signature serving "
     "serving_function serving_output prepare_tf_dataset",
-    "flax": "base_model base_class base_options module module_class params params_dtype params_shape_tree "
-    "required_params init_weights input_shape key calls dtype checkpointing enable_gradient_checkpointing "
+    "flax": "base_model module module_class params params_dtype params_shape_tree "
+    "required_params init_weights input_shape dtype checkpointing enable_gradient_checkpointing "
     "to_bf16 to_fp16 to_fp32",
 }
 

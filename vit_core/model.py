@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
+from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
 from vit_core.config import PretrainedConfig, pair
@@ -17,15 +18,16 @@ from vit_core.parameters import BASE_CLASSES, Parameter, class_name, parameter_t
 
 
 class Flags(NamedTuple):
-    """The three output switches of a call, settled."""
+    """The three output switches of a call, settled, and what else the framework's layers are told in a call."""
 
     attentions: bool
     hidden_states: bool
     return_dict: bool
+    others: Mapping[str, bool] = MappingProxyType({})
 
     def named(self) -> dict[str, bool]:
-        """The first two by the names of arguments."""
-        return {"output_attentions": self.attentions, "output_hidden_states": self.hidden_states}
+        """All but the third, by the names of arguments."""
+        return {"output_attentions": self.attentions, "output_hidden_states": self.hidden_states, **self.others}
 
     def inner(self, grid: Grid) -> dict[str, Any]:
         """The same for a model inside another one, which takes its outputs by name, and images that were checked."""

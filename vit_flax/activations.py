@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import linen
 from jax import Array
 
+from vit_core.config import SAME_ACTIVATIONS
 from vit_core.errors import ConfigError
 from vit_core.parameters import ACTIVATION_PARAMETERS
 from vit_flax.layers import Module
@@ -56,11 +57,7 @@ def glu(x: Array) -> Array:
 FUNCTIONS: dict[str, Callable[[Array], Array]] = {
     "gelu": gelu,
     "gelu_10": lambda x: jnp.clip(gelu(x), -10, 10),
-    "gelu_accurate": gelu_tanh,
     "gelu_fast": gelu_fast,
-    "gelu_new": gelu_tanh,
-    "gelu_python": gelu,
-    "gelu_python_tanh": gelu_tanh,
     "gelu_pytorch_tanh": gelu_tanh,
     "glu": glu,
     "laplace": laplace,
@@ -74,7 +71,6 @@ FUNCTIONS: dict[str, Callable[[Array], Array]] = {
     "selu": jax.nn.selu,
     "sigmoid": jax.nn.sigmoid,
     "silu": jax.nn.silu,
-    "swish": jax.nn.silu,
     "tanh": jnp.tanh,
 }
 
@@ -132,4 +128,4 @@ def activation(name: str | Callable[[Array], Array], dtype: Any) -> Callable[[Ar
         return name
     if name == "prelu":
         return PReLU(dtype)
-    return XIELU(dtype) if name == "xielu" else FUNCTIONS[name]
+    return XIELU(dtype) if name == "xielu" else FUNCTIONS[SAME_ACTIVATIONS.get(name, name)]

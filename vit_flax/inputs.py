@@ -17,6 +17,7 @@ from vit_core.inputs import (
     Grid,
     check_call,
     check_head_mask,
+    check_labels,
     check_mask_token,
     check_numbers,
     check_per_patch,
@@ -26,7 +27,7 @@ from vit_core.inputs import (
     no_numbers,
     warn_unseen,
 )
-from vit_core.model import NeutralModel
+from vit_core.model import Flags, NeutralModel
 from vit_core.tensors import to_numpy
 from vit_flax.layers import grid_of, is_known, seen
 
@@ -50,6 +51,18 @@ class FlaxViTPreTrainedModule(nn.Module):
         """What messages call the model: a module inside another one has the outer one's name."""
         outer = self.parent
         return outer.model if isinstance(outer, FlaxViTPreTrainedModule) else self.model
+
+    @nn.nowrap
+    def _inner(self, cls: Any, **options: bool) -> Any:
+        """The module of the encoder in a module with a head; the two share one configuration."""
+        return cls(self.config, self.dtype, self.checkpointing, **options)
+
+    @nn.nowrap
+    def _flags(
+        self, output_attentions: bool, output_hidden_states: bool, return_dict: bool, deterministic: bool
+    ) -> Flags:
+        """The switches of a call."""
+        return Flags(output_attentions, output_hidden_states, return_dict, {"deterministic": deterministic})
 
     # --- checks of static facts only, so that they hold under every transformation -----------------------------------
 
@@ -111,6 +124,16 @@ class FlaxViTPreTrainedModule(nn.Module):
             return jax.random.uniform(self.make_rng("mask"), shape, jnp.float32)
         check_per_patch(self._called_as, "noise", seen(*noise.shape), *seen(*shape))
         return noise.reshape(shape)  # what is not known while tracing has to be the same symbol
+
+    @nn.nowrap
+    def _checked_labels(self, labels: Array, logits: Array) -> tuple[Array, str]:
+        """labels, and the problem type of a call with them.
+
+        Raises:
+            InputError: no classifier, or labels of another shape or dtype.
+        """
+        batch, is_float = logits.shape[0], jnp.issubdtype(labels.dtype, jnp.floating)
+        return labels, check_labels(self._called_as, self.config, labels.shape, batch, is_float=is_float)
 
     @nn.nowrap
     def _checked_head_mask(self, head_mask: Array | None) -> Array | None:

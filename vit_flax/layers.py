@@ -5,8 +5,7 @@ Every parameter is created in float32 or wider; modules compute in `dtype`, to w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -141,15 +140,38 @@ class ModuleDict(nn.Module):
     def __getitem__(self, name: str) -> Any:
         return getattr(self, name)
 
+
+class ModuleList(nn.Module):
+    """Modules named "0", "1", … as those of a list of torch, each given as the function that makes it."""
+
+    makers: Sequence[Callable[[], Any]]
+
+    def setup(self) -> None:
+        """Makes the modules."""
+        for i, make in enumerate(self.makers):
+            setattr(self, str(i), make())
+
     @nn.nowrap
-    def values(self) -> list[Any]:
-        """The modules, in order."""
-        return [self[name] for name in self.makers]
+    def __iter__(self) -> Iterator[Any]:
+        return (getattr(self, str(i)) for i in range(len(self.makers)))
 
 
-def stack(count: int, make: Callable[[int], Any]) -> ModuleDict:
-    """Modules named "0", "1", …: those of a list of torch."""
-    return ModuleDict({str(i): partial(make, i) for i in range(count)})
+class Sequential(ModuleList):
+    """Modules one after the other."""
+
+    def __call__(self, x: Array) -> Array:
+        """The outputs of the last module."""
+        for part in self:
+            x = part(x)
+        return x
+
+
+class Identity(nn.Module):
+    """What stands in place of a module that a model does without."""
+
+    def __call__(self, x: Array) -> Array:
+        """The input."""
+        return x
 
 
 def dropout(rate: float) -> nn.Dropout:
@@ -218,15 +240,32 @@ def kept_of(patches: Any, mask_ratio: float) -> Any:
     return (patches * times + plus) // over
 
 
-def pixel_shuffle(patches: Array, step: int) -> Array:
+def masking_noise(noise: Array, kept: Any) -> Array:
+    """Noise in float32, all of it equal where every patch is kept: a stable sort then leaves them in image order."""
+    noise = noise.astype(jnp.float32)
+    return jnp.zeros_like(noise) if kept == noise.shape[1] else noise
+
+
+def stable_order(noise: Array) -> tuple[Array, Array]:
+    """The places of numbers (batch, patches) by rising value, equal ones as they stand, and the inverse of that."""
+    order = jnp.argsort(noise, axis=1, stable=True, descending=False)
+    return order, jnp.argsort(order, axis=1, stable=True, descending=False)
+
+
+class PixelShuffle(nn.Module):
     """Spreads channels over pixels: (batch, rows, columns, channels * step * step) -> (batch, channels, height, width).
 
     Differs: channels come first in the last axis, as in torch.
     """
-    batch, rows, columns, depth = patches.shape
-    channels = depth // step**2
-    pixels = patches.reshape(batch, rows, columns, channels, step, step)
-    return pixels.transpose(0, 3, 1, 4, 2, 5).reshape(batch, channels, rows * step, columns * step)
+
+    step: int
+
+    def __call__(self, patches: Array) -> Array:
+        """The pixels."""
+        batch, rows, columns, depth = patches.shape
+        step, channels = self.step, depth // self.step**2
+        pixels = patches.reshape(batch, rows, columns, channels, step, step)
+        return pixels.transpose(0, 3, 1, 4, 2, 5).reshape(batch, channels, rows * step, columns * step)
 
 
 def masked_error(pixel_values: Array, reconstruction: Array, bool_masked_pos: Array, step: int) -> Array:
@@ -261,3 +300,13 @@ def cross_entropy(logits: Array, labels: Array) -> Array:
     ]
     losses = jnp.where(known, -picked, jnp.where(kept, jnp.nan, 0.0).astype(logits.dtype))
     return losses.sum() / kept.sum().astype(logits.dtype)
+
+
+def squared_error(outputs: Array, targets: Array) -> Array:
+    """Mean squared error: ()."""
+    return jnp.square(outputs - targets).mean()
+
+
+def binary_cross_entropy(logits: Array, targets: Array) -> Array:
+    """Mean negative log-likelihood of targets from 0 to 1: ()."""
+    return -(targets * jax.nn.log_sigmoid(logits) + (1 - targets) * jax.nn.log_sigmoid(-logits)).mean()

@@ -88,8 +88,8 @@ class FlaxViTForMaskedImageModeling(FlaxViTPreTrainedModel):
 
     config_class = ViTConfig
     module_class = FlaxViTForMaskedImageModelingModule
-    base_class = FlaxViTModel
-    base_options: ClassVar[Mapping[str, bool]] = {"add_pooling_layer": False, "use_mask_token": True}
+    _base_class = FlaxViTModel
+    _base_options: ClassVar[Mapping[str, bool]] = {"add_pooling_layer": False, "use_mask_token": True}
 
     @documented
     def __call__(
@@ -126,8 +126,8 @@ class FlaxViTForImageClassification(FlaxViTPreTrainedModel):
 
     config_class = ViTConfig
     module_class = FlaxViTForImageClassificationModule
-    base_class = FlaxViTModel
-    base_options: ClassVar[Mapping[str, bool]] = {"add_pooling_layer": False}
+    _base_class = FlaxViTModel
+    _base_options: ClassVar[Mapping[str, bool]] = {"add_pooling_layer": False}
 
     @documented
     def __call__(
@@ -220,7 +220,7 @@ class FlaxViTMAEForPreTraining(FlaxViTPreTrainedModel):
 
     config_class = ViTMAEConfig
     module_class = FlaxViTMAEForPreTrainingModule
-    base_class = FlaxViTMAEModel
+    _base_class = FlaxViTMAEModel
 
     @documented
     def __call__(

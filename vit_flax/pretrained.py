@@ -57,8 +57,8 @@ class FlaxViTPreTrainedModel(PortableModel, CompiledCalls):
     """
 
     framework: ClassVar[str] = "flax"
-    base_class: ClassVar[Any] = None  # of a model with a head: the class of the encoder inside it, and its options
-    base_options: ClassVar[Mapping[str, bool]] = {}
+    _base_class: ClassVar[Any] = None  # of a model with a head: the class of the encoder inside it, and its options
+    _base_options: ClassVar[Mapping[str, bool]] = {}
     __call__: Callable[..., Any]  # of each class
 
     def __init__(
@@ -83,10 +83,10 @@ class FlaxViTPreTrainedModel(PortableModel, CompiledCalls):
         for name in ("hidden_act", "pooler_act"):
             activation(getattr(self.config, name, "linear"), self.dtype)  # refuses one with parameters of its own
         self.input_shape = tuple(input_shape or (1, *pair(config.image_size), config.num_channels))
-        self.key = _first_key(check_seed("seed", seed))
-        self.calls = 0  # of a masked autoencoder without noise: each has another mask
+        self._key = _first_key(check_seed("seed", seed))
+        self._calls = 0  # of a masked autoencoder without noise: each has another mask
         self.checkpointing = bool(self.config.extra.get("gradient_checkpointing"))
-        self._params: Params | None = self.init_weights(self.key, self.input_shape) if _do_init else None
+        self._params: Params | None = self.init_weights(self._key, self.input_shape) if _do_init else None
         self._compiled: tuple[Any, Any] | None = None
 
     def _checked_options(self, options: Mapping[str, bool]) -> dict[str, bool]:
@@ -249,7 +249,7 @@ class FlaxViTPreTrainedModel(PortableModel, CompiledCalls):
     def _from_loaded(cls, loaded: Loaded, *, dtype: Any, **settings: Any) -> Self:
         made: dict[str, Any] = {**settings, **loaded.options, "params_dtype": loaded.config.dtype}
         model = cls(loaded.config, dtype=loaded.config.dtype if is_auto(dtype) else dtype, _do_init=False, **made)
-        model._params = model.init_weights(model.key, params=laid_out(model.parameter_table(), loaded.tensors))
+        model._params = model.init_weights(model._key, params=laid_out(model.parameter_table(), loaded.tensors))
         return model
 
     def save_pretrained(
@@ -323,10 +323,10 @@ class FlaxViTPreTrainedModel(PortableModel, CompiledCalls):
     @property
     def base_model(self) -> Any:
         """The encoder: this model itself, or for one with a head a model of the same configuration and parameters."""
-        if self.base_class is None:
+        if self._base_class is None:
             return self
         dtypes = {"dtype": self.dtype, "params_dtype": self.params_dtype}
-        base = self.base_class(self.config, **dtypes, _do_init=False, **self.base_options)
+        base = self._base_class(self.config, **dtypes, _do_init=False, **self._base_options)
         base.params = self.params[self.base_model_prefix]
         return base
 

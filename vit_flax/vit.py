@@ -13,15 +13,15 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
+from flax.linen import nowrap
 from jax import Array
 
 from vit_core.calls import documented
 from vit_core.config import PretrainedConfig, ViTConfig, pair, patch_grid
-from vit_core.inputs import Grid, check_labels, check_stride
+from vit_core.inputs import Grid, check_stride
 from vit_core.outputs import BaseModelOutputWithPooling, ImageClassifierOutput, MaskedImageModelingOutput
 from vit_core.parameters import Initialiser, patch_weights_of, weights_of
-from vit_flax import layers
+from vit_flax import layers as nn
 from vit_flax.activations import activation
 from vit_flax.inputs import FlaxViTPreTrainedModule
 from vit_flax.layers import at_least_float32
@@ -35,8 +35,8 @@ class ViTPatchEmbeddings(nn.Module):
 
     def setup(self) -> None:
         """Makes the parts."""
-        patch, init = pair(self.config.patch_size), patch_weights_of(self.config)
-        self.projection = layers.convolution(self.config, self.config.hidden_size, patch, self.dtype, init)
+        config, init = self.config, patch_weights_of(self.config)
+        self.projection = nn.convolution(config, config.hidden_size, pair(config.patch_size), self.dtype, init)
 
     def __call__(self, pixel_values: Array) -> Array:
         """(batch, channels, height, width) -> (batch, patches, hidden); a rest that fills no patch is unseen."""
@@ -45,7 +45,7 @@ class ViTPatchEmbeddings(nn.Module):
         return patches.reshape(batch, rows * columns, hidden)
 
 
-class ViTEmbeddings(layers.Module):
+class ViTEmbeddings(nn.Module):
     """Patches, mask token, class token and positions."""
 
     config: PretrainedConfig
@@ -55,15 +55,17 @@ class ViTEmbeddings(layers.Module):
     def setup(self) -> None:
         """Makes the parts."""
         config, init = self.config, weights_of(self.config)
-        rows, columns = patch_grid(config)
+        rows, columns = self.grid = patch_grid(config)
         self.cls_token = self.parameter("cls_token", (1, 1, config.hidden_size), init)
-        if self.use_mask_token:
-            self.mask_token = self.parameter("mask_token", (1, 1, config.hidden_size), Initialiser("constant", 0.0))
+        zeros = Initialiser("constant", 0.0)
+        self.mask_token: Any = (
+            self.parameter("mask_token", (1, 1, config.hidden_size), zeros) if self.use_mask_token else None
+        )
         self.position_embeddings = self.parameter(
             "position_embeddings", (1, 1 + rows * columns, config.hidden_size), init
         )
         self.patch_embeddings = ViTPatchEmbeddings(config, self.dtype)
-        self.dropout = layers.dropout(config.hidden_dropout_prob)
+        self.dropout = nn.dropout(config.hidden_dropout_prob)
 
     def __call__(
         self, pixel_values: Array, bool_masked_pos: Array | None = None, deterministic: bool = True, *, grid: Grid
@@ -73,10 +75,9 @@ class ViTEmbeddings(layers.Module):
         if bool_masked_pos is not None:
             masked = bool_masked_pos[..., None].astype(embeddings.dtype)  # (batch, patches, 1)
             embeddings = embeddings * (1 - masked) + self.mask_token * masked
-        batch, _, hidden = embeddings.shape
-        cls_token = jnp.broadcast_to(self.cls_token, (batch, 1, hidden))
+        cls_token = jnp.broadcast_to(self.cls_token, (embeddings.shape[0], 1, embeddings.shape[2]))
         embeddings = jnp.concatenate((cls_token, embeddings), axis=1)  # (batch, tokens, hidden)
-        positions = layers.resized_positions(self.position_embeddings, patch_grid(self.config), grid)
+        positions = nn.resized_positions(self.position_embeddings, self.grid, grid)  # (1, tokens, hidden)
         return self.dropout(embeddings + positions, deterministic=deterministic)
 
 
@@ -95,10 +96,10 @@ class ViTAttention(nn.Module):
         self.head_dim = self.hidden_size // self.num_heads
         self.heads = tuple(head for head in range(self.num_heads) if head not in self.pruned)
         width = len(self.heads) * self.head_dim
-        projection = partial(layers.linear, config, width, self.dtype, config.qkv_bias)
-        self.attention = layers.ModuleDict(dict.fromkeys(("query", "key", "value"), projection))
-        self.output = layers.ModuleDict({"dense": partial(layers.linear, config, self.hidden_size, self.dtype)})
-        self.dropout = layers.dropout(config.attention_probs_dropout_prob)
+        projection = partial(nn.linear, config, width, self.dtype, config.qkv_bias)
+        self.attention = nn.ModuleDict(dict.fromkeys(("query", "key", "value"), projection))
+        self.output = nn.ModuleDict({"dense": partial(nn.linear, config, self.hidden_size, self.dtype)})
+        self.dropout = nn.dropout(config.attention_probs_dropout_prob)
         self.implementation = config.attn_implementation or "eager"
 
     def __call__(
@@ -118,9 +119,8 @@ class ViTAttention(nn.Module):
         is_double = hidden_states.dtype == jnp.float64  # Differs: JAX's own takes the softmax in float32 even then
         probabilities = None
         if self.implementation == "sdpa" and not (output_attentions or drops or is_double) and head_mask is None:
-            scale = self.head_dim**-0.5
             context = jax.nn.dot_product_attention(
-                query, key, value, bias=None, mask=None, scale=scale, is_causal=False
+                query, key, value, bias=None, mask=None, is_causal=False, scale=self.head_dim**-0.5
             )
         else:
             query, key, value = (x.transpose(0, 2, 1, 3) for x in (query, key, value))
@@ -147,16 +147,17 @@ class ViTLayer(nn.Module):
     def setup(self) -> None:
         """Makes the parts."""
         config, dtype = self.config, self.dtype
-        self.layernorm_before = layers.layer_norm(config, dtype)
+        self.layernorm_before = nn.layer_norm(config, dtype)
         self.attention = ViTAttention(config, self.hidden_size, self.num_heads, dtype, self.pruned)
-        self.layernorm_after = layers.layer_norm(config, dtype)
-        up, act_fn = (
-            partial(layers.linear, config, self.intermediate_size, dtype),
-            partial(activation, config.hidden_act, dtype),
+        self.layernorm_after = nn.layer_norm(config, dtype)
+        self.intermediate = nn.ModuleDict(
+            {
+                "dense": partial(nn.linear, config, self.intermediate_size, dtype),
+                "intermediate_act_fn": partial(activation, config.hidden_act, dtype),
+            }
         )
-        self.intermediate = layers.ModuleDict({"dense": up, "intermediate_act_fn": act_fn})
-        self.output = layers.ModuleDict({"dense": partial(layers.linear, config, self.hidden_size, dtype)})
-        self.dropout = layers.dropout(config.hidden_dropout_prob)
+        self.output = nn.ModuleDict({"dense": partial(nn.linear, config, self.hidden_size, dtype)})
+        self.dropout = nn.dropout(config.hidden_dropout_prob)
 
     def __call__(
         self,
@@ -186,10 +187,12 @@ class ViTEncoder(nn.Module):
         """Makes the parts."""
         config = self.config
         sizes = config.hidden_size, config.num_attention_heads, config.intermediate_size
-        made = layers.recomputed(ViTLayer) if self.checkpointing else ViTLayer
-        self.layer = layers.stack(
-            config.num_hidden_layers,
-            lambda i: made(config, *sizes, self.dtype, tuple(config.pruned_heads.get(i, ()))),
+        made = nn.recomputed(ViTLayer) if self.checkpointing else ViTLayer
+        self.layer = nn.ModuleList(
+            [
+                partial(made, config, *sizes, self.dtype, tuple(config.pruned_heads.get(i, ())))
+                for i in range(config.num_hidden_layers)
+            ]
         )
 
     def __call__(
@@ -205,7 +208,7 @@ class ViTEncoder(nn.Module):
         head_mask: (layers, batch or 1, heads, tokens or 1, tokens or 1).
         """
         all_hidden_states, attentions = [hidden_states], []
-        for i, layer in enumerate(self.layer.values()):
+        for i, layer in enumerate(self.layer):
             mask = None if head_mask is None else head_mask[i]
             hidden_states, probabilities = layer(hidden_states, mask, output_attentions, deterministic)
             all_hidden_states.append(hidden_states)
@@ -222,8 +225,9 @@ class ViTPooler(nn.Module):
 
     def setup(self) -> None:
         """Makes the parts."""
-        self.dense = layers.linear(self.config, self.config.pooler_output_size, self.dtype)
-        self.activation = activation(self.config.pooler_act, self.dtype)
+        config = self.config
+        self.dense = nn.linear(config, config.pooler_output_size, self.dtype)
+        self.activation = activation(config.pooler_act, self.dtype)
 
     def __call__(self, hidden_states: Array) -> Array:
         """(batch, tokens, hidden) -> (batch, pooler_output_size)."""
@@ -231,7 +235,7 @@ class ViTPooler(nn.Module):
 
 
 class FlaxViTModule(FlaxViTPreTrainedModule):
-    """The encoder, with an optional pooler, as a pure function of its parameters.
+    """The encoder, with an optional pooler.
 
     Args:
         config: a ViTConfig.
@@ -249,7 +253,7 @@ class FlaxViTModule(FlaxViTPreTrainedModule):
         """Makes the parts."""
         self.embeddings = ViTEmbeddings(self.config, self.dtype, self.use_mask_token)
         self.encoder = ViTEncoder(self.config, self.dtype, self.checkpointing)
-        self.layernorm = layers.layer_norm(self.config, self.dtype)
+        self.layernorm = nn.layer_norm(self.config, self.dtype)
         self.pooler = ViTPooler(self.config, self.dtype) if self.add_pooling_layer else None
 
     @documented
@@ -261,17 +265,19 @@ class FlaxViTModule(FlaxViTPreTrainedModule):
         output_hidden_states: bool = False,
         return_dict: bool = True,
         head_mask: Array | None = None,
-        interpolate_pos_encoding: bool | Grid = False,
+        interpolate_pos_encoding: bool = False,
         bool_masked_pos: Array | None = None,
     ) -> BaseModelOutputWithPooling | tuple[Any, ...]:
-        """Encodes images. Arguments as for FlaxViTModel."""
+        """Encodes images.
+
+        Arguments as for FlaxViTModel.
+        """
+        flags = self._flags(output_attentions, output_hidden_states, return_dict, deterministic)
         pixel_values, grid = self._checked_images(pixel_values, interpolate_pos_encoding)
         bool_masked_pos = self._checked_mask(bool_masked_pos, pixel_values, grid)
         head_mask = self._checked_head_mask(head_mask)
-        hidden_states = self.embeddings(pixel_values, bool_masked_pos, deterministic, grid=grid)
-        hidden_states, all_hidden_states, attentions = self.encoder(
-            hidden_states, head_mask, output_attentions, output_hidden_states, deterministic
-        )
+        hidden_states = self.embeddings(pixel_values, bool_masked_pos, grid=grid, deterministic=deterministic)
+        hidden_states, all_hidden_states, attentions = self.encoder(hidden_states, head_mask, **flags.named())
         last_hidden_state = self.layernorm(hidden_states)
         output = BaseModelOutputWithPooling(
             last_hidden_state=last_hidden_state,
@@ -279,20 +285,24 @@ class FlaxViTModule(FlaxViTPreTrainedModule):
             hidden_states=all_hidden_states,
             attentions=attentions,
         )
-        return output if return_dict else output.to_tuple()
+        return output if flags.return_dict else output.to_tuple()
 
 
 class FlaxViTForMaskedImageModelingModule(FlaxViTPreTrainedModule):
-    """The encoder with a head that paints the masked patches, as a pure function of its parameters."""
+    """The encoder with a head that paints the masked patches (SimMIM)."""
 
     model: ClassVar[str] = "FlaxViTForMaskedImageModeling"
 
     def setup(self) -> None:
         """Makes the parts."""
-        config = self.config
-        self.vit = FlaxViTModule(config, self.dtype, self.checkpointing, add_pooling_layer=False, use_mask_token=True)
-        pixels = config.encoder_stride**2 * config.num_channels
-        self.decoder = layers.ModuleDict({"0": partial(layers.convolution, config, pixels, (1, 1), self.dtype)})
+        self.vit = self._inner(FlaxViTModule, add_pooling_layer=False, use_mask_token=True)
+        pixels = self.config.encoder_stride**2 * self.config.num_channels
+        self.decoder = nn.Sequential(
+            [
+                partial(nn.convolution, self.config, pixels, (1, 1), self.dtype),
+                partial(nn.PixelShuffle, self.config.encoder_stride),
+            ]
+        )
 
     def __call__(
         self,
@@ -302,43 +312,42 @@ class FlaxViTForMaskedImageModelingModule(FlaxViTPreTrainedModule):
         output_hidden_states: bool = False,
         return_dict: bool = True,
         head_mask: Array | None = None,
-        interpolate_pos_encoding: bool | Grid = False,
+        interpolate_pos_encoding: bool = False,
         bool_masked_pos: Array | None = None,
     ) -> MaskedImageModelingOutput | tuple[Any, ...]:
-        """Reconstructs images. Arguments as for FlaxViTForMaskedImageModeling."""
+        """Reconstructs images; with `bool_masked_pos` also the loss. Arguments as for FlaxViTModel."""
+        flags = self._flags(output_attentions, output_hidden_states, return_dict, deterministic)
         if bool_masked_pos is not None:
             check_stride(self._called_as, self.config)
         pixel_values, grid = self._checked_images(pixel_values, interpolate_pos_encoding)
-        switches = deterministic, output_attentions, output_hidden_states, True
-        encoded = self.vit(pixel_values, *switches, head_mask, grid, bool_masked_pos)
+        encoded = self.vit(pixel_values, bool_masked_pos=bool_masked_pos, head_mask=head_mask, **flags.inner(grid))
         patches = encoded.last_hidden_state[:, 1:]  # (batch, patches, hidden)
         patches = patches.reshape(patches.shape[0], grid.rows, grid.columns, self.config.hidden_size)
-        stride = self.config.encoder_stride
-        reconstruction = layers.pixel_shuffle(self.decoder["0"](patches), stride)  # (batch, channels, height, width)
+        reconstruction = self.decoder(patches)  # (batch, channels, height, width)
         output = MaskedImageModelingOutput(
             loss=None if bool_masked_pos is None else self.loss(pixel_values, reconstruction, bool_masked_pos),
             reconstruction=reconstruction,
             hidden_states=encoded.hidden_states,
             attentions=encoded.attentions,
         )
-        return output if return_dict else output.to_tuple()
+        return output if flags.return_dict else output.to_tuple()
 
-    @nn.nowrap
+    @nowrap
     def loss(self, pixel_values: Array, reconstruction: Array, bool_masked_pos: Array) -> Array:
         """Mean absolute error over the masked pixels, in float32 or wider: ()."""
-        return layers.masked_error(pixel_values, reconstruction, bool_masked_pos, self.config.encoder_stride)
+        return nn.masked_error(pixel_values, reconstruction, bool_masked_pos, self.config.encoder_stride)
 
 
 class FlaxViTForImageClassificationModule(FlaxViTPreTrainedModule):
-    """The encoder with a linear classifier on the class token, as a pure function of its parameters."""
+    """The encoder with a linear classifier on the class token."""
 
     model: ClassVar[str] = "FlaxViTForImageClassification"
 
     def setup(self) -> None:
         """Makes the parts."""
         classes = self.config.num_labels
-        self.vit = FlaxViTModule(self.config, self.dtype, self.checkpointing, add_pooling_layer=False)
-        self.classifier = layers.linear(self.config, classes, self.dtype) if classes > 0 else None
+        self.vit = self._inner(FlaxViTModule, add_pooling_layer=False)
+        self.classifier = nn.linear(self.config, classes, self.dtype) if classes > 0 else nn.Identity()
 
     def __call__(
         self,
@@ -348,33 +357,30 @@ class FlaxViTForImageClassificationModule(FlaxViTPreTrainedModule):
         output_hidden_states: bool = False,
         return_dict: bool = True,
         head_mask: Array | None = None,
-        interpolate_pos_encoding: bool | Grid = False,
+        interpolate_pos_encoding: bool = False,
         labels: Array | None = None,
     ) -> ImageClassifierOutput | tuple[Any, ...]:
-        """Classifies images. Arguments as for FlaxViTForImageClassification."""
+        """Classifies images; with `labels` also the loss. Other arguments as for FlaxViTModel."""
+        flags = self._flags(output_attentions, output_hidden_states, return_dict, deterministic)
         pixel_values, grid = self._checked_images(pixel_values, interpolate_pos_encoding)
-        switches = deterministic, output_attentions, output_hidden_states, True
-        encoded = self.vit(pixel_values, *switches, head_mask, grid)
-        features = encoded.last_hidden_state[:, 0]  # (batch, hidden)
-        logits = features if self.classifier is None else self.classifier(features)  # (batch, classes)
+        encoded = self.vit(pixel_values, head_mask=head_mask, **flags.inner(grid))
+        logits = self.classifier(encoded.last_hidden_state[:, 0])  # (batch, classes)
         output = ImageClassifierOutput(
             loss=None if labels is None else self.loss(logits, labels),
             logits=logits,
             hidden_states=encoded.hidden_states,
             attentions=encoded.attentions,
         )
-        return output if return_dict else output.to_tuple()
+        return output if flags.return_dict else output.to_tuple()
 
-    @nn.nowrap
+    @nowrap
     def loss(self, logits: Array, labels: Array) -> Array:
         """The loss of the problem type that the config or the labels say, in float32 or wider: ()."""
-        batch, is_float = logits.shape[0], jnp.issubdtype(labels.dtype, jnp.floating)
-        problem = check_labels(self.model, self.config, labels.shape, batch, is_float=is_float)
+        labels, problem = self._checked_labels(labels, logits)
         logits = logits.astype(at_least_float32(logits.dtype))
         if problem == "single_label_classification":
-            return layers.cross_entropy(logits, labels.reshape(-1))
+            return nn.cross_entropy(logits, labels.reshape(-1))
         targets = labels.astype(logits.dtype).reshape(logits.shape)
         if problem == "regression":
-            return jnp.square(logits - targets).mean()
-        likelihoods = targets * jax.nn.log_sigmoid(logits) + (1 - targets) * jax.nn.log_sigmoid(-logits)
-        return -likelihoods.mean()
+            return nn.squared_error(logits, targets)
+        return nn.binary_cross_entropy(logits, targets)

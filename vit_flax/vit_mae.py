@@ -9,10 +9,11 @@ Source: He et al., Masked Autoencoders Are Scalable Vision Learners (2021); nume
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any, ClassVar
 
 import jax.numpy as jnp
-from flax import linen as nn
+from flax.linen import nowrap
 from jax import Array
 
 from vit_core.calls import documented
@@ -20,7 +21,7 @@ from vit_core.config import Size, ViTMAEConfig, pair, patch_grid
 from vit_core.inputs import Grid, check_patchified, check_removes
 from vit_core.outputs import ViTMAEForPreTrainingOutput, ViTMAEModelOutput
 from vit_core.parameters import Initialiser, weights_of
-from vit_flax import layers
+from vit_flax import layers as nn
 from vit_flax.inputs import FlaxViTPreTrainedModule
 from vit_flax.layers import at_least_float32
 from vit_flax.vit import ViTEncoder, ViTLayer, ViTPatchEmbeddings
@@ -38,12 +39,9 @@ def random_masking(noise: Array, kept: Any) -> tuple[Array, Array, Array]:
     Returns:
         ids_keep (batch, kept), by rising noise; mask (batch, patches), float32; ids_restore (batch, patches).
     """
-    noise = noise.astype(jnp.float32)
-    if kept == noise.shape[1]:
-        noise = jnp.zeros_like(noise)  # equal noise leaves a stable sort in image order
-    ids_shuffle = jnp.argsort(noise, axis=1, stable=True, descending=False)
-    ids_restore = jnp.argsort(ids_shuffle, axis=1, stable=True, descending=False)
-    return ids_shuffle[:, :kept], (ids_restore >= kept).astype(jnp.float32), ids_restore
+    ids_shuffle, ids_restore = nn.stable_order(nn.masking_noise(noise, kept))
+    mask = (ids_restore >= kept).astype(jnp.float32)
+    return ids_shuffle[:, :kept], mask, ids_restore
 
 
 def take(tokens: Array, ids: Array) -> Array:
@@ -51,7 +49,7 @@ def take(tokens: Array, ids: Array) -> Array:
     return jnp.take_along_axis(tokens, ids[..., None], axis=1)
 
 
-class ViTMAEEmbeddings(layers.Module):
+class ViTMAEEmbeddings(nn.Module):
     """Patches with fixed positions, the kept ones behind the class token."""
 
     config: ViTMAEConfig
@@ -59,27 +57,25 @@ class ViTMAEEmbeddings(layers.Module):
 
     def setup(self) -> None:
         """Makes the parts."""
-        config, (rows, columns) = self.config, patch_grid(self.config)
+        config, sincos = self.config, nn.initialiser(SINCOS, self.config)
+        rows, columns = self.grid = patch_grid(config)
         shape = (1, 1 + rows * columns, config.hidden_size)
         self.cls_token = self.parameter("cls_token", (1, 1, config.hidden_size), weights_of(config))
-        sincos = layers.initialiser(SINCOS, config)
         self.position_embeddings = self.parameter("position_embeddings", shape, sincos, trainable=False)
         self.patch_embeddings = ViTPatchEmbeddings(config, self.dtype)
 
     def __call__(self, pixel_values: Array, noise: Array, *, grid: Grid, kept: Any) -> tuple[Array, Array, Array]:
         """(batch, channels, height, width) -> (batch, 1 + kept, hidden), mask and ids_restore (batch, patches)."""
-        old = patch_grid(self.config)
-        positions = layers.resized_positions(self.position_embeddings, old, grid)  # (1, tokens, hidden)
+        positions = nn.resized_positions(self.position_embeddings, self.grid, grid)  # (1, tokens, hidden)
         embeddings = self.patch_embeddings(pixel_values) + positions[:, 1:]  # (batch, patches, hidden)
         ids_keep, mask, ids_restore = random_masking(noise, kept)
         embeddings = take(embeddings, ids_keep)  # (batch, kept, hidden)
-        batch, _, hidden = embeddings.shape
-        cls_token = jnp.broadcast_to(self.cls_token + positions[:, :1], (batch, 1, hidden))
+        cls_token = jnp.broadcast_to(self.cls_token + positions[:, :1], (embeddings.shape[0], 1, embeddings.shape[2]))
         return jnp.concatenate((cls_token, embeddings), axis=1), mask, ids_restore
 
 
 class FlaxViTMAEModule(FlaxViTPreTrainedModule):
-    """The encoder of the Masked Autoencoder, as a pure function of its parameters.
+    """The encoder of the Masked Autoencoder.
 
     Without `noise` it is drawn from the key named "mask".
     """
@@ -90,7 +86,7 @@ class FlaxViTMAEModule(FlaxViTPreTrainedModule):
         """Makes the parts."""
         self.embeddings = ViTMAEEmbeddings(self.config, self.dtype)
         self.encoder = ViTEncoder(self.config, self.dtype, self.checkpointing)
-        self.layernorm = layers.layer_norm(self.config, self.dtype)
+        self.layernorm = nn.layer_norm(self.config, self.dtype)
 
     @documented
     def __call__(
@@ -102,18 +98,20 @@ class FlaxViTMAEModule(FlaxViTPreTrainedModule):
         output_hidden_states: bool = False,
         return_dict: bool = True,
         head_mask: Array | None = None,
-        interpolate_pos_encoding: bool | Grid = False,
+        interpolate_pos_encoding: bool = False,
         mask_ratio: float | None = None,
     ) -> ViTMAEModelOutput | tuple[Any, ...]:
-        """Encodes the kept patches of images. Arguments as for FlaxViTMAEModel."""
+        """Encodes the kept patches of images.
+
+        Arguments as for FlaxViTMAEModel.
+        """
+        flags = self._flags(output_attentions, output_hidden_states, return_dict, deterministic)
         pixel_values, grid = self._checked_images(pixel_values, interpolate_pos_encoding)
         noise = self._checked_noise(noise, pixel_values, grid)
         head_mask = self._checked_head_mask(head_mask)
-        kept = layers.kept_of(grid.patches, self.config.mask_ratio if mask_ratio is None else mask_ratio)
+        kept = nn.kept_of(grid.patches, self.config.mask_ratio if mask_ratio is None else mask_ratio)
         hidden_states, mask, ids_restore = self.embeddings(pixel_values, noise, grid=grid, kept=kept)
-        hidden_states, all_hidden_states, attentions = self.encoder(
-            hidden_states, head_mask, output_attentions, output_hidden_states, deterministic
-        )
+        hidden_states, all_hidden_states, attentions = self.encoder(hidden_states, head_mask, **flags.named())
         output = ViTMAEModelOutput(
             last_hidden_state=self.layernorm(hidden_states),
             mask=mask,
@@ -121,10 +119,10 @@ class FlaxViTMAEModule(FlaxViTPreTrainedModule):
             hidden_states=all_hidden_states,
             attentions=attentions,
         )
-        return output if return_dict else output.to_tuple()
+        return output if flags.return_dict else output.to_tuple()
 
 
-class ViTMAEDecoder(layers.Module):
+class ViTMAEDecoder(nn.Module):
     """Puts mask tokens where patches were removed, and predicts the pixels of every patch."""
 
     config: ViTMAEConfig
@@ -133,18 +131,18 @@ class ViTMAEDecoder(layers.Module):
 
     def setup(self) -> None:
         """Makes the parts."""
-        config, dtype, (rows, columns) = self.config, self.dtype, patch_grid(self.config)
+        config, dtype, sincos = self.config, self.dtype, nn.initialiser(SINCOS, self.config)
+        rows, columns = patch_grid(config)
         hidden, tokens = config.decoder_hidden_size, 1 + rows * columns
         sizes = hidden, config.decoder_num_attention_heads, config.decoder_intermediate_size
-        made = layers.recomputed(ViTLayer) if self.checkpointing else ViTLayer
-        self.decoder_embed = layers.linear(config, hidden, dtype)
+        made = nn.recomputed(ViTLayer) if self.checkpointing else ViTLayer
+        self.decoder_embed = nn.linear(config, hidden, dtype)
         self.mask_token = self.parameter("mask_token", (1, 1, hidden), weights_of(config))
-        sincos = layers.initialiser(SINCOS, config)
         self.decoder_pos_embed = self.parameter("decoder_pos_embed", (1, tokens, hidden), sincos, trainable=False)
-        self.decoder_layers = layers.stack(config.decoder_num_hidden_layers, lambda i: made(config, *sizes, dtype))
-        self.decoder_norm = layers.layer_norm(config, dtype)
+        self.decoder_layers = nn.ModuleList([partial(made, config, *sizes, dtype)] * config.decoder_num_hidden_layers)
+        self.decoder_norm = nn.layer_norm(config, dtype)
         pixels = math.prod(pair(config.patch_size)) * config.num_channels
-        self.decoder_pred = layers.linear(config, pixels, dtype)
+        self.decoder_pred = nn.linear(config, pixels, dtype)
 
     def __call__(self, hidden_states: Array, ids_restore: Array, deterministic: bool = True) -> Array:
         """(batch, 1 + kept, hidden) and (batch, patches) -> (batch, patches, pixels)."""
@@ -155,7 +153,7 @@ class ViTMAEDecoder(layers.Module):
         shuffled = jnp.concatenate((hidden_states[:, 1:], mask_tokens), axis=1)  # (batch, patches, decoder hidden)
         hidden_states = jnp.concatenate((hidden_states[:, :1], take(shuffled, ids_restore)), axis=1)
         hidden_states = hidden_states + self.positions(patches)  # (batch, tokens, decoder hidden)
-        for layer in self.decoder_layers.values():
+        for layer in self.decoder_layers:
             hidden_states, _ = layer(hidden_states, None, False, deterministic)
         return self.decoder_pred(self.decoder_norm(hidden_states))[:, 1:]
 
@@ -166,17 +164,17 @@ class ViTMAEDecoder(layers.Module):
         run time (and not what the encoder does).
         """
         table = self.decoder_pos_embed
-        return layers.resized_positions(table, (1, table.shape[1] - 1), Grid(1, patches))
+        return nn.resized_positions(table, (1, table.shape[1] - 1), Grid(1, patches))
 
 
 class FlaxViTMAEForPreTrainingModule(FlaxViTPreTrainedModule):
-    """Encoder, decoder, and the loss over the removed patches, as a pure function of its parameters."""
+    """Encoder, decoder, and the loss over the removed patches."""
 
     model: ClassVar[str] = "FlaxViTMAEForPreTraining"
 
     def setup(self) -> None:
         """Makes the parts."""
-        self.vit = FlaxViTMAEModule(self.config, self.dtype, self.checkpointing)
+        self.vit = self._inner(FlaxViTMAEModule)
         self.decoder = ViTMAEDecoder(self.config, self.dtype, self.checkpointing)
 
     def __call__(
@@ -188,15 +186,15 @@ class FlaxViTMAEForPreTrainingModule(FlaxViTPreTrainedModule):
         output_hidden_states: bool = False,
         return_dict: bool = True,
         head_mask: Array | None = None,
-        interpolate_pos_encoding: bool | Grid = False,
+        interpolate_pos_encoding: bool = False,
         mask_ratio: float | None = None,
     ) -> ViTMAEForPreTrainingOutput | tuple[Any, ...]:
-        """Reconstructs the removed patches of images. Arguments as for FlaxViTMAEForPreTraining."""
+        """Reconstructs the removed patches of images. Arguments as for FlaxViTMAEModel; head_mask is the encoder's."""
+        flags = self._flags(output_attentions, output_hidden_states, return_dict, deterministic)
         pixel_values, grid = self._checked_images(pixel_values, interpolate_pos_encoding)
         mask_ratio = self.config.mask_ratio if mask_ratio is None else mask_ratio
-        check_removes(self._called_as, mask_ratio, *layers.seen(grid.patches))
-        switches = deterministic, output_attentions, output_hidden_states, True
-        encoded = self.vit(pixel_values, noise, *switches, head_mask, grid, mask_ratio)
+        check_removes(self._called_as, mask_ratio, *nn.seen(grid.patches))
+        encoded = self.vit(pixel_values, noise=noise, head_mask=head_mask, mask_ratio=mask_ratio, **flags.inner(grid))
         logits = self.decoder(encoded.last_hidden_state, encoded.ids_restore, deterministic)  # (batch, patches, pixels)
         output = ViTMAEForPreTrainingOutput(
             loss=self.forward_loss(pixel_values, logits, encoded.mask, grid),
@@ -206,9 +204,9 @@ class FlaxViTMAEForPreTrainingModule(FlaxViTPreTrainedModule):
             hidden_states=encoded.hidden_states,
             attentions=encoded.attentions,
         )
-        return output if return_dict else output.to_tuple()
+        return output if flags.return_dict else output.to_tuple()
 
-    @nn.nowrap
+    @nowrap
     def patchify(self, pixel_values: Array, interpolate_pos_encoding: bool | Grid = False) -> Array:
         """Cuts images into patches, pixels in (row, column, channel) order.
 
@@ -230,7 +228,7 @@ class FlaxViTMAEForPreTrainingModule(FlaxViTPreTrainedModule):
         patches = patches.transpose(0, 2, 4, 3, 5, 1)
         return patches.reshape(batch, grid.patches, height * width * channels)
 
-    @nn.nowrap
+    @nowrap
     def unpatchify(self, patchified_pixel_values: Array, original_image_size: Size | None = None) -> Array:
         """The inverse of `patchify`.
 
@@ -254,7 +252,7 @@ class FlaxViTMAEForPreTrainingModule(FlaxViTPreTrainedModule):
         patches = patches.transpose(0, 5, 1, 3, 2, 4)
         return patches.reshape(batch, channels, rows * height, columns * width)
 
-    @nn.nowrap
+    @nowrap
     def forward_loss(
         self, pixel_values: Array, pred: Array, mask: Array, interpolate_pos_encoding: bool | Grid = False
     ) -> Array:

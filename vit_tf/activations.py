@@ -9,8 +9,9 @@ import keras
 from keras import ops
 from tensorflow import Tensor
 
+from vit_core.config import SAME_ACTIVATIONS
 from vit_core.errors import ConfigError
-from vit_tf.layers import Module
+from vit_tf.layers import Module, parameter
 
 SQRT_2_OVER_PI = math.sqrt(2 / math.pi)
 
@@ -61,11 +62,7 @@ def selu(x: Tensor) -> Tensor:
 FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": gelu,
     "gelu_10": lambda x: ops.clip(gelu(x), -10.0, 10.0),
-    "gelu_accurate": gelu_tanh,
     "gelu_fast": gelu_fast,
-    "gelu_new": gelu_tanh,
-    "gelu_python": gelu,
-    "gelu_python_tanh": gelu_tanh,
     "gelu_pytorch_tanh": gelu_tanh,
     "glu": glu,
     "laplace": laplace,
@@ -79,7 +76,6 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "selu": selu,
     "sigmoid": ops.sigmoid,
     "silu": lambda x: x * ops.sigmoid(x),
-    "swish": lambda x: x * ops.sigmoid(x),
     "tanh": ops.tanh,
 }
 
@@ -87,8 +83,8 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
 class Activation(Module):
     """An activation without parameters."""
 
-    def __init__(self, function: Callable[[Tensor], Tensor], name: str) -> None:
-        super().__init__(name=name)
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
         self.function = function
 
     def call(self, x: Tensor) -> Tensor:
@@ -102,9 +98,9 @@ class PReLU(Module):
     Differs: one slope for all units, as in torch; keras.layers.PReLU has one for each.
     """
 
-    def __init__(self, name: str) -> None:
-        super().__init__(name=name)
-        self.parameter("weight", (1,))
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = parameter((1,))
 
     def call(self, x: Tensor) -> Tensor:
         """The function, element by element."""
@@ -117,12 +113,12 @@ class XIELU(Module):
     Source: Huang and Schlag, Deriving Activation Functions Using Integration (2024), section 4.
     """
 
-    def __init__(self, name: str) -> None:
-        super().__init__(name=name)
-        self.parameter("alpha_p", (1,))
-        self.parameter("alpha_n", (1,))
-        self.parameter("beta", (), trainable=False)
-        self.parameter("eps", (), trainable=False)
+    def __init__(self) -> None:
+        super().__init__()
+        self.alpha_p = parameter((1,))
+        self.alpha_n = parameter((1,))
+        self.beta = parameter((), trainable=False)
+        self.eps = parameter((), trainable=False)
 
     def call(self, x: Tensor) -> Tensor:
         """The function, element by element."""
@@ -132,8 +128,8 @@ class XIELU(Module):
         return ops.where(x > 0, right, left)
 
 
-def activation(name: str | Callable[[Tensor], Tensor], at: str) -> keras.layers.Layer:
-    """The layer, called `at`, for an activation given by name, as a function or as a layer.
+def activation(name: str | Callable[[Tensor], Tensor]) -> keras.layers.Layer:
+    """The layer for an activation given by name, as a function or as a layer.
 
     Raises:
         ConfigError: a layer with weights; no initialiser and no checkpoint would know them.
@@ -144,7 +140,7 @@ def activation(name: str | Callable[[Tensor], Tensor], at: str) -> keras.layers.
             'Activations with parameters go by name: "prelu", "xielu".'
         )
     if callable(name):
-        return Activation(name, name=at)
+        return Activation(name)
     if name == "prelu":
-        return PReLU(name=at)
-    return XIELU(name=at) if name == "xielu" else Activation(FUNCTIONS[name], name=at)
+        return PReLU()
+    return XIELU() if name == "xielu" else Activation(FUNCTIONS[SAME_ACTIVATIONS.get(name, name)])

@@ -32,12 +32,12 @@ class ExportedModel(keras.Model):
     """A model that can be written as a program."""
 
     config: Any
-    built_for: tuple[int | None, ...]  # the shape of the images
+    _built_for: tuple[int | None, ...]  # the shape of the images
 
     @property
     def input_signature(self) -> dict[str, tf.TensorSpec]:
         """What a served model takes: images of the configuration's size, in any number, by name."""
-        return {"pixel_values": tf.TensorSpec(self.built_for, self.variable_dtype, name="pixel_values")}
+        return {"pixel_values": tf.TensorSpec(self._built_for, self.variable_dtype, name="pixel_values")}
 
     @property
     def dummy_inputs(self) -> dict[str, Tensor]:
@@ -69,7 +69,7 @@ class ExportedModel(keras.Model):
         Raises:
             InputError: the processor takes steps that a program of TensorFlow does not have here.
         """
-        _, channels, height, width = self.built_for
+        _, channels, height, width = self._built_for
         if image_processor is None:
             return tf.function(self.serving, input_signature=[self.input_signature], autograph=False)
         if images not in ("pixels", *FILES):
@@ -90,7 +90,7 @@ class ExportedModel(keras.Model):
         Raises:
             InputError: it does not resize to the model's size alone, with a filter that TensorFlow has.
         """
-        _, channels, *sides = self.built_for
+        _, channels, *sides = self._built_for
         if channels not in (1, 3):
             raise InputError(f"{type(self).__name__}: files are decoded to 1 or 3 channels, the model has {channels}.")
         wrong = [name for name in ("do_center_crop", "do_exif_transpose") if getattr(processor, name, False)]
@@ -147,7 +147,7 @@ class ExportedModel(keras.Model):
 
     def _as_functional(self, image_processor: ViTImageProcessor | None, with_noise: bool) -> tuple[Any, dict[str, Any]]:
         """Inputs of Keras and the outputs for them."""
-        _, channels, height, width = self.built_for
+        _, channels, height, width = self._built_for
         if image_processor is None:
             pixel_values = keras.Input((channels, height, width), dtype=self.variable_dtype, name="pixel_values")
             first = pixel_values

@@ -17,6 +17,7 @@ from vit_core.inputs import (
     Grid,
     check_call,
     check_head_mask,
+    check_labels,
     check_mask_token,
     check_numbers,
     check_per_patch,
@@ -133,6 +134,16 @@ class CheckedInputs(NeutralModel, keras.Model):
             return keras.random.uniform(shape, minval=0.0, maxval=1.0, dtype="float32", seed=seed)
         check_per_patch(self._called_as, "noise", dims(noise), *seen(*shape))
         return ops.reshape(noise, shape)  # what is not known while tracing is checked as the graph runs
+
+    def _checked_labels(self, labels: Tensor, logits: Tensor) -> tuple[Tensor, str]:
+        """labels as a tensor, and the problem type of a call with them.
+
+        Raises:
+            InputError: no classifier, or labels of another shape or dtype.
+        """
+        labels = ops.convert_to_tensor(labels)
+        batch, is_float = logits.shape[0], labels.dtype.is_floating
+        return labels, check_labels(self._called_as, self.config, labels.shape, batch, is_float=is_float)
 
     def _checked_head_mask(self, head_mask: Tensor | None) -> Tensor | None:
         """head_mask as (layers, batch or 1, heads, tokens or 1, tokens or 1) in the weights' dtype.

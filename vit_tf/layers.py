@@ -1,7 +1,7 @@
 """The layers that models are made of: Keras' own with no default left open, and what Keras does not have.
 
-As in torch, a layer is told the sizes of its inputs when it is made; `build` then only makes the weights, each with its
-value, under the path of the layers around it.
+As in torch, a layer is told the sizes of its inputs when it is made, and goes by the name of the attribute that holds
+it; `build` then only makes the weights, each with its value, under the path of the layers around it.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -24,6 +24,7 @@ from vit_tf import _keras
 
 # (path, dtype) -> the value that the weight at the path starts with, in the model whose weights are being made
 source: ContextVar[Any] = ContextVar("source")
+is_inner: ContextVar[bool] = ContextVar("is_inner", default=False)  # whether a model is being made around this layer
 _seeds: ContextVar[Mapping[int, Iterator[Tensor]] | None] = ContextVar("seeds", default=None)  # by ids of dropouts
 
 
@@ -50,6 +51,8 @@ class Value(keras.initializers.Initializer):
 
 VALUE = Value()
 
+RESERVED = {"attention_output": "output", "mlp_output": "output"}  # Keras has another `output` of its own
+
 
 def at_least_float32(dtype: Any) -> str:
     """float32, or float64 for float64: the dtype of softmax, losses and position resizing."""
@@ -67,30 +70,28 @@ def grid_of(pixel_values: Tensor, patch: tuple[int, int]) -> Grid:
     return Grid(height // patch[0], width // patch[1])
 
 
-def linear(inputs: int, units: int, name: str, use_bias: bool = True, dtype: str | None = None) -> keras.layers.Dense:
+def linear(inputs: int, units: int, bias: bool = True, dtype: str | None = None) -> keras.layers.Dense:
     """A dense layer without activation."""
     initial = {"kernel_initializer": VALUE, "bias_initializer": VALUE}
-    layer = keras.layers.Dense(units, activation=None, use_bias=use_bias, name=name, dtype=dtype, **initial)
-    layer.built_for = (None, None, inputs)
+    layer = keras.layers.Dense(units, activation=None, use_bias=bias, dtype=dtype, **initial)
+    layer._built_for = (None, None, inputs)
     return layer
 
 
-def convolution(
-    channels: int, filters: int, kernel: tuple[int, int], name: str, dtype: str | None = None
-) -> keras.layers.Conv2D:
+def convolution(channels: int, filters: int, kernel: tuple[int, int], dtype: str | None = None) -> keras.layers.Conv2D:
     """A convolution of channels-last images whose windows do not overlap."""
     initial = {"kernel_initializer": VALUE, "bias_initializer": VALUE}
     layout = {"strides": kernel, "padding": "valid", "data_format": "channels_last"}
-    layer = keras.layers.Conv2D(filters, kernel, use_bias=True, name=name, dtype=dtype, **layout, **initial)
-    layer.built_for = (None, None, None, channels)
+    layer = keras.layers.Conv2D(filters, kernel, use_bias=True, dtype=dtype, **layout, **initial)
+    layer._built_for = (None, None, None, channels)
     return layer
 
 
-def layer_norm(hidden: int, epsilon: float, name: str) -> keras.layers.LayerNormalization:
+def layer_norm(hidden: int, eps: float) -> keras.layers.LayerNormalization:
     """A norm over the last axis: two passes, in float32 or wider."""
     initial = {"gamma_initializer": VALUE, "beta_initializer": VALUE}
-    layer = keras.layers.LayerNormalization(axis=-1, epsilon=epsilon, name=name, **initial)
-    layer.built_for = (None, None, hidden)
+    layer = keras.layers.LayerNormalization(axis=-1, epsilon=eps, **initial)
+    layer._built_for = (None, None, hidden)
     return layer
 
 
@@ -99,18 +100,52 @@ def head_dtype() -> str:
     return keras.config.dtype_policy().variable_dtype
 
 
-class Module(keras.layers.Layer):
+class NamedParts:
+    """A layer or a model whose layers, while it is being made, get the names of the attributes that hold them.
+
+    Weights are then found under their canonical names: `encoder/layer.0/layernorm_before/gamma`.
+    """
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if is_inner.get():
+            named(RESERVED.get(name, name), value)
+        super().__setattr__(name, value)
+
+
+def named(name: str, value: Any) -> None:
+    """Gives a layer its name, or those in a list the name and their numbers; built ones, as users give, keep theirs."""
+    if isinstance(value, keras.layers.Layer) and not value.built:
+        value.name = name
+    elif isinstance(value, list):
+        for i, layer in enumerate(value):
+            named(f"{name}.{i}", layer)
+
+
+class Parameter(NamedTuple):
+    """A weight that its layer gets once it is built."""
+
+    shape: tuple[int, ...]
+    trainable: bool
+
+
+def parameter(shape: tuple[int, ...], trainable: bool = True) -> Any:
+    """What to assign to an attribute of a `Module` that is to be a weight."""
+    return Parameter(shape, trainable)
+
+
+class Module(NamedParts, keras.layers.Layer):
     """A layer made of weights of its own and of layers: they are all made with it."""
 
-    def parameter(self, name: str, shape: tuple[int, ...], trainable: bool = True) -> None:
-        """Gives this layer a weight, as the attribute `name` once it is built."""
-        given = vars(self).get("parameters", ())
-        self.parameters = (*given, {"name": name, "shape": shape, "trainable": trainable, "initializer": VALUE})
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(value, Parameter):
+            name, value = "parameters", {**vars(self).get("parameters", {}), name: value}
+        super().__setattr__(name, value)
 
     def build(self, input_shape: Any = None) -> None:
         """Makes the weights."""
-        for parameter in vars(self).get("parameters", ()):
-            setattr(self, parameter["name"], self.add_weight(**parameter))
+        for name, parameter in vars(self).get("parameters", {}).items():
+            weight = self.add_weight(parameter.shape, VALUE, trainable=parameter.trainable, name=name)
+            setattr(self, name, weight)
         build_parts(self)
 
 
@@ -118,15 +153,17 @@ def build_parts(layer: keras.layers.Layer) -> None:
     """Makes the weights of the layers that a layer is made of, in the order in which it got them."""
     for part in _keras.layers_of(layer, itself=False, deep=False):
         if not part.built:
-            part.build(getattr(part, "built_for", None))
+            part.build(getattr(part, "_built_for", None))
 
 
 class ModuleDict(Module):
     """Layers by name: one more step in the paths of their weights."""
 
-    def __init__(self, name: str, **parts: keras.layers.Layer) -> None:
-        super().__init__(name=name)
-        self.parts = parts
+    def __init__(self, parts: Mapping[str, keras.layers.Layer]) -> None:
+        super().__init__()
+        for name, part in parts.items():
+            named(name, part)
+        self.parts = dict(parts)
 
     def __getitem__(self, name: str) -> keras.layers.Layer:
         return self.parts[name]
@@ -134,6 +171,23 @@ class ModuleDict(Module):
     def values(self) -> Any:
         """The layers."""
         return self.parts.values()
+
+
+class Sequential(ModuleDict):
+    """Layers one after the other, named "0", "1", …"""
+
+    def __init__(self, *parts: keras.layers.Layer) -> None:
+        super().__init__({str(i): part for i, part in enumerate(parts)})
+
+    def call(self, x: Tensor) -> Tensor:
+        """The outputs of the last layer."""
+        for part in self.values():
+            x = part(x)
+        return x
+
+
+Identity = keras.layers.Identity
+ModuleList = list  # Keras keeps track of the layers in a list
 
 
 def resized_positions(positions: Tensor, old: tuple[int, int], new: Grid) -> Tensor:
@@ -193,14 +247,28 @@ def kept_of(patches: Any, mask_ratio: float) -> Any:
         return tf.identity(kept)
 
 
+def masking_noise(noise: Tensor, kept: Any) -> Tensor:
+    """Noise in float32, all of it equal where every patch is kept: a stable sort then leaves them in image order."""
+    noise, patches = ops.cast(noise, "float32"), ops.shape(noise)[1]
+    if tf.is_tensor(kept):
+        return noise * ops.cast(kept < patches, "float32")
+    return ops.zeros_like(noise) if kept == patches else noise
+
+
+def stable_order(noise: Tensor) -> tuple[Tensor, Tensor]:
+    """The places of numbers (batch, patches) by rising value, equal ones as they stand, and the inverse of that."""
+    order = tf.argsort(noise, axis=1, direction="ASCENDING", stable=True)
+    return order, tf.argsort(order, axis=1, direction="ASCENDING", stable=True)
+
+
 class PixelShuffle(keras.layers.Layer):
     """Spreads channels over pixels: (batch, rows, columns, channels * step * step) -> (batch, channels, height, width).
 
     Differs: channels come first in the last axis, as in torch; tf.nn.depth_to_space has them last.
     """
 
-    def __init__(self, step: int, name: str) -> None:
-        super().__init__(name=name, autocast=False)  # nothing is computed here
+    def __init__(self, step: int) -> None:
+        super().__init__(autocast=False)  # nothing is computed here
         self.step = step
 
     def call(self, patches: Tensor) -> Tensor:
@@ -225,7 +293,7 @@ class Dropout(keras.layers.Dropout):
         return tf.nn.experimental.stateless_dropout(inputs, rate=self.rate, seed=seed, rng_alg="auto_select")
 
 
-def recomputed(layer: keras.layers.Layer, hidden_states: Tensor, **arguments: Any) -> Any:
+def recomputed(layer: keras.layers.Layer, hidden_states: Tensor, *masks: Tensor | None, **arguments: Any) -> Any:
     """The outputs of a ViTLayer, computed again in the backward pass, where its dropouts drop what they dropped."""
     dropouts = [part for part in _keras.layers_of(layer) if isinstance(part, Dropout) and part.rate > 0]
     seeds = {
@@ -234,7 +302,7 @@ def recomputed(layer: keras.layers.Layer, hidden_states: Tensor, **arguments: An
 
     def run(x: Tensor) -> Any:
         with setting(_seeds, {key: iter(drawn) for key, drawn in seeds.items()}):
-            hidden_states, probabilities = layer(x, training=True, **arguments)
+            hidden_states, probabilities = layer(x, *masks, training=True, **arguments)
         return (hidden_states,) if probabilities is None else (hidden_states, probabilities)
 
     hidden_states, *probabilities = keras.remat(run)(hidden_states)
@@ -276,6 +344,17 @@ def cross_entropy(logits: Tensor, labels: Tensor, sample_weight: Tensor | None =
     losses = ops.where(known, -picked, ops.where(kept, float("nan"), 0.0))
     losses = weighted(losses, sample_weight)
     return ops.sum(losses) / ops.cast(ops.count_nonzero(kept), losses.dtype)
+
+
+def squared_error(outputs: Tensor, targets: Tensor, sample_weight: Tensor | None = None) -> Tensor:
+    """Mean squared error, that of each image times its weight: ()."""
+    return ops.mean(weighted(ops.square(outputs - targets), sample_weight))
+
+
+def binary_cross_entropy(logits: Tensor, targets: Tensor, sample_weight: Tensor | None = None) -> Tensor:
+    """Mean negative log-likelihood of targets from 0 to 1, that of each image times its weight: ()."""
+    losses = tf.nn.sigmoid_cross_entropy_with_logits(labels=targets, logits=logits)
+    return ops.mean(weighted(losses, sample_weight))
 
 
 def weighted(losses: Tensor, sample_weight: Tensor | None) -> Tensor:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, TypeVar, Unpack, overload
@@ -17,7 +16,7 @@ from tensorflow import Tensor
 from conversion import Loaded
 from conversion.keywords import LoadingInfo
 from conversion.model import PortableModel
-from vit_core.config import PretrainedConfig, ViTMAEConfig, pair
+from vit_core.config import PretrainedConfig, ViTConfig, ViTMAEConfig, pair
 from vit_core.errors import InputError
 from vit_core.inputs import Grid, images_given
 from vit_core.parameters import Parameter, check_tensors, parameter_table
@@ -27,7 +26,7 @@ from vit_tf.exporting import SAVED_MODEL, ExportedModel
 from vit_tf.graphs import TENSORS, CompiledCalls, static
 from vit_tf.inputs import CheckedInputs, plain
 from vit_tf.keywords import TFLoading, TFSaving
-from vit_tf.layers import build_parts, setting, source
+from vit_tf.layers import NamedParts, build_parts, is_inner, setting, source
 from vit_tf.serialising import SerialisedModel
 from vit_tf.training import Recomputed, TrainedModel
 
@@ -39,21 +38,19 @@ SERIALISABLE = keras.saving.register_keras_serializable(package="vitriad")
 WORDS = {"kernel": "weight", "gamma": "weight", "beta": "bias"}
 
 
-_is_inner: ContextVar[bool] = ContextVar("is_inner", default=False)
-
-
 class TFViTPreTrainedModel(
-    PortableModel, CheckedInputs, CompiledCalls, TrainedModel, Recomputed, ExportedModel, SerialisedModel
+    NamedParts, PortableModel, CheckedInputs, CompiledCalls, TrainedModel, Recomputed, ExportedModel, SerialisedModel
 ):
     """Base of the five models. Subclasses make their layers inside `_building()`, then call `_initialise()`."""
 
     framework: ClassVar[str] = "tf"
+    config_class: ClassVar[type[PretrainedConfig]] = ViTConfig
 
     def __init__(self, config: PretrainedConfig, *, options: Mapping[str, bool] | None = None, **kwargs: Any) -> None:
         super().__init__(autocast=False, **kwargs)  # `_checked_images` casts what has to be cast
         self._settle(config)
         self.options = dict(options or {})
-        self.built_for = (None, config.num_channels, *pair(config.image_size))  # what exports take
+        self._built_for = (None, config.num_channels, *pair(config.image_size))  # what exports take
 
     # --- construction ------------------------------------------------------------------------------------------------
 
@@ -63,7 +60,7 @@ class TFViTPreTrainedModel(
         policy = keras.config.dtype_policy()
         keras.config.set_dtype_policy(self.dtype_policy)
         try:
-            with setting(_is_inner, True):
+            with setting(is_inner, True):
                 yield
         finally:
             keras.config.set_dtype_policy(policy)
@@ -80,9 +77,9 @@ class TFViTPreTrainedModel(
         """Makes every weight, each with its value, unless the model is a part of another one."""
         if self.config.extra.get("gradient_checkpointing"):
             self.gradient_checkpointing_enable()
-        if not _is_inner.get():
+        if not is_inner.get():
             with setting(source, partial(self._value_at, self.parameter_table(), weights.given.get() or {})):
-                self.build(self.built_for)
+                self.build(self._built_for)
             _keras.unlock(self)  # Keras lets nobody add layers to a built model: here subclasses may
 
     def build(self, input_shape: Any = None) -> None:
@@ -310,7 +307,7 @@ class TFViTPreTrainedModel(
 
     def summary(self, *args: Any, **kwargs: Any) -> None:
         """Prints the layers, as keras.Model.summary does, with their shapes for images of the configuration's size."""
-        with _keras.known_shapes(self, tf.TensorSpec(self.built_for, self.variable_dtype)):
+        with _keras.known_shapes(self, tf.TensorSpec(self._built_for, self.variable_dtype)):
             super().summary(*args, **kwargs)
 
     def get_input_embeddings(self) -> Any:

@@ -12,12 +12,11 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-import tensorflow as tf
 from keras import ops
 from tensorflow import Tensor
 
 from vit_core.config import PretrainedConfig, ViTConfig, pair, patch_grid
-from vit_core.inputs import Grid, check_labels, check_stride
+from vit_core.inputs import Grid, check_stride
 from vit_core.outputs import BaseModelOutputWithPooling, ImageClassifierOutput, MaskedImageModelingOutput
 from vit_tf import layers as nn
 from vit_tf.activations import activation
@@ -28,9 +27,9 @@ from vit_tf.pretrained import SERIALISABLE, TFViTPreTrainedModel
 class ViTPatchEmbeddings(nn.Module):
     """Cuts images into patches and projects each to the hidden width, row by row."""
 
-    def __init__(self, config: PretrainedConfig, name: str) -> None:
-        super().__init__(name=name)
-        self.projection = nn.convolution(config.num_channels, config.hidden_size, pair(config.patch_size), "projection")
+    def __init__(self, config: PretrainedConfig) -> None:
+        super().__init__()
+        self.projection = nn.convolution(config.num_channels, config.hidden_size, pair(config.patch_size))
 
     def call(self, pixel_values: Tensor) -> Tensor:
         """(batch, channels, height, width) -> (batch, patches, hidden); a rest that fills no patch is unseen."""
@@ -42,15 +41,13 @@ class ViTPatchEmbeddings(nn.Module):
 class ViTEmbeddings(nn.Module):
     """Patches, mask token, class token and positions."""
 
-    def __init__(self, config: PretrainedConfig, name: str, use_mask_token: bool = False) -> None:
-        super().__init__(name=name)
+    def __init__(self, config: PretrainedConfig, use_mask_token: bool = False) -> None:
+        super().__init__()
         rows, columns = self.grid = patch_grid(config)
-        self.parameter("cls_token", (1, 1, config.hidden_size))
-        self.mask_token = None
-        if use_mask_token:
-            self.parameter("mask_token", (1, 1, config.hidden_size))
-        self.parameter("position_embeddings", (1, 1 + rows * columns, config.hidden_size))
-        self.patch_embeddings = ViTPatchEmbeddings(config, "patch_embeddings")
+        self.cls_token = nn.parameter((1, 1, config.hidden_size))
+        self.mask_token = nn.parameter((1, 1, config.hidden_size)) if use_mask_token else None
+        self.position_embeddings = nn.parameter((1, 1 + rows * columns, config.hidden_size))
+        self.patch_embeddings = ViTPatchEmbeddings(config)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def call(self, pixel_values: Tensor, bool_masked_pos: Tensor | None = None, *, grid: Grid) -> Tensor:
@@ -68,16 +65,15 @@ class ViTEmbeddings(nn.Module):
 class ViTAttention(nn.Module):
     """Multi-head self-attention over the heads that are left after pruning."""
 
-    def __init__(
-        self, config: PretrainedConfig, hidden_size: int, num_heads: int, name: str, pruned: Sequence[int] = ()
-    ) -> None:
-        super().__init__(name=name)
+    def __init__(self, config: PretrainedConfig, hidden_size: int, num_heads: int, pruned: Sequence[int] = ()) -> None:
+        super().__init__()
         self.head_dim = hidden_size // num_heads
         self.heads = tuple(head for head in range(num_heads) if head not in pruned)
         width = len(self.heads) * self.head_dim
-        projections = {name: nn.linear(hidden_size, width, name, config.qkv_bias) for name in ("query", "key", "value")}
-        self.attention = nn.ModuleDict("attention", **projections)
-        self.attention_output = nn.ModuleDict("output", dense=nn.linear(width, hidden_size, "dense"))
+        self.attention = nn.ModuleDict(
+            {name: nn.linear(hidden_size, width, bias=config.qkv_bias) for name in ("query", "key", "value")}
+        )
+        self.attention_output = nn.ModuleDict({"dense": nn.linear(width, hidden_size)})
         self.dropout = nn.Dropout(config.attention_probs_dropout_prob)
         self.implementation = config.attn_implementation or "sdpa"
 
@@ -102,9 +98,7 @@ class ViTAttention(nn.Module):
         else:
             query, key, value = (ops.transpose(x, (0, 2, 1, 3)) for x in (query, key, value))
             scores = ops.matmul(query, ops.transpose(key, (0, 1, 3, 2))) * self.head_dim**-0.5
-            probabilities = ops.softmax(
-                ops.cast(scores, at_least_float32(scores.dtype)), axis=-1
-            )  # (batch, heads, tokens, tokens)
+            probabilities = ops.softmax(ops.cast(scores, at_least_float32(scores.dtype)), axis=-1)
             probabilities = self.dropout(ops.cast(probabilities, query.dtype))
             if head_mask is not None:
                 probabilities = probabilities * ops.take(head_mask, self.heads, axis=1)
@@ -122,20 +116,20 @@ class ViTLayer(nn.Module):
         hidden_size: int,
         num_heads: int,
         intermediate_size: int,
-        name: str,
         pruned: Sequence[int] = (),
     ) -> None:
-        super().__init__(name=name)
+        super().__init__()
         mlp_output = intermediate_size // 2 if config.hidden_act == "glu" else intermediate_size
-        self.layernorm_before = nn.layer_norm(hidden_size, config.layer_norm_eps, "layernorm_before")
-        self.attention = ViTAttention(config, hidden_size, num_heads, "attention", pruned)
-        self.layernorm_after = nn.layer_norm(hidden_size, config.layer_norm_eps, "layernorm_after")
+        self.layernorm_before = nn.layer_norm(hidden_size, eps=config.layer_norm_eps)
+        self.attention = ViTAttention(config, hidden_size, num_heads, pruned)
+        self.layernorm_after = nn.layer_norm(hidden_size, eps=config.layer_norm_eps)
         self.intermediate = nn.ModuleDict(
-            "intermediate",
-            dense=nn.linear(hidden_size, intermediate_size, "dense"),
-            intermediate_act_fn=activation(config.hidden_act, "intermediate_act_fn"),
+            {
+                "dense": nn.linear(hidden_size, intermediate_size),
+                "intermediate_act_fn": activation(config.hidden_act),
+            }
         )
-        self.mlp_output = nn.ModuleDict("output", dense=nn.linear(mlp_output, hidden_size, "dense"))
+        self.mlp_output = nn.ModuleDict({"dense": nn.linear(mlp_output, hidden_size)})
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def call(
@@ -143,7 +137,7 @@ class ViTLayer(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """(batch, tokens, hidden) -> the same, and the attention probabilities where asked for."""
         attention_output, probabilities = self.attention(
-            self.layernorm_before(hidden_states), head_mask=head_mask, output_attentions=output_attentions
+            self.layernorm_before(hidden_states), head_mask, output_attentions=output_attentions
         )
         hidden_states = hidden_states + self.dropout(attention_output)
         mlp = self.intermediate["dense"](self.layernorm_after(hidden_states))  # (batch, tokens, mlp)
@@ -154,13 +148,12 @@ class ViTLayer(nn.Module):
 class ViTEncoder(nn.Module):
     """The stack of layers."""
 
-    def __init__(self, config: PretrainedConfig, name: str) -> None:
-        super().__init__(name=name)
+    def __init__(self, config: PretrainedConfig) -> None:
+        super().__init__()
         sizes = config.hidden_size, config.num_attention_heads, config.intermediate_size
-        self.layer = [
-            ViTLayer(config, *sizes, f"layer.{i}", config.pruned_heads.get(i, ()))
-            for i in range(config.num_hidden_layers)
-        ]
+        self.layer = nn.ModuleList(
+            ViTLayer(config, *sizes, config.pruned_heads.get(i, ())) for i in range(config.num_hidden_layers)
+        )
         self.checkpointing = False
 
     def call(
@@ -179,7 +172,7 @@ class ViTEncoder(nn.Module):
         for i, layer in enumerate(self.layer):
             mask = None if head_mask is None else head_mask[i]
             run = partial(nn.recomputed, layer) if self.checkpointing and training else layer
-            hidden_states, probabilities = run(hidden_states, head_mask=mask, output_attentions=output_attentions)
+            hidden_states, probabilities = run(hidden_states, mask, output_attentions=output_attentions)
             all_hidden_states.append(hidden_states)
             attentions.append(probabilities)
         every_state = tuple(all_hidden_states) if output_hidden_states else None
@@ -189,10 +182,10 @@ class ViTEncoder(nn.Module):
 class ViTPooler(nn.Module):
     """A dense layer and an activation over the class token."""
 
-    def __init__(self, config: ViTConfig, name: str) -> None:
-        super().__init__(name=name)
-        self.dense = nn.linear(config.hidden_size, config.pooler_output_size, "dense")
-        self.activation = activation(config.pooler_act, "activation")
+    def __init__(self, config: ViTConfig) -> None:
+        super().__init__()
+        self.dense = nn.linear(config.hidden_size, config.pooler_output_size)
+        self.activation = activation(config.pooler_act)
 
     def call(self, hidden_states: Tensor) -> Tensor:
         """(batch, tokens, hidden) -> (batch, pooler_output_size)."""
@@ -210,8 +203,6 @@ class TFViTModel(TFViTPreTrainedModel):
         **kwargs: name, dtype (a dtype or a Keras policy) and trainable, as for every Keras model.
     """
 
-    config_class = ViTConfig
-
     __call__: Callable[..., BaseModelOutputWithPooling]
 
     def __init__(
@@ -220,10 +211,10 @@ class TFViTModel(TFViTPreTrainedModel):
         options = {"add_pooling_layer": add_pooling_layer, "use_mask_token": use_mask_token}
         super().__init__(config, options=options, **kwargs)
         with self._building():
-            self.embeddings = ViTEmbeddings(self.config, "embeddings", use_mask_token)
-            self.encoder = ViTEncoder(self.config, "encoder")
-            self.layernorm = nn.layer_norm(self.config.hidden_size, self.config.layer_norm_eps, "layernorm")
-            self.pooler = ViTPooler(self.config, "pooler") if add_pooling_layer else None
+            self.embeddings = ViTEmbeddings(self.config, use_mask_token)
+            self.encoder = ViTEncoder(self.config)
+            self.layernorm = nn.layer_norm(self.config.hidden_size, eps=self.config.layer_norm_eps)
+            self.pooler = ViTPooler(self.config) if add_pooling_layer else None
         self._initialise()
 
     def call(
@@ -278,8 +269,6 @@ class TFViTForMaskedImageModeling(TFViTPreTrainedModel):
     Source: Xie et al., SimMIM: a Simple Framework for Masked Image Modeling (2021), section 3.
     """
 
-    config_class = ViTConfig
-
     __call__: Callable[..., MaskedImageModelingOutput]
 
     def __init__(self, config: ViTConfig, **kwargs: Any) -> None:
@@ -287,9 +276,9 @@ class TFViTForMaskedImageModeling(TFViTPreTrainedModel):
         with self._building():
             self.vit = self._inner(TFViTModel, add_pooling_layer=False, use_mask_token=True)
             pixels = self.config.encoder_stride**2 * self.config.num_channels
-            head = nn.convolution(self.config.hidden_size, pixels, (1, 1), "0", nn.head_dtype())
-            self.decoder = nn.ModuleDict(
-                "decoder", **{"0": head, "1": nn.PixelShuffle(self.config.encoder_stride, "1")}
+            self.decoder = nn.Sequential(
+                nn.convolution(self.config.hidden_size, pixels, (1, 1), nn.head_dtype()),
+                nn.PixelShuffle(self.config.encoder_stride),
             )
         self._initialise()
 
@@ -321,7 +310,7 @@ class TFViTForMaskedImageModeling(TFViTPreTrainedModel):
         encoded = self.vit(pixel_values, bool_masked_pos=bool_masked_pos, head_mask=head_mask, **flags.inner(grid))
         patches = encoded.last_hidden_state[:, 1:]  # (batch, patches, hidden)
         patches = ops.reshape(patches, (-1, grid.rows, grid.columns, self.config.hidden_size))
-        reconstruction = self.decoder["1"](self.decoder["0"](patches))  # (batch, channels, height, width)
+        reconstruction = self.decoder(patches)  # (batch, channels, height, width)
         output = MaskedImageModelingOutput(
             loss=None if bool_masked_pos is None else self.loss_of(pixel_values, reconstruction, bool_masked_pos),
             reconstruction=reconstruction,
@@ -339,8 +328,6 @@ class TFViTForMaskedImageModeling(TFViTPreTrainedModel):
 class TFViTForImageClassification(TFViTPreTrainedModel):
     """The encoder with a linear classifier on the class token."""
 
-    config_class = ViTConfig
-
     __call__: Callable[..., ImageClassifierOutput]
 
     def __init__(self, config: ViTConfig, **kwargs: Any) -> None:
@@ -348,7 +335,7 @@ class TFViTForImageClassification(TFViTPreTrainedModel):
         hidden, classes = self.config.hidden_size, self.config.num_labels
         with self._building():
             self.vit = self._inner(TFViTModel, add_pooling_layer=False)
-            self.classifier = nn.linear(hidden, classes, "classifier", dtype=nn.head_dtype()) if classes > 0 else None
+            self.classifier = nn.linear(hidden, classes, dtype=nn.head_dtype()) if classes > 0 else nn.Identity()
         self._initialise()
 
     def call(
@@ -378,8 +365,7 @@ class TFViTForImageClassification(TFViTPreTrainedModel):
         flags = self._flags(output_attentions, output_hidden_states, return_dict)
         pixel_values, grid = self._checked_images(pixel_values, interpolate_pos_encoding)
         encoded = self.vit(pixel_values, head_mask=head_mask, **flags.inner(grid))
-        features = encoded.last_hidden_state[:, 0]  # (batch, hidden)
-        logits = features if self.classifier is None else self.classifier(features)  # (batch, classes)
+        logits = self.classifier(encoded.last_hidden_state[:, 0])  # (batch, classes)
         output = ImageClassifierOutput(
             loss=None if labels is None else self.loss_of(logits, labels),
             logits=logits,
@@ -393,14 +379,11 @@ class TFViTForImageClassification(TFViTPreTrainedModel):
 
         sample_weight: (batch,), a factor of each image's loss in the mean; Keras hands it over.
         """
-        model, labels = type(self).__name__, ops.convert_to_tensor(labels)
-        batch, is_float = logits.shape[0], labels.dtype.is_floating
-        problem = check_labels(model, self.config, labels.shape, batch, is_float=is_float)
+        labels, problem = self._checked_labels(labels, logits)
         logits = ops.cast(logits, at_least_float32(logits.dtype))
         if problem == "single_label_classification":
             return nn.cross_entropy(logits, ops.reshape(labels, (-1,)), sample_weight)
         targets = ops.reshape(ops.cast(labels, logits.dtype), ops.shape(logits))
         if problem == "regression":
-            return ops.mean(nn.weighted(ops.square(logits - targets), sample_weight))
-        losses = tf.nn.sigmoid_cross_entropy_with_logits(labels=targets, logits=logits)
-        return ops.mean(nn.weighted(losses, sample_weight))
+            return nn.squared_error(logits, targets, sample_weight)
+        return nn.binary_cross_entropy(logits, targets, sample_weight)

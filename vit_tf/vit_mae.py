@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import keras
@@ -38,15 +39,9 @@ def random_masking(noise: Tensor, kept: Any) -> tuple[Tensor, Tensor, Tensor]:
     Returns:
         ids_keep (batch, kept), by rising noise; mask (batch, patches), float32; ids_restore (batch, patches).
     """
-    patches = ops.shape(noise)[1]
-    noise = ops.cast(noise, "float32")
-    if tf.is_tensor(kept):
-        noise = noise * ops.cast(kept < patches, "float32")  # equal noise leaves a stable sort in image order
-    elif kept == patches:
-        noise = ops.zeros_like(noise)
-    ids_shuffle = tf.argsort(noise, axis=1, direction="ASCENDING", stable=True)
-    ids_restore = tf.argsort(ids_shuffle, axis=1, direction="ASCENDING", stable=True)
-    return ids_shuffle[:, :kept], ops.cast(ids_restore >= kept, "float32"), ids_restore
+    ids_shuffle, ids_restore = nn.stable_order(nn.masking_noise(noise, kept))
+    mask = ops.cast(ids_restore >= kept, tf.float32)
+    return ids_shuffle[:, :kept], mask, ids_restore
 
 
 def take(tokens: Tensor, ids: Tensor) -> Tensor:
@@ -57,12 +52,12 @@ def take(tokens: Tensor, ids: Tensor) -> Tensor:
 class ViTMAEEmbeddings(nn.Module):
     """Patches with fixed positions, the kept ones behind the class token."""
 
-    def __init__(self, config: ViTMAEConfig, name: str) -> None:
-        super().__init__(name=name, autocast=False)  # noise is compared in float32, whatever the policy
+    def __init__(self, config: ViTMAEConfig) -> None:
+        super().__init__(autocast=False)  # noise is compared in float32, whatever the policy
         rows, columns = self.grid = patch_grid(config)
-        self.parameter("cls_token", (1, 1, config.hidden_size))
-        self.parameter("position_embeddings", (1, 1 + rows * columns, config.hidden_size), trainable=False)
-        self.patch_embeddings = ViTPatchEmbeddings(config, "patch_embeddings")
+        self.cls_token = nn.parameter((1, 1, config.hidden_size))
+        self.position_embeddings = nn.parameter((1, 1 + rows * columns, config.hidden_size), trainable=False)
+        self.patch_embeddings = ViTPatchEmbeddings(config)
 
     def call(self, pixel_values: Tensor, noise: Tensor, *, grid: Grid, kept: Any) -> tuple[Tensor, Tensor, Tensor]:
         """(batch, channels, height, width) -> (batch, 1 + kept, hidden), mask and ids_restore (batch, patches)."""
@@ -85,17 +80,15 @@ class TFViTMAEModel(TFViTMAEPreTrainedModel):
         **kwargs: name, dtype (a dtype or a Keras policy) and trainable, as for every Keras model.
     """
 
-    config_class = ViTMAEConfig
-
     __call__: Callable[..., ViTMAEModelOutput]
 
     def __init__(self, config: ViTMAEConfig, **kwargs: Any) -> None:
         super().__init__(config, **kwargs)
         self.seed_generator = keras.random.SeedGenerator()
         with self._building():
-            self.embeddings = ViTMAEEmbeddings(self.config, "embeddings")
-            self.encoder = ViTEncoder(self.config, "encoder")
-            self.layernorm = nn.layer_norm(self.config.hidden_size, self.config.layer_norm_eps, "layernorm")
+            self.embeddings = ViTMAEEmbeddings(self.config)
+            self.encoder = ViTEncoder(self.config)
+            self.layernorm = nn.layer_norm(self.config.hidden_size, eps=self.config.layer_norm_eps)
         self._initialise()
 
     def call(
@@ -151,20 +144,18 @@ class TFViTMAEModel(TFViTMAEPreTrainedModel):
 class ViTMAEDecoder(nn.Module):
     """Puts mask tokens where patches were removed, and predicts the pixels of every patch."""
 
-    def __init__(self, config: ViTMAEConfig, name: str) -> None:
-        super().__init__(name=name)
+    def __init__(self, config: ViTMAEConfig) -> None:
+        super().__init__()
         rows, columns = patch_grid(config)
         hidden, tokens = config.decoder_hidden_size, 1 + rows * columns
         sizes = hidden, config.decoder_num_attention_heads, config.decoder_intermediate_size
-        self.decoder_embed = nn.linear(config.hidden_size, hidden, "decoder_embed")
-        self.parameter("mask_token", (1, 1, hidden))
-        self.parameter("decoder_pos_embed", (1, tokens, hidden), trainable=False)
-        self.decoder_layers = [
-            ViTLayer(config, *sizes, f"decoder_layers.{i}") for i in range(config.decoder_num_hidden_layers)
-        ]
-        self.decoder_norm = nn.layer_norm(hidden, config.layer_norm_eps, "decoder_norm")
+        self.decoder_embed = nn.linear(config.hidden_size, hidden)
+        self.mask_token = nn.parameter((1, 1, hidden))
+        self.decoder_pos_embed = nn.parameter((1, tokens, hidden), trainable=False)
+        self.decoder_layers = nn.ModuleList(ViTLayer(config, *sizes) for _ in range(config.decoder_num_hidden_layers))
+        self.decoder_norm = nn.layer_norm(hidden, eps=config.layer_norm_eps)
         pixels = math.prod(pair(config.patch_size)) * config.num_channels
-        self.decoder_pred = nn.linear(hidden, pixels, "decoder_pred", dtype=nn.head_dtype())
+        self.decoder_pred = nn.linear(hidden, pixels, dtype=nn.head_dtype())
         self.checkpointing = False
 
     def call(self, hidden_states: Tensor, ids_restore: Tensor, training: bool = False) -> Tensor:
@@ -177,10 +168,8 @@ class ViTMAEDecoder(nn.Module):
         hidden_states = ops.concatenate((hidden_states[:, :1], take(shuffled, ids_restore)), axis=1)
         hidden_states = hidden_states + self.positions(patches)  # (batch, tokens, decoder hidden)
         for layer in self.decoder_layers:
-            if self.checkpointing and training:
-                hidden_states, _ = nn.recomputed(layer, hidden_states)
-            else:
-                hidden_states, _ = layer(hidden_states)
+            run = partial(nn.recomputed, layer) if self.checkpointing and training else layer
+            hidden_states, _ = run(hidden_states)
         return self.decoder_pred(self.decoder_norm(hidden_states))[:, 1:]
 
     def positions(self, patches: Any) -> Tensor:
@@ -197,15 +186,13 @@ class ViTMAEDecoder(nn.Module):
 class TFViTMAEForPreTraining(TFViTMAEPreTrainedModel):
     """The Masked Autoencoder: encoder, decoder, and the loss over the removed patches."""
 
-    config_class = ViTMAEConfig
-
     __call__: Callable[..., ViTMAEForPreTrainingOutput]
 
     def __init__(self, config: ViTMAEConfig, **kwargs: Any) -> None:
         super().__init__(config, **kwargs)
         with self._building():
             self.vit = self._inner(TFViTMAEModel)
-            self.decoder = ViTMAEDecoder(self.config, "decoder")
+            self.decoder = ViTMAEDecoder(self.config)
         self._initialise()
 
     def call(

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vit_core.config import SAME_ACTIVATIONS
 from vit_core.errors import ConfigError
 
 SQRT_2_OVER_PI = math.sqrt(2 / math.pi)
@@ -49,11 +50,7 @@ def glu(x: Tensor) -> Tensor:
 FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": gelu,
     "gelu_10": lambda x: gelu(x).clamp(-10, 10),
-    "gelu_accurate": gelu_tanh,
     "gelu_fast": gelu_fast,
-    "gelu_new": gelu_tanh,
-    "gelu_python": gelu,
-    "gelu_python_tanh": gelu_tanh,
     "gelu_pytorch_tanh": gelu_tanh,
     "glu": glu,
     "laplace": laplace,
@@ -67,7 +64,6 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "selu": F.selu,
     "sigmoid": torch.sigmoid,
     "silu": F.silu,
-    "swish": F.silu,
     "tanh": torch.tanh,
 }
 
@@ -124,4 +120,4 @@ def activation(name: str | Callable[[Tensor], Tensor]) -> nn.Module:
         return Activation(name)
     if name == "prelu":
         return nn.PReLU()
-    return XIELU() if name == "xielu" else Activation(FUNCTIONS[name])
+    return XIELU() if name == "xielu" else Activation(FUNCTIONS[SAME_ACTIVATIONS.get(name, name)])

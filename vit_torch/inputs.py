@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from vit_core.config import pair
 from vit_core.inputs import (
     Grid,
+    check_class_indices,
     check_head_mask,
+    check_labels,
     check_mask_token,
     check_numbers,
     check_per_patch,
@@ -116,6 +118,19 @@ class CheckedInputs(NeutralModel):
         check_per_patch(self._called_as, "noise", seen(*noise.shape), *seen(*shape))
         check_values(self._called_as, noise=self._host_values(noise))
         return noise.reshape(shape)  # what is not known while tracing is checked as it runs
+
+    def _checked_labels(self, labels: Tensor, logits: Tensor) -> tuple[Tensor, str]:
+        """labels as a tensor beside the logits, and the problem type of a call with them.
+
+        Raises:
+            InputError: no classifier, labels of another shape or dtype, or indices that are no classes.
+        """
+        labels = self._as_tensor("labels", labels).to(logits.device)
+        batch, is_float = logits.shape[0], labels.is_floating_point()
+        problem = check_labels(self._called_as, self.config, labels.shape, batch, is_float=is_float)
+        if problem == "single_label_classification" and (host := self._host_values(labels)) is not None:
+            check_class_indices(self._called_as, host, self.config.num_labels)
+        return labels, problem
 
     def _checked_head_mask(self, head_mask: Tensor | None) -> Tensor | None:
         """head_mask as (layers, batch or 1, heads, tokens or 1, tokens or 1) in the model's dtype.

@@ -6,6 +6,7 @@ import warnings
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from vit_core.errors import InputError
@@ -116,6 +117,12 @@ def kept_of(patches: Any, mask_ratio: float) -> Any:
     return (patches * times + plus) // over  # that it keeps a patch is checked as the program runs
 
 
+def masking_noise(noise: Tensor, kept: Any) -> Tensor:
+    """Noise in float32, all of it equal where every patch is kept: a stable sort then leaves them in image order."""
+    places = torch.arange(noise.shape[1], device=noise.device)
+    return noise.float() * (places >= kept).any()
+
+
 def stable_order(noise: Tensor) -> tuple[Tensor, Tensor]:
     """The places of numbers (batch, patches) by rising value, equal ones as they stand, and the inverse of that.
 
@@ -163,3 +170,13 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     picked = logits.log_softmax(-1).gather(1, torch.where(known, labels, 0)[:, None])[:, 0]  # (batch,)
     losses = torch.where(known, -picked, torch.where(kept, torch.nan, 0.0))
     return losses.sum() / kept.sum()
+
+
+def squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Mean squared error: ()."""
+    return F.mse_loss(outputs, targets, reduction="mean")
+
+
+def binary_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Mean negative log-likelihood of targets from 0 to 1: ()."""
+    return F.binary_cross_entropy_with_logits(logits, targets, reduction="mean")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,10 +18,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vit_core.config import PretrainedConfig, ViTConfig, pair, patch_grid
-from vit_core.inputs import Grid, check_class_indices, check_labels, check_stride
+from vit_core.inputs import Grid, check_stride
 from vit_core.outputs import BaseModelOutputWithPooling, ImageClassifierOutput, MaskedImageModelingOutput
 from vit_torch.activations import activation
-from vit_torch.layers import at_least_float32, cross_entropy, masked_error, resized_positions
+from vit_torch.layers import (
+    at_least_float32,
+    binary_cross_entropy,
+    cross_entropy,
+    masked_error,
+    resized_positions,
+    squared_error,
+)
 from vit_torch.pretrained import ViTPreTrainedModel
 from vit_torch.training import Recomputing
 
@@ -70,7 +78,7 @@ class ViTAttention(nn.Module):
     def __init__(self, config: PretrainedConfig, hidden_size: int, num_heads: int, pruned: Sequence[int] = ()) -> None:
         super().__init__()
         self.head_dim = hidden_size // num_heads
-        self.heads = [head for head in range(num_heads) if head not in pruned]
+        self.heads = tuple(head for head in range(num_heads) if head not in pruned)
         width = len(self.heads) * self.head_dim
         self.attention = nn.ModuleDict(
             {name: nn.Linear(hidden_size, width, bias=config.qkv_bias) for name in ("query", "key", "value")}
@@ -154,7 +162,11 @@ class ViTEncoder(nn.Module):
         self.recomputing: Recomputing | None = None
 
     def forward(
-        self, hidden_states: Tensor, head_mask: Tensor | None, output_attentions: bool, output_hidden_states: bool
+        self,
+        hidden_states: Tensor,
+        head_mask: Tensor | None = None,
+        output_attentions: bool = False,
+        output_hidden_states: bool = False,
     ) -> tuple[Tensor, tuple[Tensor, ...] | None, tuple[Tensor, ...] | None]:
         """(batch, tokens, hidden) -> the same, every hidden state, every attention; the last two None unless asked for.
 
@@ -162,11 +174,9 @@ class ViTEncoder(nn.Module):
         """
         all_hidden_states, attentions = [hidden_states], []
         for i, layer in enumerate(self.layer):
-            arguments = hidden_states, None if head_mask is None else head_mask[i], output_attentions
-            if self.recomputing is not None and self.training:
-                hidden_states, probabilities = self.recomputing(i, layer, *arguments)
-            else:
-                hidden_states, probabilities = layer(*arguments)
+            mask = None if head_mask is None else head_mask[i]
+            run = partial(self.recomputing, i, layer) if self.recomputing and self.training else layer
+            hidden_states, probabilities = run(hidden_states, mask, output_attentions)
             all_hidden_states.append(hidden_states)
             attentions.append(probabilities)
         every_state = tuple(all_hidden_states) if output_hidden_states else None
@@ -352,15 +362,11 @@ class ViTForImageClassification(ViTPreTrainedModel):
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """The loss of the problem type that the config or the labels say, in float32 or wider: ()."""
-        model, labels = type(self).__name__, self._as_tensor("labels", labels).to(logits.device)
-        batch, is_float = logits.shape[0], labels.is_floating_point()
-        problem = check_labels(model, self.config, labels.shape, batch, is_float=is_float)
+        labels, problem = self._checked_labels(labels, logits)
         logits = logits.to(at_least_float32(logits.dtype))
         if problem == "single_label_classification":
-            if (host := self._host_values(labels)) is not None:
-                check_class_indices(model, host, self.config.num_labels)
-            return cross_entropy(logits, labels.flatten())
-        targets = labels.to(logits.dtype).view_as(logits)
+            return cross_entropy(logits, labels.reshape(-1))
+        targets = labels.to(logits.dtype).reshape(logits.shape)
         if problem == "regression":
-            return F.mse_loss(logits, targets, reduction="mean")
-        return F.binary_cross_entropy_with_logits(logits, targets, reduction="mean")
+            return squared_error(logits, targets)
+        return binary_cross_entropy(logits, targets)

@@ -9,6 +9,7 @@ Source: He et al., Masked Autoencoders Are Scalable Vision Learners (2021); nume
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from vit_core.config import Size, ViTMAEConfig, pair, patch_grid
 from vit_core.errors import InputError
 from vit_core.inputs import Grid, check_patchified, check_removes
 from vit_core.outputs import ViTMAEForPreTrainingOutput, ViTMAEModelOutput
-from vit_torch.layers import at_least_float32, cropped, kept_of, resized_positions, seen, stable_order
+from vit_torch.layers import at_least_float32, cropped, kept_of, masking_noise, resized_positions, seen, stable_order
 from vit_torch.pretrained import ViTMAEPreTrainedModel
 from vit_torch.training import Recomputing
 from vit_torch.vit import ViTEncoder, ViTLayer, ViTPatchEmbeddings
@@ -34,10 +35,9 @@ def random_masking(noise: Tensor, kept: Any) -> tuple[Tensor, Tensor, Tensor]:
     Returns:
         ids_keep (batch, kept), by rising noise; mask (batch, patches), float32; ids_restore (batch, patches).
     """
-    places = torch.arange(noise.shape[1], device=noise.device)
-    noise = noise.float() * (places >= kept).any()  # equal noise leaves a stable sort in image order
-    ids_shuffle, ids_restore = stable_order(noise)
-    return ids_shuffle[:, :kept], (ids_restore >= kept).float(), ids_restore
+    ids_shuffle, ids_restore = stable_order(masking_noise(noise, kept))
+    mask = (ids_restore >= kept).to(torch.float32)
+    return ids_shuffle[:, :kept], mask, ids_restore
 
 
 def take(tokens: Tensor, ids: Tensor) -> Tensor:
@@ -51,9 +51,10 @@ class ViTMAEEmbeddings(nn.Module):
     def __init__(self, config: ViTMAEConfig) -> None:
         super().__init__()
         rows, columns = self.grid = patch_grid(config)
-        tokens = 1 + rows * columns
         self.cls_token = nn.Parameter(torch.empty(1, 1, config.hidden_size))
-        self.position_embeddings = nn.Parameter(torch.empty(1, tokens, config.hidden_size), requires_grad=False)
+        self.position_embeddings = nn.Parameter(
+            torch.empty(1, 1 + rows * columns, config.hidden_size), requires_grad=False
+        )
         self.patch_embeddings = ViTPatchEmbeddings(config)
 
     def forward(self, pixel_values: Tensor, noise: Tensor, *, grid: Grid, kept: Any) -> tuple[Tensor, Tensor, Tensor]:
@@ -142,7 +143,8 @@ class ViTMAEDecoder(nn.Module):
         self.decoder_pos_embed = nn.Parameter(torch.empty(1, tokens, hidden), requires_grad=False)
         self.decoder_layers = nn.ModuleList(ViTLayer(config, *sizes) for _ in range(config.decoder_num_hidden_layers))
         self.decoder_norm = nn.LayerNorm(hidden, eps=config.layer_norm_eps)
-        self.decoder_pred = nn.Linear(hidden, math.prod(pair(config.patch_size)) * config.num_channels)
+        pixels = math.prod(pair(config.patch_size)) * config.num_channels
+        self.decoder_pred = nn.Linear(hidden, pixels)
         self.recomputing: Recomputing | None = None
 
     def forward(self, hidden_states: Tensor, ids_restore: Tensor) -> Tensor:
@@ -155,10 +157,8 @@ class ViTMAEDecoder(nn.Module):
         hidden_states = torch.cat((hidden_states[:, :1], take(shuffled, ids_restore)), dim=1)
         hidden_states = hidden_states + self.positions(patches)  # (batch, tokens, decoder hidden)
         for i, layer in enumerate(self.decoder_layers):
-            if self.recomputing is not None and self.training:
-                hidden_states, _ = self.recomputing(i, layer, hidden_states)
-            else:
-                hidden_states, _ = layer(hidden_states)
+            run = partial(self.recomputing, i, layer) if self.recomputing and self.training else layer
+            hidden_states, _ = run(hidden_states)
         return self.decoder_pred(self.decoder_norm(hidden_states))[:, 1:]
 
     def positions(self, patches: Any) -> Tensor:
@@ -271,7 +271,8 @@ class ViTMAEForPreTraining(ViTMAEPreTrainedModel):
 
         Differs: with norm_pix_loss the variance is the unbiased one, as in the reference.
         """
-        target = self.patchify(pixel_values, interpolate_pos_encoding).to(at_least_float32(pred.dtype))
+        target = self.patchify(pixel_values, interpolate_pos_encoding)
+        target = target.to(at_least_float32(pred.dtype))
         if (host := self._host_values(mask)) is not None and not host.any():
             raise InputError(f"{type(self).__name__}: forward_loss: mask removes no patch, so there is no loss.")
         if self.config.norm_pix_loss:

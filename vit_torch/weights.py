@@ -31,7 +31,7 @@ def prune(attention: Any, heads: Sequence[int]) -> None:
         projection.out_features = len(rows)
     dense.weight = _replaced(dense.weight, dense.weight[:, rows])
     dense.in_features = len(rows)
-    attention.heads = [attention.heads[place] for place in kept]
+    attention.heads = tuple(attention.heads[place] for place in kept)
 
 
 def _replaced(parameter: nn.Parameter, values: Tensor) -> nn.Parameter:

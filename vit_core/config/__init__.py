@@ -2,7 +2,7 @@
 
 from vit_core.config.base import CONFIGS, TRANSFORMERS_VERSION, PretrainedConfig, Size, pair, patch_grid
 from vit_core.config.models import AutoConfig, ViTConfig, ViTMAEConfig
-from vit_core.config.rules import ACTIVATIONS, ATTENTION_IMPLEMENTATIONS, PROBLEM_TYPES
+from vit_core.config.rules import ACTIVATIONS, ATTENTION_IMPLEMENTATIONS, PROBLEM_TYPES, SAME_ACTIVATIONS
 from vit_core.config.stored import CONFIG_NAME, read_config
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "CONFIGS",
     "CONFIG_NAME",
     "PROBLEM_TYPES",
+    "SAME_ACTIVATIONS",
     "TRANSFORMERS_VERSION",
     "AutoConfig",
     "PretrainedConfig",

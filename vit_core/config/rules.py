@@ -19,6 +19,13 @@ ACTIVATIONS = (
     *("gelu_pytorch_tanh", "glu", "laplace", "leaky_relu", "linear", "mish", "prelu", "quick_gelu", "relu", "relu2"),
     *("relu6", "selu", "sigmoid", "silu", "swish", "tanh", "xielu"),
 )
+SAME_ACTIVATIONS = {  # another name -> the one that it means
+    "gelu_accurate": "gelu_pytorch_tanh",
+    "gelu_new": "gelu_pytorch_tanh",
+    "gelu_python": "gelu",
+    "gelu_python_tanh": "gelu_pytorch_tanh",
+    "swish": "silu",
+}
 ATTENTION_IMPLEMENTATIONS = ("sdpa", "eager")
 PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
 
