@@ -2,26 +2,24 @@
 
 import numpy as np
 import pytest
-from backends import INSTALLED
+from backends import INSTALLED, adapters
 from foreign import CASES, case_name, inputs, keywords, outputs, source
-
-from vitriad.auto import model_class
 
 
 def array(output):
     return np.asarray(output.detach() if hasattr(output, "detach") else output)
 
 
-@pytest.mark.parametrize("backend", INSTALLED)
+@pytest.mark.parametrize("backend", adapters(), ids=INSTALLED)
 @pytest.mark.parametrize("case", CASES, ids=case_name)
 def test_outputs_are_those_of_the_library(case, backend):
     entry, choice = case
     options = {"add_pooling_layer": "pooler_output" in entry["outputs"]} if entry["target"] == "ViTModel" else {}
-    model, info = model_class(entry["target"], backend).from_pretrained(
+    model, info = backend.cls(entry["target"]).from_pretrained(
         source(entry), output_loading_info=True, **options, **keywords(entry, choice)
     )
     assert not info["missing_keys"] and not info["mismatched_keys"]
-    found, expected = model(**inputs(entry)), outputs(entry, choice)
+    found, expected = backend.as_tested(model)(**inputs(entry)), outputs(entry, choice)
     shared = {*found.keys()} & {*expected}
     assert shared
     for name in shared:
