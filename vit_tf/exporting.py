@@ -22,6 +22,7 @@ from vit_core.images.options import height_width
 from vit_core.images.processor import ViTImageProcessor
 from vit_core.outputs import ModelOutput
 from vit_core.programs import Program
+from vit_tf.layers import grid_of
 
 METHODS = {1: "lanczos3", 2: "bilinear", 3: "bicubic"}  # PIL's numbers of filters -> TensorFlow's names
 SAVED_MODEL = "saved_model"  # the folder, with one inside per version, that TensorFlow Serving is pointed to
@@ -198,9 +199,8 @@ def export_program(model: Any, folder: Path, to: str, program: Program) -> str:
         named = dict(zip(names[1:], beside, strict=True))
         pixel_values = _pixel_values(images, program)
         if program.model == "ViTMAEModel":  # sees every patch, so that no noise need be drawn in the program
-            batch, _, height, width = ops.shape(pixel_values)
-            down, across = pair(program.config.patch_size)
-            named["noise"] = ops.zeros((batch, height // down * (width // across)), pixel_values.dtype)
+            grid = grid_of(pixel_values, pair(program.config.patch_size))
+            named["noise"] = ops.zeros((ops.shape(pixel_values)[0], grid.patches), pixel_values.dtype)
         output = model(pixel_values, **named, **program.options)
         found = program.selected(output, lambda patches: ops.mean(patches, axis=1))
         return dict(zip(program.outputs, found, strict=True))
