@@ -56,6 +56,7 @@ class ViTEmbeddings(nn.Module):
         """Makes the parts."""
         config, init = self.config, weights_of(self.config)
         rows, columns = self.grid = patch_grid(config)
+        self.patch_size = pair(config.patch_size)
         self.cls_token = self.parameter("cls_token", (1, 1, config.hidden_size), init)
         zeros = Initialiser("constant", 0.0)
         self.mask_token: Any = (
@@ -68,7 +69,12 @@ class ViTEmbeddings(nn.Module):
         self.dropout = nn.dropout(config.hidden_dropout_prob)
 
     def __call__(
-        self, pixel_values: Array, bool_masked_pos: Array | None = None, deterministic: bool = True, *, grid: Grid
+        self,
+        pixel_values: Array,
+        bool_masked_pos: Array | None = None,
+        deterministic: bool = True,
+        *,
+        grid: Grid | None = None,
     ) -> Array:
         """(batch, channels, height, width) -> (batch, tokens, hidden)."""
         embeddings = self.patch_embeddings(pixel_values)  # (batch, patches, hidden)
@@ -77,6 +83,8 @@ class ViTEmbeddings(nn.Module):
             embeddings = embeddings * (1 - masked) + self.mask_token * masked
         cls_token = jnp.broadcast_to(self.cls_token, (embeddings.shape[0], 1, embeddings.shape[2]))
         embeddings = jnp.concatenate((cls_token, embeddings), axis=1)  # (batch, tokens, hidden)
+        if grid is None:
+            grid = nn.grid_of(pixel_values, self.patch_size)
         positions = nn.resized_positions(self.position_embeddings, self.grid, grid)  # (1, tokens, hidden)
         return self.dropout(embeddings + positions, deterministic=deterministic)
 

@@ -44,13 +44,14 @@ class ViTEmbeddings(nn.Module):
     def __init__(self, config: PretrainedConfig, use_mask_token: bool = False) -> None:
         super().__init__()
         rows, columns = self.grid = patch_grid(config)
+        self.patch_size = pair(config.patch_size)
         self.cls_token = nn.parameter((1, 1, config.hidden_size))
         self.mask_token = nn.parameter((1, 1, config.hidden_size)) if use_mask_token else None
         self.position_embeddings = nn.parameter((1, 1 + rows * columns, config.hidden_size))
         self.patch_embeddings = ViTPatchEmbeddings(config)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
-    def call(self, pixel_values: Tensor, bool_masked_pos: Tensor | None = None, *, grid: Grid) -> Tensor:
+    def call(self, pixel_values: Tensor, bool_masked_pos: Tensor | None = None, *, grid: Grid | None = None) -> Tensor:
         """(batch, channels, height, width) -> (batch, tokens, hidden)."""
         embeddings = self.patch_embeddings(pixel_values)  # (batch, patches, hidden)
         if bool_masked_pos is not None:
@@ -58,6 +59,8 @@ class ViTEmbeddings(nn.Module):
             embeddings = embeddings * (1 - masked) + self.mask_token * masked
         cls_token = ops.repeat(self.cls_token, ops.shape(embeddings)[0], axis=0)  # (batch, 1, hidden)
         embeddings = ops.concatenate((cls_token, embeddings), axis=1)  # (batch, tokens, hidden)
+        if grid is None:
+            grid = nn.grid_of(pixel_values, self.patch_size)
         positions = nn.resized_positions(self.position_embeddings, self.grid, grid)  # (1, tokens, hidden)
         return self.dropout(embeddings + positions)
 

@@ -25,6 +25,7 @@ from vit_torch.layers import (
     at_least_float32,
     binary_cross_entropy,
     cross_entropy,
+    grid_of,
     masked_error,
     resized_positions,
     squared_error,
@@ -54,13 +55,16 @@ class ViTEmbeddings(nn.Module):
     def __init__(self, config: PretrainedConfig, use_mask_token: bool = False) -> None:
         super().__init__()
         rows, columns = self.grid = patch_grid(config)
+        self.patch_size = pair(config.patch_size)
         self.cls_token = nn.Parameter(torch.empty(1, 1, config.hidden_size))
         self.mask_token: Any = nn.Parameter(torch.empty(1, 1, config.hidden_size)) if use_mask_token else None
         self.position_embeddings = nn.Parameter(torch.empty(1, 1 + rows * columns, config.hidden_size))
         self.patch_embeddings = ViTPatchEmbeddings(config)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
-    def forward(self, pixel_values: Tensor, bool_masked_pos: Tensor | None = None, *, grid: Grid) -> Tensor:
+    def forward(
+        self, pixel_values: Tensor, bool_masked_pos: Tensor | None = None, *, grid: Grid | None = None
+    ) -> Tensor:
         """(batch, channels, height, width) -> (batch, tokens, hidden)."""
         embeddings = self.patch_embeddings(pixel_values)  # (batch, patches, hidden)
         if bool_masked_pos is not None:
@@ -68,6 +72,8 @@ class ViTEmbeddings(nn.Module):
             embeddings = embeddings * (1 - masked) + self.mask_token * masked
         cls_token = self.cls_token.expand(embeddings.shape[0], -1, -1)  # (batch, 1, hidden)
         embeddings = torch.cat((cls_token, embeddings), dim=1)  # (batch, tokens, hidden)
+        if grid is None:
+            grid = grid_of(pixel_values, self.patch_size)
         positions = resized_positions(self.position_embeddings, self.grid, grid)  # (1, tokens, hidden)
         return self.dropout(embeddings + positions)
 

@@ -5,6 +5,7 @@ import pytest
 from small_models import PATCHES
 
 import vit_core.inputs
+from vit_core.tensors import to_numpy
 
 
 @pytest.fixture
@@ -63,3 +64,11 @@ def test_patches_and_losses_alone_check_their_images(backend, checks):
     assert checks["shape"] == 1
     model.forward_loss(pixel_values, patches, backend.native(np.ones((2, PATCHES), np.float32)))
     assert checks["shape"] == 2
+
+
+def test_embeddings_alone_take_the_grid_of_their_images(backend):
+    model, pixel_values = backend.make_model("ViTModel"), backend.make_inputs("ViTModel")["pixel_values"]
+    parts = model if backend.name != "flax" else model.module.bind({"params": model.params})
+    found = to_numpy(parts.embeddings(pixel_values))
+    expected = to_numpy(model(pixel_values, output_hidden_states=True).hidden_states[0])
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
