@@ -72,7 +72,7 @@ class Artefact(NamedTuple):
         processor: how images are prepared for it, as far as that is known; with `program.pixels` the program itself
             rescales and normalises.
         files: name -> size and SHA-256 of every file of the program.
-        source: what the model was made from.
+        source: what it was made from: a digest of the weights, and of a model from the hub the repository and commit.
         versions: of what wrote it.
     """
 
@@ -81,7 +81,7 @@ class Artefact(NamedTuple):
     program: Program
     processor: ViTImageProcessor | None
     files: Mapping[str, Any]
-    source: str
+    source: Mapping[str, str]
     versions: Mapping[str, str]
 
     @property
@@ -110,7 +110,7 @@ class Artefact(NamedTuple):
             "image_processor": self.processor and self.processor.to_dict(),
             "left_to_do": _left_to_do(program),
             "files": dict(self.files),
-            "source": self.source,
+            "source": dict(self.source),
             "versions": dict(self.versions),
         }
         return check_text(json_text(said), what=DESCRIPTION, limit="index_bytes", error=CheckpointError)
@@ -176,7 +176,7 @@ def _understood(folder: Path, said: Mapping[str, Any]) -> Artefact:
         pixels=None if layout is None or made is None else pixels_of(made, config.num_channels, layout),
         has_pooler=bool(said["has_pooler"]),
     )
-    source, versions = str(said.get("source", "")), {str(k): str(v) for k, v in said.get("versions", {}).items()}
+    source, versions = ({str(k): str(v) for k, v in said.get(key, {}).items()} for key in ("source", "versions"))
     return Artefact(folder, to, program, made, dict(said["files"]), source, versions)
 
 

@@ -24,7 +24,7 @@ from vit_core.masking import noise
 from vit_core.programs import Program
 from vit_core.reference import forward
 from vit_core.tensors import Array, to_numpy
-from vitriad.artefacts import CERTIFICATE, Artefact
+from vitriad.artefacts import Artefact
 from vitriad.engines import engine_version
 from vitriad.models import digit_files
 
@@ -298,6 +298,3 @@ def _log_shares(logits: Array) -> Array:
 def text(certificate: Certificate) -> str:
     """The text of certificate.json."""
     return json.dumps(certificate.as_dict(), indent=2) + "\n"
-
-
-__all__ = ["CERTIFICATE", "TOLERANCE", "Certificate", "Row", "certify", "check", "text"]

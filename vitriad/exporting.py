@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from importlib import import_module
@@ -9,6 +10,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
+from conversion.auto import architecture
+from conversion.detect import open_source
+from conversion.processors import find_processor
 from vit_core.config import pair
 from vit_core.errors import BackendError, CheckpointError, InputError, VitError
 from vit_core.files.atomic_folder import replacing, sync_files
@@ -17,7 +23,7 @@ from vit_core.images.processor import ViTImageProcessor
 from vit_core.parameters import class_name
 from vit_core.programs import Program, pixels_of, settle
 from vitriad.artefacts import CERTIFICATE, Artefact, records
-from vitriad.auto import load
+from vitriad.auto import model_class
 from vitriad.backends import BACKENDS, backend_name
 from vitriad.certificate import Certificate, certify, check, text
 from vitriad.engines import DESCRIPTION, ENGINES, engine_of
@@ -77,7 +83,7 @@ def export(
         layers: of features: hidden states to return as well, by layer; 0 is what enters the first one.
         dynamic: "batch", or "size" as well: images of any height and width, their positions resized inside.
         image_size: pixels, int or (height, width), for another fixed size than the configuration's.
-        image_processor: recorded in `vitriad.json`, and what `preprocessing` takes.
+        image_processor: recorded in `vitriad.json`, and what `preprocessing` takes; of a model given by name its own.
         preprocessing: "nhwc" or "nchw": the program takes uint8 images in this layout, and rescales and normalises them
             as the image processor does, bit for bit.
         pictures: image files that the certificate is made with, beside random numbers; none means digits.
@@ -95,27 +101,67 @@ def export(
     check_target(path, is_folder=True, error=CheckpointError)
     if not force and os.path.isdir(path) and os.listdir(path):
         raise CheckpointError(f"{path}: something is there already.\nforce=True (--force) replaces it.")
-    model, source = _model_for(model, to, backend)
-    program, model = _settled(model, outputs, layers, dynamic, image_size, image_processor, preprocessing)
-    return _written(model, Path(path), to, program, image_processor, source, pictures)
-
-
-def _model_for(model: Any, to: str, backend: str) -> tuple[Any, str]:
-    """A model of a backend that writes a format, and what it was made from."""
-    known = [*FORMATS[to].converters]
     if isinstance(model, str | os.PathLike):
-        chosen = known[0] if backend == "auto" else backend_name(backend)
-        if chosen not in known:
-            raise InputError(f"to: {to} is written from {' or '.join(known)}, got backend={backend!r}.")
-        return load(find(str(model)), chosen), str(model)
+        model, found = loaded(model, to, backend)
+        image_processor = image_processor or found
+    _check_framework(model, to)
+    program, model = _settled(model, outputs, layers, dynamic, image_size, image_processor, preprocessing)
+    return _written(model, Path(path), to, program, image_processor, pictures)
+
+
+def loaded(
+    name_or_path: str | os.PathLike[str], to: str, backend: str = "auto", cls: str | None = None, **options: Any
+) -> tuple[Any, ViTImageProcessor | None]:
+    """A model in a backend that writes a format, and how its images are prepared, where that is known.
+
+    Args:
+        name_or_path: what `vitriad.load` takes.
+        to: the format.
+        backend: "auto" for the usual one.
+        cls: class to read it for; None for the one that it asks for.
+        **options: as for `from_pretrained`.
+
+    Raises:
+        InputError: the backend does not write the format, or the checkpoint lacks weights of the class. A ViTModel
+            without weights for a pooler has none.
+    """
+    known, path = [*FORMATS[to].converters], find(str(name_or_path))
+    chosen = known[0] if backend == "auto" else backend_name(backend)
+    if chosen not in known:
+        raise InputError(f"to: {to} is written from {' or '.join(known)}, got backend={backend!r}.")
+    config, name, parts = architecture(path, **options)
+    model_type = model_class(cls or name, chosen)
+    model, info = model_type.from_pretrained(path, output_loading_info=True, **{**parts, **options})
+    drawn = [*info["missing_keys"], *info["mismatched_keys"]]
+    if drawn and all(each.startswith("pooler.") for each in drawn):
+        model, drawn = model_type.from_pretrained(path, **{**options, "add_pooling_layer": False}), []
+    if drawn:
+        raise InputError(
+            f"export: {path}: as a {cls or name} it lacks {drawn[0]}, which would be random numbers.\n"
+            "Name a class that has no such part: cls= (--class)."
+        )
+    source = open_source(path, revision=config.hub_commit, verify=False)
+    return model, find_processor(source, model.config).processor
+
+
+def _check_framework(model: Any, to: str) -> None:
+    known = [*FORMATS[to].converters]
     found = _NAMES.get(getattr(model, "framework", ""), type(model).__name__)
     if found not in known:
         raise InputError(
             f"to: {to} is written from {' or '.join(known)}, got a model of {found}.\n"
             f"Save it, and export the folder: vitriad.export(folder, ..., to={to!r})."
         )
-    config = model.config
-    return model, f"{config.name_or_path}@{config.hub_commit}" if config.hub_commit else str(config.name_or_path)
+
+
+def _source(model: Any) -> dict[str, str]:
+    """What a program is made from: where a hub is the source its name and commit, and a digest of the weights."""
+    digest, config = hashlib.sha256(), model.config
+    for name, array in sorted(model.canonical_tensors().items()):
+        digest.update(f"{name} {array.dtype} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    hub = {"repository": f"{config.name_or_path}@{config.hub_commit}"} if config.hub_commit else {}
+    return {**hub, "weights_sha256": digest.hexdigest()}
 
 
 def _settled(
@@ -156,7 +202,6 @@ def _written(
     to: str,
     program: Program,
     processor: ViTImageProcessor | None,
-    source: str,
     pictures: Sequence[str | Path],
 ) -> Certificate:
     """Writes the folder, and lets it appear once the certificate holds."""
@@ -186,7 +231,7 @@ def _written(
             versions = ", ".join(f"{name} {version(name)}" for name in converters)
             lines = str(problem).strip().splitlines() or [type(problem).__name__]
             raise BackendError(f"{to}: {versions} cannot write this {program.model}:\n{lines[0][:300]}") from problem
-        artefact = Artefact(inside, to, program, processor, records(inside), source, _versions(converters))
+        artefact = Artefact(inside, to, program, processor, records(inside), _source(model), _versions(converters))
         certificate = certify(artefact, model, pictures)
         check(certificate, path)
         for each in inside.iterdir():

@@ -212,6 +212,20 @@ def test_what_is_no_program_is_named(program, name):
         vitriad.load(program)
 
 
+def test_a_pooler_without_weights_is_left_out(tmp_path):
+    make("torch", "ViTForImageClassification").save_pretrained(tmp_path / "model")
+    model, processor = exporting.loaded(tmp_path / "model", "onnx", cls="ViTModel")
+    assert not model.options["add_pooling_layer"] and processor is None
+    with pytest.raises(InputError, match=r"lacks vit\.embeddings\.mask_token, which would be random"):
+        exporting.loaded(tmp_path / "model", "onnx", cls="ViTForMaskedImageModeling")
+
+
+def test_the_source_is_named_by_a_digest_and_no_path(exported):
+    described = json.loads((exported / "vitriad.json").read_text())
+    assert [*described["source"]] == ["weights_sha256"]
+    assert str(exported.parent) not in (exported / "vitriad.json").read_text()
+
+
 def test_an_engine_that_is_missing_is_named(exported, monkeypatch):
     monkeypatch.setattr(engines, "find_spec", lambda name: None)
     with pytest.raises(BackendError, match=r"onnxruntime, which is not installed.\n.*\[onnx\]"):
