@@ -20,7 +20,7 @@ OWN = {
     "tf": "vit classifier loss_of named_weights compiles_calls dummy_inputs input_signature serving "
     "serving_function serving_output prepare_tf_dataset",
     "flax": "base_model module module_class params params_dtype params_shape_tree "
-    "required_params init_weights input_shape dtype checkpointing enable_gradient_checkpointing "
+    "required_params init_weights input_shape key dtype checkpointing enable_gradient_checkpointing "
     "to_bf16 to_fp16 to_fp32",
 }
 

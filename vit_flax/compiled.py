@@ -23,7 +23,7 @@ class CompiledCalls(CheckedInputs, HeldParams):
     module_class: ClassVar[type[FlaxViTPreTrainedModule]]
     dtype: Any
     checkpointing: bool
-    _key: Array
+    key: Array  # of the seed, under the name that transformers has for it
     _calls: int  # of a masked autoencoder without noise: each has another mask
     _compiled: tuple[Any, Any] | None
 
@@ -76,7 +76,7 @@ class CompiledCalls(CheckedInputs, HeldParams):
         return {**vars(self), "_compiled": None}  # compiled code cannot be pickled
 
     def _mask_key(self, arrays: Mapping[str, Any]) -> Array:
-        key = jax.random.fold_in(self._key, self._calls + 1)  # in code that is being compiled even this is traced
+        key = jax.random.fold_in(self.key, self._calls + 1)  # in code that is being compiled even this is traced
         if any(isinstance(array, jax.core.Tracer) for array in (key, *arrays.values())):
             raise InputError(
                 f"{type(self).__name__}: noise: inside compiled code every call would have the same mask.\n"

@@ -83,10 +83,10 @@ class FlaxViTPreTrainedModel(PortableModel, CompiledCalls):
         for name in ("hidden_act", "pooler_act"):
             activation(getattr(self.config, name, "linear"), self.dtype)  # refuses one with parameters of its own
         self.input_shape = tuple(input_shape or (1, *pair(config.image_size), config.num_channels))
-        self._key = _first_key(check_seed("seed", seed))
+        self.key = _first_key(check_seed("seed", seed))
         self._calls = 0  # of a masked autoencoder without noise: each has another mask
         self.checkpointing = bool(self.config.extra.get("gradient_checkpointing"))
-        self._params: Params | None = self.init_weights(self._key, self.input_shape) if _do_init else None
+        self._params: Params | None = self.init_weights(self.key, self.input_shape) if _do_init else None
         self._compiled: tuple[Any, Any] | None = None
 
     def _checked_options(self, options: Mapping[str, bool]) -> dict[str, bool]:
@@ -249,7 +249,7 @@ class FlaxViTPreTrainedModel(PortableModel, CompiledCalls):
     def _from_loaded(cls, loaded: Loaded, *, dtype: Any, **settings: Any) -> Self:
         made: dict[str, Any] = {**settings, **loaded.options, "params_dtype": loaded.config.dtype}
         model = cls(loaded.config, dtype=loaded.config.dtype if is_auto(dtype) else dtype, _do_init=False, **made)
-        model._params = model.init_weights(model._key, params=laid_out(model.parameter_table(), loaded.tensors))
+        model._params = model.init_weights(model.key, params=laid_out(model.parameter_table(), loaded.tensors))
         return model
 
     def save_pretrained(
