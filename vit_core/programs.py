@@ -7,7 +7,7 @@ classes.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,8 +17,6 @@ from vit_core.images.processor import ViTImageProcessor
 from vit_core.masking import num_kept
 from vit_core.parameters import BASE_CLASSES
 from vit_core.tensors import Array
-
-Purpose = Literal["logits", "features", "reconstruction", "attentions"]
 
 # Purpose -> the classes that serve it; those with a head give features and attentions through the encoder inside.
 PURPOSES: dict[str, tuple[str, ...]] = {
@@ -121,9 +119,8 @@ class Program(NamedTuple):
     @property
     def options(self) -> dict[str, Any]:
         """Arguments of the model's call, beside its inputs. A masked autoencoder's encoder sees every patch."""
-        resizes = self.size is None or patch_grid(self.config, self.size) != patch_grid(self.config)
-        other_size = self.size is None or self.size != pair(self.config.image_size)
-        options: dict[str, Any] = {"interpolate_pos_encoding": resizes or other_size, "return_dict": True}
+        is_other = self.size != pair(self.config.image_size)
+        options: dict[str, Any] = {"interpolate_pos_encoding": is_other, "return_dict": True}
         if self.purpose == "attentions":
             options["output_attentions"] = True
         if self.layers:

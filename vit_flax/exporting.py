@@ -11,26 +11,31 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import Array, export
 
+from vit_core.config import pair
 from vit_core.files.safetensors import serialised
 from vit_core.files.saving import write_pieces
 from vit_core.programs import Program
+from vit_flax.layers import grid_of
 
 _PLATFORMS = ("cpu", "cuda", "tpu")
 
 
-def export_program(model: Any, folder: Path, to: str, program: Program) -> str:
-    """Writes a program of a model into a folder: model.stablehlo, and its weights beside it; returns the first name.
+def export_program(model: Any, file: Path, to: str, program: Program) -> None:
+    """Writes a program of a model, and beside it its weights.
 
     Args:
         model: of the class `program.model`.
+        file: to write, in a folder that holds the program alone.
         to: "stablehlo".
     """
     del to
-    table = None if program.pixels is None else program.pixels.table.reshape(-1)
 
     def compute(weights: dict[str, Array], images: Array, *beside: Array) -> tuple[Array, ...]:
         named = dict(zip((each.name for each in program.inputs[1:]), beside, strict=True))
-        pixel_values = images if table is None else _pixel_values(images, table, program)
+        pixel_values = _pixel_values(images, program)
+        if program.model == "ViTMAEModel":  # sees every patch, so that no noise need be drawn in the program
+            grid = grid_of(pixel_values, pair(program.config.patch_size))
+            named["noise"] = jnp.zeros((pixel_values.shape[0], grid.patches), pixel_values.dtype)
         params = unflatten_dict(weights, sep="/")
         output = model(pixel_values, **named, **program.options, params=params)
         return program.selected(output, lambda patches: patches.mean(axis=1))
@@ -38,23 +43,23 @@ def export_program(model: Any, folder: Path, to: str, program: Program) -> str:
     weights = flatten_dict(model.params, sep="/")
     specs = {name: jax.ShapeDtypeStruct(array.shape, array.dtype) for name, array in weights.items()}
     written = export.export(jax.jit(compute), platforms=_PLATFORMS)(specs, *_shapes(program))
-    (folder / "model.stablehlo").write_bytes(written.serialize())
+    file.write_bytes(written.serialize())
     arrays = {name: np.asarray(array) for name, array in weights.items()}
-    write_pieces(folder / "model.safetensors", serialised(arrays, lambda size: None))
-    return "model.stablehlo"
+    write_pieces(file.with_suffix(".safetensors"), serialised(arrays, lambda size: None))
 
 
-def _pixel_values(images: Array, table: Any, program: Program) -> Array:
-    """(batch, channels, height, width), floating."""
-    if program.pixels is not None and program.pixels.layout == "nhwc":
+def _pixel_values(images: Array, program: Program) -> Array:
+    """What the model takes, of the first input of a program: (batch, channels, height, width), floating."""
+    if program.pixels is None:
+        return images
+    if program.pixels.layout == "nhwc":
         images = images.transpose(0, 3, 1, 2)
-    channels = jnp.arange(images.shape[1])[:, None, None]
-    return jnp.asarray(table)[images.astype(jnp.int32) + 256 * channels]
+    return jnp.stack([jnp.asarray(row)[images[:, i]] for i, row in enumerate(program.pixels.table)], axis=1)
 
 
 def _shapes(program: Program) -> list[jax.ShapeDtypeStruct]:
     """The inputs, axes of any length as symbols."""
-    patch_height, patch_width = np.broadcast_to(program.config.patch_size, 2).tolist()
+    patch_height, patch_width = pair(program.config.patch_size)
     if program.size is None:
         limits = (f"height >= {patch_height}", f"width >= {patch_width}")
         batch, height, width = export.symbolic_shape("batch, height, width", constraints=limits)

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 from keras import ops
 from tensorflow import Tensor
@@ -21,7 +20,7 @@ from vit_core.errors import BackendError, InputError
 from vit_core.images.options import height_width
 from vit_core.images.processor import ViTImageProcessor
 from vit_core.outputs import ModelOutput
-from vit_core.programs import Program
+from vit_core.programs import Pixels, Program, pixels_of
 from vit_tf.layers import grid_of
 
 METHODS = {1: "lanczos3", 2: "bilinear", 3: "bicubic"}  # PIL's numbers of filters -> TensorFlow's names
@@ -78,10 +77,11 @@ class ExportedModel(keras.Model):
         is_file = images in FILES
         shape, dtype = ((None,), tf.string) if is_file else ((None, height, width, channels), tf.uint8)
         method = self._resize_method(image_processor) if is_file else None
+        prepared = pixels_of(image_processor, self.config.num_channels, "nhwc")
 
         def serve(images_: Tensor) -> dict[str, Tensor]:
             pixels = _opened(images_, images == "base64", (height, width, channels), method) if is_file else images_
-            return self.serving({"pixel_values": _preprocessed(pixels, image_processor)})
+            return self.serving({"pixel_values": _pixel_values(pixels, prepared)})
 
         return tf.function(serve, input_signature=[tf.TensorSpec(shape, dtype, name="images")], autograph=False)
 
@@ -154,7 +154,7 @@ class ExportedModel(keras.Model):
             first = pixel_values
         else:
             first = keras.Input((height, width, channels), dtype="uint8", name="images")
-            pixel_values = _preprocessed(first, image_processor)
+            pixel_values = _pixel_values(first, pixels_of(image_processor, self.config.num_channels, "nhwc"))
         if not with_noise:
             return first, self.serving_output(self(pixel_values, return_dict=True))
         rows, columns = patch_grid(self.config)
@@ -185,11 +185,12 @@ class ExportedModel(keras.Model):
             keras.utils.io_utils.print_msg(f"Saved artifact at '{path}'.")
 
 
-def export_program(model: Any, folder: Path, to: str, program: Program) -> str:
-    """Writes a program of a model into a folder; returns the name of its file.
+def export_program(model: Any, file: Path, to: str, program: Program) -> None:
+    """Writes a program of a model.
 
     Args:
         model: of the class `program.model`.
+        file: to write, in a folder that holds the program alone.
         to: "savedmodel", "onnx" or "litert".
     """
     names = [each.name for each in program.inputs]
@@ -197,7 +198,7 @@ def export_program(model: Any, folder: Path, to: str, program: Program) -> str:
     def compute(*arrays: Tensor) -> dict[str, Tensor]:
         images, *beside = arrays
         named = dict(zip(names[1:], beside, strict=True))
-        pixel_values = _pixel_values(images, program)
+        pixel_values = _pixel_values(images, program.pixels)
         if program.model == "ViTMAEModel":  # sees every patch, so that no noise need be drawn in the program
             grid = grid_of(pixel_values, pair(program.config.patch_size))
             named["noise"] = ops.zeros((ops.shape(pixel_values)[0], grid.patches), pixel_values.dtype)
@@ -213,25 +214,24 @@ def export_program(model: Any, folder: Path, to: str, program: Program) -> str:
     if to == "onnx":
         import tf2onnx  # brings onnx
 
-        tf2onnx.convert.from_function(function, signature, opset=18, output_path=str(folder / "model.onnx"))
-        return "model.onnx"
-    if to == "litert":
+        tf2onnx.convert.from_function(function, signature, opset=18, output_path=str(file))
+    elif to == "litert":
         with tempfile.TemporaryDirectory() as scratch:
             model._write(scratch, function)
             converter = tf.lite.TFLiteConverter.from_saved_model(scratch)  # so that inputs and outputs keep their names
-            (folder / "model.tflite").write_bytes(converter.convert())
-        return "model.tflite"
-    model._write(folder, function)
-    return "saved_model.pb"
+            file.write_bytes(converter.convert())
+    else:
+        model._write(file.parent, function)
 
 
-def _pixel_values(images: Tensor, program: Program) -> Tensor:
+def _pixel_values(images: Tensor, pixels: Pixels | None) -> Tensor:
     """What the model takes, of the first input of a program: (batch, channels, height, width), floating."""
-    if program.pixels is None:
+    if pixels is None:
         return images
-    if program.pixels.layout == "nhwc":
-        images = tf.transpose(images, (0, 3, 1, 2))
-    return tf.stack([tf.gather(row, tf.cast(images[:, i], tf.int32)) for i, row in enumerate(program.pixels.table)], 1)
+    images = ops.cast(images, "int32")
+    if pixels.layout == "nhwc":
+        images = ops.transpose(images, (0, 3, 1, 2))
+    return ops.stack([ops.take(row, images[:, i]) for i, row in enumerate(pixels.table)], axis=1)
 
 
 def _check_format(model: str, format: str, images: str, image_processor: ViTImageProcessor | None) -> None:
@@ -265,16 +265,3 @@ def _opened(files: Tensor, is_base64: bool, shape: tuple[Any, ...], method: str 
         return tf.cast(tf.floor(tf.clip_by_value(image, 0.0, 255.0) + 0.5), tf.uint8)  # as PIL rounds
 
     return tf.map_fn(one, files, fn_output_signature=tf.TensorSpec(shape, tf.uint8))
-
-
-def _preprocessed(images: Any, image_processor: ViTImageProcessor) -> Any:
-    """Raw images (batch, height, width, channels) as pixel values (batch, channels, height, width).
-
-    The processor is asked once, for all 256 numbers that a pixel can be: what comes out has its very bits.
-    """
-    channels = images.shape[3]
-    numbers = np.broadcast_to(np.arange(256, dtype=np.uint8)[:, None, None], (256, 1, channels))
-    steps: Any = {"do_resize": False, "do_center_crop": False, "input_data_format": "channels_last"}
-    tables = image_processor.preprocess(numbers, return_tensors="np", **steps)["pixel_values"][0, ..., 0]
-    places = ops.cast(images, "int32")
-    return ops.stack([ops.take(tables[i], places[..., i]) for i in range(channels)], axis=1)

@@ -25,12 +25,12 @@ _BATCH = 2  # of the example that is traced; one would be taken for a constant
 class TracedProgram(nn.Module):
     """A model as a function from the inputs of a program to its outputs, by position."""
 
-    table: Tensor | None  # (channels * 256,)
+    table: Tensor | None  # (channels, 256)
 
     def __init__(self, model: Any, program: Program) -> None:
         super().__init__()
         self.model, self.program = model, program
-        table = None if program.pixels is None else torch.from_numpy(program.pixels.table.reshape(-1))
+        table = None if program.pixels is None else torch.from_numpy(program.pixels.table)
         self.register_buffer("table", table, persistent=False)
 
     def forward(self, images: Tensor, beside: Tensor | None = None) -> tuple[Tensor, ...]:
@@ -49,23 +49,24 @@ class TracedProgram(nn.Module):
             return images
         if self.program.pixels.layout == "nhwc":
             images = images.permute(0, 3, 1, 2)
-        channels = torch.arange(images.shape[1], device=images.device)[:, None, None]
-        return self.table[images.to(torch.int64) + 256 * channels]
+        images = images.to(torch.int64)
+        return torch.stack([row[images[:, i]] for i, row in enumerate(self.table)], dim=1)
 
 
-def export_program(model: Any, folder: Path, to: str, program: Program) -> str:
-    """Writes a program of a model into a folder; returns the name of its file.
+def export_program(model: Any, file: Path, to: str, program: Program) -> None:
+    """Writes a program of a model.
 
     Args:
         model: of the class `program.model`.
+        file: to write, in a folder that holds the program alone.
         to: "onnx", "openvino" or "pt2".
     """
     traced = TracedProgram(model, program).to(model.device)
     with _quiet(), _for_inference(traced), torch.no_grad():
-        return {"onnx": _onnx, "openvino": _openvino, "pt2": _pt2}[to](traced, folder, program)
+        {"onnx": _onnx, "openvino": _openvino, "pt2": _pt2}[to](traced, file, program)
 
 
-def _onnx(traced: TracedProgram, folder: Path, program: Program) -> str:
+def _onnx(traced: TracedProgram, file: Path, program: Program) -> None:
     names = [each.name for each in program.inputs]
     shapes = _dynamic(program)
     exported: Any = torch.onnx.export(
@@ -77,11 +78,10 @@ def _onnx(traced: TracedProgram, folder: Path, program: Program) -> str:
         verbose=False,
     )
     weights = sum(each.nbytes for each in traced.state_dict().values())
-    exported.save(folder / "model.onnx", external_data=weights > 1_500_000_000)  # protobuf holds 2 GB
-    return "model.onnx"
+    exported.save(file, external_data=weights > 1_500_000_000)  # protobuf holds 2 GB
 
 
-def _openvino(traced: TracedProgram, folder: Path, program: Program) -> str:
+def _openvino(traced: TracedProgram, file: Path, program: Program) -> None:
     openvino = _without_reports()
     converted = openvino.convert_model(traced, example_input=_examples(traced, program))
     for port, each in zip(converted.inputs, program.inputs, strict=True):
@@ -91,14 +91,12 @@ def _openvino(traced: TracedProgram, folder: Path, program: Program) -> str:
     )
     for port, name in zip(converted.outputs, program.outputs, strict=True):
         port.get_tensor().set_names({name})
-    openvino.save_model(converted, folder / "model.xml", compress_to_fp16=False)
-    return "model.xml"
+    openvino.save_model(converted, file, compress_to_fp16=False)
 
 
-def _pt2(traced: TracedProgram, folder: Path, program: Program) -> str:
+def _pt2(traced: TracedProgram, file: Path, program: Program) -> None:
     exported = torch.export.export(traced, _examples(traced, program), dynamic_shapes=_dynamic(program))
-    torch.export.save(exported, folder / "model.pt2")
-    return "model.pt2"
+    torch.export.save(exported, file)
 
 
 def _examples(traced: TracedProgram, program: Program) -> tuple[Tensor, ...]:
@@ -122,15 +120,12 @@ def _dynamic(program: Program) -> tuple[Mapping[int, Any], ...]:
 
 @contextmanager
 def _for_inference(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode and parameters without gradients inside the block."""
-    was_training = {part: part.training for part in module.modules()}
+    """Parameters without gradients inside the block."""
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    module.eval().requires_grad_(False)
+    module.eval().requires_grad_(False)  # the model itself is in this mode already
     try:
         yield
     finally:
-        for part, mode in was_training.items():
-            part.training = mode
         for parameter in trained:
             parameter.requires_grad_(True)
 

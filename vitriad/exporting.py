@@ -180,6 +180,10 @@ def _settled(
         raise InputError("image_size fixes the size of images, and dynamic='size' leaves it open: give one of them.")
     if preprocessing is not None and processor is None:
         raise InputError("preprocessing: needs an image_processor, whose rescaling and normalisation to take.")
+    if getattr(model, "training", False):  # of torch; the others compute as in evaluation unless they are told
+        raise InputError(
+            "export: the model is in training mode, where dropout draws numbers.\nCall model.eval() first."
+        )
     config = model.config
     size = None if dynamic == "size" else pair(image_size or config.image_size)
     pixels = None if preprocessing is None else pixels_of(processor, config.num_channels, preprocessing)  # type: ignore[arg-type]
@@ -220,8 +224,8 @@ def _written(
         inside = new / ".program"  # alone, so that only its files are recorded
         inside.mkdir()
         try:
-            exporting.export_program(model, inside, to, program)
-        except VitError:
+            exporting.export_program(model, inside / ENGINES[to].file, to, program)
+        except (VitError, OSError, MemoryError):  # a full disk is not the converter's fault
             raise
         except ImportError as problem:
             raise BackendError(

@@ -1,5 +1,6 @@
 """Exported programs: each computes what its model does, in an engine of its own; what is no such program is named."""
 
+import errno
 import json
 import os
 import shutil
@@ -265,6 +266,29 @@ def test_an_export_that_makes_no_sense_is_refused(cls, options, message, tmp_pat
     with pytest.raises(InputError, match=message):
         vitriad.export(model, tmp_path / "program", **options)
     assert not (tmp_path / "program").exists()
+
+
+def test_a_model_in_training_mode_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"in training mode.*\n.*model\.eval\(\)"):
+        vitriad.export(make("torch", "ViTModel").train(), tmp_path / "program")
+
+
+def test_a_full_disk_is_said_and_nothing_is_left(tmp_path, monkeypatch):
+    def full(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("vit_torch.exporting.export_program", full)
+    with pytest.raises(CheckpointError, match="saving failed: No space left on device"):
+        vitriad.export(make("torch", "ViTModel"), tmp_path / "program")
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_threads_that_cannot_be_set_are_refused(exported, tmp_path):
+    engines.open_program(exported, "onnx", ["images"], ["logits"], 1)
+    with pytest.raises(InputError, match="threads: XLA"):
+        engines.open_program(tmp_path, "stablehlo", [], [], 1)
+    for nothing in (None, ""):
+        assert engines.artefact_folder(nothing) is None
 
 
 def test_a_program_that_computes_something_else_is_not_written(tmp_path, monkeypatch):

@@ -49,6 +49,8 @@ DESCRIPTION = "vitriad.json"  # what describes a program, in its folder; see `vi
 
 def artefact_folder(path: str | Path) -> Path | None:
     """The folder of the exported program that a path names, itself or by a file in it; None for anything else."""
+    if not path or not isinstance(path, str | os.PathLike):
+        return None
     path = Path(path)
     is_program = path.name in {engine.file for engine in ENGINES.values()} and path.is_file()
     folder = path.parent if is_program else path
