@@ -1,7 +1,10 @@
 """Environments with some of the frameworks: tests that need one which is not installed are not collected."""
 
+import gc
 import os
 from importlib.util import find_spec
+
+import pytest
 
 _NEED_TORCH = [
     "vit_torch",
@@ -56,3 +59,18 @@ def pytest_configure(config):
     """
     if config.option.markexpr != "bench":
         os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Without a framework, tests that run for each backend have none to run for. Any other empty table is an error."""
+    empty = [item for item in items if hasattr(item, "callspec") and "NOTSET" in item.callspec.id]
+    if empty and any(_FRAMEWORKS):
+        raise pytest.UsageError(f"{empty[0].nodeid}: there are no cases")
+    items[:] = [item for item in items if item not in empty]
+
+
+def pytest_collection_finish():
+    """What was imported and collected stays to the end: collections of garbage need not look through it each time."""
+    gc.collect()
+    gc.freeze()
