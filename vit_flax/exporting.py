@@ -1,7 +1,9 @@
-"""Models as programs without this package: StableHLO, as jax.export writes it."""
+"""Models as programs without this package: StableHLO, as jax.export writes it, and ONNX, as jax2onnx does."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +23,13 @@ _PLATFORMS = ("cpu", "cuda", "tpu")
 
 
 def export_program(model: Any, file: Path, to: str, program: Program) -> None:
-    """Writes a program of a model, and beside it its weights.
+    """Writes a program of a model; of StableHLO, beside it its weights.
 
     Args:
         model: of the class `program.model`.
         file: to write, in a folder that holds the program alone.
-        to: "stablehlo".
+        to: "stablehlo" or "onnx".
     """
-    del to
 
     def compute(weights: dict[str, Array], images: Array, *beside: Array) -> tuple[Array, ...]:
         named = dict(zip((each.name for each in program.inputs[1:]), beside, strict=True))
@@ -41,11 +42,33 @@ def export_program(model: Any, file: Path, to: str, program: Program) -> None:
         return program.selected(output, lambda patches: patches.mean(axis=1))
 
     weights = flatten_dict(model.params, sep="/")
+    if to == "onnx":
+        _onnx(partial(compute, weights), file, program)
+    else:
+        _stablehlo(compute, weights, file, program)
+
+
+def _stablehlo(compute: Callable[..., Any], weights: dict[str, Array], file: Path, program: Program) -> None:
     specs = {name: jax.ShapeDtypeStruct(array.shape, array.dtype) for name, array in weights.items()}
     written = export.export(jax.jit(compute), platforms=_PLATFORMS)(specs, *_shapes(program))
     file.write_bytes(written.serialize())
     arrays = {name: np.asarray(array) for name, array in weights.items()}
     write_pieces(file.with_suffix(".safetensors"), serialised(arrays, lambda size: None))
+
+
+def _onnx(compute: Callable[..., Any], file: Path, program: Program) -> None:
+    """The weights become constants: as an argument, jax2onnx would make each of them an input."""
+    from jax2onnx import to_onnx
+
+    names = [each.name for each in program.inputs]
+    to_onnx(
+        compute,
+        inputs=_shapes(program),
+        input_names=names,
+        output_names=[*program.outputs],
+        return_mode="file",
+        output_path=file,
+    )
 
 
 def _pixel_values(images: Array, program: Program) -> Array:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,14 +39,19 @@ class Format(NamedTuple):
     Attributes:
         converters: which backends can write it, the usual one first -> what pip calls the libraries that do.
         folders: folders that it has beside its files.
+        one_size: backends whose converter writes programs for images of one size only -> the converter that was tried.
     """
 
     converters: Mapping[str, tuple[str, ...]]
     folders: tuple[str, ...] = ()
+    one_size: Mapping[str, str] = MappingProxyType({})
 
 
 FORMATS = {
-    "onnx": Format({"torch": ("torch", "onnxscript"), "tf": ("tensorflow", "tf2onnx")}),
+    "onnx": Format(
+        {"torch": ("torch", "onnxscript"), "tf": ("tensorflow", "tf2onnx"), "flax": ("jax", "flax", "jax2onnx")},
+        one_size={"flax": "jax2onnx 0.17.1"},
+    ),
     "openvino": Format({"torch": ("torch", "openvino")}),
     "pt2": Format({"torch": ("torch",)}),
     "litert": Format({"tf": ("tensorflow",)}),
@@ -104,7 +110,7 @@ def export(
     if isinstance(model, str | os.PathLike):
         model, found = loaded(model, to, backend)
         image_processor = image_processor or found
-    _check_framework(model, to)
+    _check_framework(model, to, dynamic)
     program, model = _settled(model, outputs, layers, dynamic, image_size, image_processor, preprocessing)
     return _written(model, Path(path), to, program, image_processor, pictures)
 
@@ -144,13 +150,18 @@ def loaded(
     return model, find_processor(source, model.config).processor
 
 
-def _check_framework(model: Any, to: str) -> None:
-    known = [*FORMATS[to].converters]
+def _check_framework(model: Any, to: str, dynamic: str) -> None:
+    known, one_size = [*FORMATS[to].converters], FORMATS[to].one_size
     found = _NAMES.get(getattr(model, "framework", ""), type(model).__name__)
     if found not in known:
         raise InputError(
             f"to: {to} is written from {' or '.join(known)}, got a model of {found}.\n"
             f"Save it, and export the folder: vitriad.export(folder, ..., to={to!r})."
+        )
+    if dynamic == "size" and found in one_size:
+        raise BackendError(
+            f"{to}: {one_size[found]} writes programs of {found} for images of one size only, got dynamic='size'.\n"
+            f"Write it from {' or '.join(name for name in known if name not in one_size)}, or fix the size: image_size."
         )
 
 

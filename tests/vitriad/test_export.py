@@ -38,6 +38,7 @@ EVERY_DAY = [  # of each format one cell
     ("stablehlo", "flax", "ViTForMaskedImageModeling", "reconstruction", "size"),
 ]
 WRITERS = [(to, backend) for to, each in exporting.FORMATS.items() for backend in each.converters]
+WRITERS.remove(("onnx", "flax"))  # by jax2onnx, in an environment of its own: tests/peers
 CELLS = [
     (*writer, cls, purpose, dynamic)
     for writer in WRITERS
@@ -266,6 +267,14 @@ def test_an_export_that_makes_no_sense_is_refused(cls, options, message, tmp_pat
     with pytest.raises(InputError, match=message):
         vitriad.export(model, tmp_path / "program", **options)
     assert not (tmp_path / "program").exists()
+
+
+def test_a_converter_of_one_size_takes_no_other(tmp_path):
+    with pytest.raises(BackendError, match=r"jax2onnx 0\.17\.1 .* one size only.*\n.*from torch or tf, or fix the size"):
+        vitriad.export(make("flax", "ViTModel"), tmp_path / "program", dynamic="size")
+    with pytest.raises(BackendError, match=r"package is missing: No module named 'jax2onnx'.\n.*jax2onnx"):
+        vitriad.export(make("flax", "ViTModel"), tmp_path / "program")
+    assert [*tmp_path.iterdir()] == []
 
 
 def test_a_model_in_training_mode_is_refused(tmp_path):
