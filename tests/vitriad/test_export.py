@@ -270,7 +270,9 @@ def test_an_export_that_makes_no_sense_is_refused(cls, options, message, tmp_pat
 
 
 def test_a_converter_of_one_size_takes_no_other(tmp_path):
-    with pytest.raises(BackendError, match=r"jax2onnx 0\.17\.1 .* one size only.*\n.*from torch or tf, or fix the size"):
+    with pytest.raises(
+        BackendError, match=r"jax2onnx 0\.17\.1 .* one size only.*\n.*from torch or tf, or fix the size"
+    ):
         vitriad.export(make("flax", "ViTModel"), tmp_path / "program", dynamic="size")
     with pytest.raises(BackendError, match=r"package is missing: No module named 'jax2onnx'.\n.*jax2onnx"):
         vitriad.export(make("flax", "ViTModel"), tmp_path / "program")
