@@ -1,4 +1,4 @@
-"""ONNX from a Flax model, by jax2onnx: through `vitriad export`, each with its certificate, and without vitriad's words.
+"""ONNX from a Flax model, by jax2onnx: through `vitriad export` with a certificate, and without vitriad's words.
 
 Needs jax2onnx in an environment of its own: run by `make test-peers`, not by `make test`.
 """
