@@ -1,4 +1,6 @@
-"""Runs one page of the book in this process: `python -m page_runner PAGE`, in an empty folder.
+"""Runs pages of the book, each in a folder and a process of its own.
+
+`python -m page_runner` imports the backends once, which takes longer than most pages, then forks for every page.
 
 The snippets of a page are one program, line for line where they stand, so a traceback names the page's line. Commands
 are run in between; those of `vitriad` in this process, where its frameworks are loaded already.
@@ -7,15 +9,25 @@ are run in between; those of `vitriad` in this process, where its frameworks are
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
+import json
+import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
+import tempfile
+import traceback
+from importlib import import_module
 from pathlib import Path
 
 import page_givens
-from pages import blocks, commands, names
+from backends import INSTALLED
+from pages import ROOT, blocks, commands, names
+
+from vitriad.backends import BACKENDS
 
 NUMBER = re.compile(r"-?\d+\.?\d*(?:e[+-]?\d+)?")
 CLOSE = 0.25  # share by which a number with a point, a percentage or a power of ten may be another on other machines
@@ -102,17 +114,76 @@ def same_word(expected: str, got: str) -> bool:
     return all(abs(float(one) - float(other)) <= CLOSE * abs(float(one)) for one, other in pairs)
 
 
-def main(page: Path) -> None:
-    """Runs a page; whatever it prints stays quiet unless it fails."""
+class Server:
+    """The process that forks for every page."""
+
+    def __init__(self) -> None:
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
+        environment |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
+        environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment["PATH"]])
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "page_runner"],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def run(self, page: Path, folder: Path) -> tuple[int, str]:
+        """Runs a page in a folder: its exit code, and its log, which has what it printed where it failed."""
+        try:
+            self._process.stdin.write(json.dumps([str(page), str(folder)]) + "\n")
+            self._process.stdin.flush()
+            return tuple(json.loads(self._process.stdout.readline()))
+        except BaseException:  # such as pytest's time limit
+            os.killpg(self._process.pid, signal.SIGKILL)
+            raise
+
+    def close(self) -> None:
+        """Ends the process."""
+        self._process.stdin.close()
+        self._process.wait()
+        self._process.stdout.close()
+
+
+def serve() -> None:
+    """Answers lines of page and folder until stdin ends."""
+    for name in INSTALLED:
+        import_module(BACKENDS[name].package)
+    gc.freeze()
+    for line in sys.stdin:
+        page, folder = json.loads(line)
+        print(json.dumps(forked(Path(page), folder)), flush=True)
+
+
+def forked(page: Path, folder: str) -> tuple[int, str]:
+    """Runs a page in a child: its exit code, and its log."""
+    with tempfile.TemporaryFile() as output:
+        pid = os.fork()
+        if not pid:
+            os.chdir(folder)
+            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+            os.dup2(output.fileno(), 1)
+            os.dup2(output.fileno(), 2)
+            os._exit(run_page(page))
+        _, status = os.waitpid(pid, 0)
+        output.seek(0)
+        return os.waitstatus_to_exitcode(status), output.read().decode()
+
+
+def run_page(page: Path) -> int:
+    """Runs a page in the current folder; whatever it prints stays quiet unless it fails. Returns its exit code."""
     run = Run()
-    code = compile(program(page.read_text(encoding="utf-8")), page.name, "exec")
     try:
+        code = compile(program(page.read_text(encoding="utf-8")), page.name, "exec")
         with contextlib.redirect_stdout(run.output):
             exec(code, run.names())
+        return 0
     except BaseException:
-        print(run.output.getvalue())
-        raise
+        print(run.output.getvalue(), traceback.format_exc(), flush=True)
+        return 1
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    serve()

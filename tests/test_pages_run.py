@@ -1,15 +1,11 @@
 """Every snippet of the book runs as written, page by page, in an empty folder; and what sets a machine up exists."""
 
-import os
 import re
-import subprocess
-import sys
 import tomllib
-from pathlib import Path
 
 import pytest
 from backends import INSTALLED
-from page_runner import alike, differences, program
+from page_runner import Server, alike, differences, program
 from pages import PAGES, ROOT, blocks, commands, names
 
 from vitriad.backends import BACKENDS
@@ -32,15 +28,35 @@ def can_run(text: str) -> bool:
     return {*imported, *needed} <= HERE
 
 
+@pytest.fixture(scope="module")
+def server():
+    server = Server()
+    yield server
+    server.close()
+
+
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("page", [page for page, text in BOOK.items() if has_snippets(text) and can_run(text)])
-def test_a_page_runs_as_written(tmp_path, page):
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
-    environment |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
-    environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment["PATH"]])
-    command = [sys.executable, "-m", "page_runner", str(ROOT / page)]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+def test_a_page_runs_as_written(server, tmp_path, page):
+    code, printed = server.run(ROOT / page, tmp_path)
+    assert code == 0, printed
+
+
+@pytest.mark.parametrize(
+    ("block", "said"),
+    [
+        ("python\nx = 1\nassert x == 2\n", '"wrong.md", line 5, in <module>'),
+        ("python\nimport os; os._exit(3)\n", ""),
+        ("bash\nvitriad classify nothing.jpg\n", "vitriad classify nothing.jpg: exit code"),
+        ("bash\ncat\nfalse\n", "false: exit code 1"),
+        ("python\nprint(8)\n```\n\n```text\n9\n", "the page says it prints\n9"),
+    ],
+)
+def test_a_page_that_fails_is_told(server, tmp_path, block, said):
+    page = tmp_path / "wrong.md"
+    page.write_text(f"# Wrong\n\n```{block}```\n", encoding="utf-8")
+    code, printed = server.run(page, tmp_path)
+    assert code != 0 and said in printed, printed
 
 
 def test_what_pages_say_to_type_on_a_bare_machine_exists():
