@@ -1,4 +1,4 @@
-"""Which model class a checkpoint asks for: by its config.json, or by the weights that it holds."""
+"""The model class of a checkpoint: by its config.json, or by the weights in it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vit_core.parameters import MODEL_CLASSES
 
 Model = TypeVar("Model")
 
-_SILENT = ("attn_implementation", "output_loading_info")  # say nothing of what a checkpoint is
+_SILENT = ("attn_implementation", "output_loading_info")  # without influence on what a checkpoint is
 
 
 def architecture(name_or_path: str | Path, **kwargs: Any) -> tuple[PretrainedConfig, str, dict[str, bool]]:

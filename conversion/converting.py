@@ -1,4 +1,4 @@
-"""From one checkpoint to another, tensor by tensor: neither is ever in memory as a whole."""
+"""Converts a checkpoint into another dialect, tensor by tensor, so that neither is in memory as a whole."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from vit_core.files.json import check_text, json_text
 from vit_core.files.saving import progress, replace_folder, replaced_weights, save_folder
 from vit_core.files.targets import check_target
 from vit_core.limits import LIMITS
-from vit_core.plain_values import listed
+from vit_core.plain_values import name_list
 
 
 def convert(
@@ -48,9 +48,9 @@ def convert(
         cls: class to read it for; None for the one whose weights it holds.
         force: replace what is there; of a folder, the weights that a load could take for the new ones, whoever wrote
             them. Its other files are kept.
-        dry_run: find out everything that can be found out without writing.
+        dry_run: do everything but write.
         max_shard_size: largest weight file, of the dialect "hf".
-        allow: what may be given up although outputs then differ: "numerics", "pre_logits", "distillation".
+        allow: what may be left out although outputs change: "numerics", "pre_logits", "distillation".
         **options: as for `conversion.load`.
 
     Returns:
@@ -68,7 +68,7 @@ def convert(
     tensors, notes = expressed(dialect, target, model, config, fitted.tensors, allow)
     also = [] if target.file is None else lone_checkpoint(dst)
     old = [] if target.file is None else replaced_weights(dst, also=also)
-    notes += [f"{'to be ' * dry_run}replaced in {dst}: {listed(old)}"] if old else []
+    notes += [f"{'to be ' * dry_run}replaced in {dst}: {name_list(old)}"] if old else []
     found = find_processor(source, config, options.get("limits") or LIMITS)
     notes += _said_of_images(found, target, dst)
     done = "nothing written" if dry_run else f"written as {to!r}: {dst}"
@@ -115,7 +115,7 @@ def _check_destination(dst: Path, to: str, target: Target, force: bool) -> None:
 
 
 def _releasing(tensor: Any, source: Source) -> Any:
-    """A tensor that gives the pages of the mapped source back before it is read: each is wanted once."""
+    """A tensor that first releases the pages of the mapped source read so far: each is read once."""
 
     def read() -> Any:
         for file in source.weights.files:

@@ -1,4 +1,4 @@
-"""Finds the files of a checkpoint, whose dialect they speak, and what their tensors are called in ours."""
+"""Opens a checkpoint of any program: finds its files, recognises their dialect, and maps their names to ours."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from vit_core.files.folders import Weights
 from vit_core.files.weight_files import KERAS_HUB, taken
 from vit_core.limits import LIMITS, Limits, check_limits
 from vit_core.parameters import BASE_PREFIX, MODEL_CLASSES, Kind, parameter_table
-from vit_core.plain_values import listed
+from vit_core.plain_values import name_list, short
 from vit_core.tensors import Array
 
 # What safetensors files of a layout that names decide say of themselves.
@@ -47,9 +47,9 @@ class Source(NamedTuple):
         dialect: how they are named and laid out.
         names: canonical name -> name in the file.
         arrays: canonical name, with the prefix where there is a head -> tensor in the canonical layout.
-        shown: fields of a configuration that the stored layout shows.
-        unexplained: names that mean nothing.
-        outside: names of other modules, where the file's names have a prefix or it holds several models.
+        shown: fields of the configuration that follow from the stored layout, such as num_attention_heads.
+        unexplained: names in the file that the dialect does not know.
+        outside: names of other modules in the file, where the model is one part of it or it holds several models.
         notes: what was done, a line each.
         commit: of a hub repository.
         beside: the path of another file of the checkpoint, by name; None where there is none.
@@ -75,7 +75,7 @@ class Source(NamedTuple):
 
     @property
     def has_representation(self) -> bool:
-        """Whether a layer stands between class token and head: what others than transformers have a pooler for."""
+        """Whether a layer stands between class token and head, which only programs other than transformers have."""
         return self.dialect.numerics is not None and {"pooler.dense.weight", "classifier.weight"} <= self.bare.keys()
 
 
@@ -111,7 +111,7 @@ def open_source(
         variant: see `vit_core.files.folders.open_weights`, also for `mmap`, `verify`, `wait` and `limits`.
         weights: which of several sets of weights in a file to take, such as "teacher": a key, or what stands in front
             of names, or both with a dot between them.
-        allow: what may be left out although the outputs then differ: "distillation", "pre_logits".
+        allow: what may be left out although outputs change: "distillation", "pre_logits".
         **hub: options of `vit_core.hub.download.Repository`.
 
     Raises:
@@ -121,7 +121,7 @@ def open_source(
     if not isinstance(src, str | os.PathLike):
         raise InputError(f"checkpoint: expected a folder or a hub name, got {type(src).__name__}.")
     if isinstance(allow, str) or {*allow} - LOSSY.keys():
-        raise InputError(f"allow: expected some of {', '.join(map(repr, LOSSY))}, got {repr(allow)[:80]}.")
+        raise InputError(f"allow: expected some of {', '.join(map(repr, LOSSY))}, got {short(allow)}.")
     check_limits(limits)
     where = str(src)
     opening = Opening(variant, weights, mmap, verify, wait, limits)
@@ -131,7 +131,7 @@ def open_source(
 
 @contextmanager
 def _uncollected() -> Iterator[None]:
-    """No search for garbage inside the block: of 100,000 names it takes most of the time, and there is none."""
+    """Turns garbage collection off inside the block: with 100,000 names it takes most of the time and finds nothing."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -161,9 +161,9 @@ def held_source(
 
 
 def lone_checkpoint(folder: str | Path) -> list[str]:
-    """The name of the file that a load of a folder takes although it could be called anything; none if there is none.
+    """The weight file that loading a folder would take although no standard name leads to it; [] if there is none.
 
-    Only of a checkpoint that is known here: another program's files are no business of whoever saves beside them.
+    Only a checkpoint that is recognised counts: a save into the folder leaves other programs' files alone.
     """
     try:
         chosen, suffix = taken({*os.listdir(folder)}) if finds_folder(folder) else ([], None)
@@ -215,16 +215,16 @@ def _source(where: str, place: Place, allow: Collection[str], limits: Limits, as
 
 
 def _left_out(dialect: Dialect, inside: Collection[str], outside: Sequence[str], left: Mapping[str, str]) -> list[str]:
-    """What was taken off or left out among the names, a line each; `left` says why of each."""
-    notes = [f"prefix taken off: {listed([dialect.prefix])} of {len(inside)} names"] if dialect.prefix else []
-    notes += [f"left out, of other modules: {listed(outside, 3)}"] if outside else []
+    """Notes on the prefix that was removed and on tensors that were left out, one line each; `left`: name -> reason."""
+    notes = [f"prefix taken off: {name_list([dialect.prefix])} of {len(inside)} names"] if dialect.prefix else []
+    notes += [f"left out, of other modules: {name_list(outside, 3)}"] if outside else []
     for reason in dict.fromkeys(left.values()):
-        notes.append(f"left out, {reason}: {listed([name for name in left if left[name] == reason], 3)}")
+        notes.append(f"left out, {reason}: {name_list([name for name in left if left[name] == reason], 3)}")
     return notes
 
 
 def _prefix_of(weights: Weights, asked: str | None) -> str | None:
-    """What the caller chose among the names, behind the key of the container that was opened for it."""
+    """The prefix of names that the caller asked for, without the key that already chose a part of the container."""
     said = weights.files[0].metadata if weights.files else {}
     key = said.get("weights") if said.get("format") == "torch" else None
     if asked is None or asked == key:
@@ -233,21 +233,21 @@ def _prefix_of(weights: Weights, asked: str | None) -> str | None:
 
 
 def _refuse_others(file: WeightFile, dialect: Dialect) -> None:
-    """Raises where something else than a tensor has the name of a parameter: it is not missing, it is wrong."""
+    """Raises if the name of a parameter holds something other than a tensor: it is wrong, not missing."""
     understood = canonical_names(str(file.path), file.others, dialect)[0].values()
     if wrong := list(dict.fromkeys(cell.name if isinstance(cell, Part) else cell for cell in understood)):
         raise CheckpointError(
-            f"{file.path}: {listed(wrong[:1])}: expected a tensor, got {file.others[wrong[0]]} "
+            f"{file.path}: {name_list(wrong[:1])}: expected a tensor, got {file.others[wrong[0]]} "
             f"({len(wrong)} such parameter{'s' if len(wrong) > 1 else ''}).\n"
             "Save the tensors alone, with the program that wrote it."
         )
 
 
 def _config_of(place: Place, dialect: Dialect) -> tuple[dict[str, Any] | None, list[str]]:
-    """The configuration beside weights, and a note where it is one of something else.
+    """The configuration beside the weights, and a note if it belongs to something else.
 
-    Weights whose dialect says enough do without: where config.json is of no known program; and where it belongs to the
-    file that a load of the folder takes, while another one, of another program, was named.
+    A dialect that says enough by itself ignores config.json in two cases: no known program wrote it; or another
+    program did, for the file that loading the folder would take, while the caller named a different file.
     """
     if place.config is None or dialect.numerics is None:
         return place.config, []

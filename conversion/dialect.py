@@ -1,4 +1,4 @@
-"""What a dialect is: all that is known of one family of programs that write the weights of a ViT or a ViTMAE.
+"""What a dialect is: everything known of one family of programs that write the weights of a ViT or a ViTMAE.
 
 `conversion.dialects` has one module per family and the list of them. The rest of this package treats all alike.
 """
@@ -91,7 +91,7 @@ class Dialect:
         rows: template of a canonical name -> the names that the dialect has for it. {i} is the number of a layer, {c}
             that of a chunk of layers.
         is_canonical: whether its names are the canonical ones, "vit." in front of an encoder with a head included.
-        inner: what may stand in front of the encoder's names, but not of a head's.
+        encoder_prefix: what may stand in front of the encoder's names, but not of a head's.
         prefix: what stands in front of every name in a file at hand; of a dialect as such, nothing.
         stacked: what stands in the names of tensors that hold all layers on a leading axis -> the same for one layer.
         folded: as `rows`, for tensors that `folds` work into canonical ones.
@@ -118,7 +118,7 @@ class Dialect:
     convention: str
     rows: Mapping[str, Row]
     is_canonical: bool = False
-    inner: str = ""
+    encoder_prefix: str = ""
     prefix: str = ""
     stacked: Mapping[str, str] = field(default_factory=dict)
     folded: Mapping[str, Row] = field(default_factory=dict)

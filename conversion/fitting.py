@@ -15,7 +15,7 @@ from conversion.naming import EXCHANGEABLE, HEADS, template
 from vit_core.errors import CheckpointError, SizeMismatchError
 from vit_core.files.arrays import LazyArray, check_finite
 from vit_core.parameters import BASE_PREFIX, Parameter
-from vit_core.plain_values import listed
+from vit_core.plain_values import name_list
 from vit_core.positions import resize_table
 from vit_core.tensors import FLOAT_DTYPES, Array
 
@@ -59,7 +59,7 @@ class Wanted(NamedTuple):
 
 
 class Fitted(NamedTuple):
-    """What became of the tensors of a file: names of the class, those of extra tensors as in the file.
+    """What happened to the tensors of a file: names of the class, and for extra tensors those in the file.
 
     Attributes:
         tensors: what the class gets, in table order; checked, resized and cast when read.
@@ -104,7 +104,7 @@ def fit(stored: Stored, wanted: Wanted) -> Fitted:
 
 
 def _match(names: Iterable[str], table: Mapping[str, Parameter]) -> tuple[dict[str, str], list[str], list[str]]:
-    """Name in the class -> name in the file; names of parts that the class does without; names it has no place for.
+    """Name in the class -> name in the file; names of parts that the class can do without; names it has no place for.
 
     The encoder's names have the prefix in classes with a head, and none in those without. No program writes a head
     beside an encoder without the prefix, so such a head is not taken.
@@ -148,7 +148,7 @@ def _check(stored: Stored, wanted: Wanted, found: Mapping[str, LazyArray], fitte
         ]
         if not wanted.ignore_mismatched_sizes:
             problems["of another shape"] = [_mismatch(table[n], found[n], stored.grid) for n in fitted.mismatched]
-    if lines := [f"{len(names)} {what}: {listed(names)}" for what, names in problems.items() if names]:
+    if lines := [f"{len(names)} {what}: {name_list(names)}" for what, names in problems.items() if names]:
         error = SizeMismatchError if problems.get("of another shape") else CheckpointError
         raise error(f"{stored.where} does not fit {wanted.model}:\n{'; '.join(lines)}.\n{_advice(table, fitted)}")
 
@@ -183,7 +183,7 @@ def _value(name: str, array: Array, stored: Stored, wanted: Wanted) -> Array:
         array = resize_table(array, stored.grid, wanted.grid, wanted.position_kernel)
     if wanted.dtype is None or array.dtype.name == wanted.dtype:
         return array
-    with np.errstate(over="ignore"):  # looked for below
+    with np.errstate(over="ignore"):  # checked below
         cast = array.astype(FLOAT_DTYPES[wanted.dtype])
     if not wanted.allow_nonfinite and not np.isfinite(cast).all():
         raise CheckpointError(

@@ -1,4 +1,4 @@
-"""What other programs do in steps of their own, worked into canonical tensors so that every output stays the same.
+"""Folds: computing steps that only other programs have, worked into canonical tensors so that outputs stay the same.
 
 What one family of programs does alone is in its module of `conversion.dialects`; here is what several do. Nothing is
 read before it is asked for. Formulas: docs/reference/conversion.md.
@@ -18,10 +18,10 @@ from conversion.naming import template
 from vit_core.errors import CheckpointError
 from vit_core.files.arrays import LazyArray
 from vit_core.parameters import BASE_PREFIX
-from vit_core.plain_values import listed
+from vit_core.plain_values import name_list
 from vit_core.tensors import Array
 
-# What can be given up if asked for: outputs then differ.
+# What can be left out on request: outputs then change.
 LOSSY = {
     "distillation": "a distillation token (dist_token) takes part in attention, which no ViT here has",
     "numerics": "its programs compute with other constants",
@@ -50,13 +50,13 @@ def unstacked(tensors: Tensors, mark: str, single: str, layers: int) -> Tensors:
 
 
 def mapped(tensor: LazyArray, change: Callable[[Array], Array]) -> LazyArray:
-    """A tensor that is changed when it is read, by something that needs no data to know the shape."""
+    """A tensor to which a function is applied when it is read; the new shape is known without reading."""
     shape = change(np.broadcast_to(np.zeros((), tensor.dtype), tensor.shape)).shape
     return LazyArray(tensor.dtype, shape, lambda: change(tensor.read()))
 
 
 def check_allowed(where: str, step: str, allow: Collection[str]) -> None:
-    """Raises unless a step that changes outputs was asked for."""
+    """Raises unless the caller allowed a step that changes outputs."""
     if step not in allow:
         raise CheckpointError(
             f"{where}: {LOSSY[step]}.\n"
@@ -78,7 +78,7 @@ def zero_biases(where: str, found: Tensors, allow: Collection[str]) -> list[str]
             width, dtype = found[weight].shape[:1], found[weight].dtype
             found[f"{module}.bias"] = LazyArray(dtype, width, partial(np.zeros, width, dtype))
             added.append(f"{module}.bias")
-    return [f"zero, since the model was built without: {listed(added, 3)}"] if added else []
+    return [f"zero, since the model was built without: {name_list(added, 3)}"] if added else []
 
 
 def dead_head(where: str, found: Tensors, allow: Collection[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The number of heads: of models of known sizes, and as an axis that some programs give the heads of attention.
+"""The number of attention heads: of models of known sizes, and from files where the heads have an axis of their own.
 
 All tensors of a file have to agree on such an axis. Joined with its neighbour, an axis of heads leaves no trace in the
 shape, so heads that stand in the wrong place would load, and every one of them would be of parts of others.
@@ -16,7 +16,7 @@ from conversion.naming import Names, template
 from vit_core.errors import CheckpointError
 from vit_core.files.arrays import LazyArray
 from vit_core.parameters import Kind
-from vit_core.plain_values import listed
+from vit_core.plain_values import name_list, short
 
 # (hidden_size, num_hidden_layers, intermediate_size) -> heads. A width alone does not tell.
 KNOWN: dict[tuple[int, int, int], int] = {
@@ -73,7 +73,7 @@ def shown_heads(
             heads, head_dim = most
             got = "no axis for them" if found is None else "{} of {}".format(*found)
             raise CheckpointError(
-                f"{where}: {listed([name])}: shape {tensors[name].shape}: expected {heads} heads of {head_dim}, as "
+                f"{where}: {name_list([name])}: shape {tensors[name].shape}: expected {heads} heads of {head_dim}, as "
                 f"{counts[most]} of {len(shown)} tensors have them, got {got}.\n"
                 "Axes in another order scramble the heads; export the model again with the program that made it."
             )
@@ -99,6 +99,6 @@ def check_heads(where: str, shown: int, names: Mapping[str, str], said: object, 
     if said != shown:
         first = next(stored for name, stored in names.items() if name.endswith("attention.query.weight"))
         raise CheckpointError(
-            f"{where}: {listed([first])} has an axis of {shown} heads; num_attention_heads is {repr(said)[:80]} {by}.\n"
+            f"{where}: {name_list([first])} has an axis of {shown} heads; num_attention_heads is {short(said)} {by}.\n"
             "Leave it out: the weights tell."
         )

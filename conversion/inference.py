@@ -1,6 +1,6 @@
-"""Configurations that other programs' files imply: by shapes, by what a dialect's programs share, by known sizes.
+"""Infers a missing configuration: from shapes, from what the program always does, and from known sizes.
 
-What none of these says is asked for, never guessed.
+A field that none of these tells is an error that names the keyword to pass; nothing is guessed.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from vit_core.files.arrays import LazyArray
 
 
 def is_of_transformers(data: Mapping[str, Any]) -> bool:
-    """Whether a config.json is one of transformers (and ours), not one that another dialect reads."""
+    """Whether a config.json is in the form of transformers, which is ours too, rather than in another program's."""
     return "model_type" in data or not any(dialect.config_key in data for dialect in DIALECTS if dialect.config_key)
 
 
 def program_of(data: Mapping[str, Any]) -> str | None:
-    """The dialect of the program that wrote a config.json, "hf" for transformers; None where it is of none known."""
+    """The dialect of the program that wrote a config.json, "hf" for transformers; None for an unknown program."""
     if is_of_transformers(data):
         return "hf" if {"model_type", "architectures", "hidden_size"} & data.keys() else None
     return next(dialect.name for dialect in DIALECTS if dialect.config_key in data)
@@ -46,13 +46,13 @@ def infer(
         where: the file, for messages.
         dialect: of the file.
         tensors: canonical name without prefix -> tensor.
-        shown: fields that the stored shapes show.
+        shown: fields that follow from the stored layout.
         data: what the program's own config.json says.
-        given: fields that the caller gives; of use where nothing else tells.
+        given: fields that the caller passes; used where nothing else tells.
         model: the class to load; None for the one that the file holds.
 
     Raises:
-        CheckpointError: not a whole encoder, or a field that nothing tells.
+        CheckpointError: not a whole encoder, or a field that cannot be inferred.
     """
     fields = _encoder(where, tensors)
     fields |= dict(dialect.numerics or {}) | dict(shown) | _said(where, data or {})
@@ -77,7 +77,7 @@ def infer(
 
 
 def said_size(where: str, data: Mapping[str, Any]) -> Any:
-    """The image size that a config.json says the positions are for, whoever wrote it; None where it says none."""
+    """The image size in a config.json of any program, which the position table is for; None if it has none."""
     return _said(where, data).get("image_size") or data.get("image_size")
 
 
@@ -87,8 +87,8 @@ def stored_grid(
     """(rows, columns) of the patches that the position table is for.
 
     Args:
-        dialect: of the file; of some, no table is without a row for the class token.
-        image_size: what to go by where the patches make no square.
+        dialect: of the file; some always have a row for the class token.
+        image_size: decides where the patches form no square.
 
     Raises:
         CheckpointError: they make no square, and the image size does not fit.

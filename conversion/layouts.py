@@ -1,4 +1,4 @@
-"""How a convention lays tensors out: a function of the kind of the tensor, never of a single parameter."""
+"""How each convention lays tensors out in memory: decided by the kind of a tensor, never for one parameter alone."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def joined_heads(array: Array, kind: Kind) -> Array:
 
 
 def split_heads(array: Array, kind: Kind, heads: int) -> Array:
-    """What `joined_heads` takes away, put in: for a tensor in the convention's order of the other axes."""
+    """The inverse of `joined_heads`, for a tensor whose other axes are in the convention's order."""
     if kind == "heads_in":
         return array.reshape(len(array), heads, -1)
     if kind == "heads_out":

@@ -1,4 +1,4 @@
-"""From a checkpoint to what a model class needs: the one loader of all backends."""
+"""Loading: from a checkpoint of any dialect to the configuration and tensors of a model class, for all backends."""
 
 from __future__ import annotations
 
@@ -24,10 +24,13 @@ from vit_core.hub.download import HUB_OPTIONS
 from vit_core.limits import LIMITS
 from vit_core.parameters import MODEL_CLASSES, parameter_table
 from vit_core.parameters import class_name as canonical_class
-from vit_core.plain_values import listed
+from vit_core.plain_values import name_list, short
 from vit_core.tensors import Array
 
-_PARTS = {"add_pooling_layer": "pooler.dense.weight", "use_mask_token": "embeddings.mask_token"}  # which they are about
+_PARTS = {
+    "add_pooling_layer": "pooler.dense.weight",
+    "use_mask_token": "embeddings.mask_token",
+}  # the parameter of each
 
 
 class Loaded(NamedTuple):
@@ -40,8 +43,8 @@ class Loaded(NamedTuple):
         options: constructor options of the class.
         info: what output_loading_info=True returns.
         report: what was done.
-        stored_dtype: what the file holds its first floating tensor in.
-        check: waits for the digests, and raises what they show.
+        stored_dtype: dtype of the first floating tensor in the file.
+        check: waits for the digests of the files and raises if one does not match.
     """
 
     config: Any
@@ -72,8 +75,8 @@ def load_pretrained(
             config: configuration object or path, in place of the checkpoint's;
             dtype (torch_dtype): float32 unless given; "auto" is what the configuration says, else what is stored;
             add_pooling_layer, use_mask_token: of a ViTModel;
-            strict: False also loads what fits badly: parameters that are missing or of another shape are initialised,
-                tensors that mean nothing are left out;
+            strict: False also loads a checkpoint that does not fit: parameters that are missing or of another shape are
+                initialised, unknown tensors are left out;
             ignore_mismatched_sizes: parameters of another shape are initialised;
             position_kernel: resampler for position tables of another grid, see `vit_core.positions.resize_matrix`;
             allow_nonfinite: load NaN and infinity;
@@ -89,7 +92,7 @@ def load_pretrained(
     Raises:
         CheckpointError: the weights are missing, damaged or do not fit.
         ConfigError: the configuration, with its overrides, is invalid.
-        InputError: a keyword that means nothing here.
+        InputError: an unknown keyword.
     """
     model = canonical_class(cls)
     given = checked(model, kwargs)
@@ -108,7 +111,7 @@ def load_pretrained(
 
 
 def _held(name_or_path: str | Path | None, tensors: Mapping[str, Array], given: Mapping[str, Any]) -> Source:
-    """Weights that the caller has, beside the configuration of a checkpoint that is named or one that is given."""
+    """Weights in the caller's hands as a checkpoint, with the configuration that is given or is found at a name."""
     config = None
     if name_or_path is not None and given.get("config") is None:
         config, _ = read_config(name_or_path, {name: given[name] for name in HUB_OPTIONS if name in given})
@@ -169,7 +172,7 @@ def load(
 def plan(
     src: str | Path, *, cls: str | type | None = None, config: Any = None, **options: Any
 ) -> tuple[Source, Any, str, Fitted]:
-    """What `load` does, before any data is read: the opened checkpoint, its configuration, the class, its tensors."""
+    """The first half of `load`, which reads no data: opened checkpoint, configuration, class and tensors."""
     given = {"config": config, **options}
     if wrong := sorted(options.keys() & ({*FITTING, *CHOOSING, *ASSERTIONS, *LOADING} - {"allow_nonfinite"})):
         raise InputError(f"conversion.load: no option {', '.join(map(repr, wrong))}.")
@@ -177,18 +180,18 @@ def plan(
     fitted = _fit(source, found, model, model_options, given, allow_nonfinite=given.get("allow_nonfinite", False))
     if fitted.missing:
         raise CheckpointError(
-            f"{src}: as {model}, it lacks {listed(fitted.missing)}.\n"
+            f"{src}: as {model}, it lacks {name_list(fitted.missing)}.\n"
             "Read it for a class that has no such part: cls= (--class)."
         )
     return source, found, model, fitted
 
 
 def describe(src: str | Path, **options: Any) -> tuple[Any, str, dict[str, bool]]:
-    """What a checkpoint is, whoever wrote it: its configuration, the class that it holds, options of that class.
+    """What a checkpoint of any program holds: its configuration, its model class, and options of that class.
 
     Args:
         src: folder, "owner/name" on the hub, or a weight file of any dialect.
-        **options: keywords of `from_pretrained`; those that say nothing of this are passed over.
+        **options: keywords of `from_pretrained`; those without influence on the answer are ignored.
 
     Raises:
         CheckpointError, ConfigError, InputError: as `load`.
@@ -259,13 +262,13 @@ def _fit(
 
 
 def _check_heads(source: Source, model: str, fitted: Fitted) -> None:
-    """Raises where a head would be drawn at random although somebody's own stands beside the encoder."""
+    """Raises if a head would be initialised at random while the file holds one outside the prefix of the model."""
     if not any(name.startswith(HEADS) for name in fitted.missing):
         return
     if beside := heads_beside(source.outside, source.dialect):
         raise CheckpointError(
-            f"{source.where}: {model} needs a head behind {source.dialect.prefix[:80]!r}; there is none, and "
-            f"{listed(beside, 2)} is another module's.\n"
+            f"{source.where}: {model} needs a head behind {short(source.dialect.prefix)}; there is none, and "
+            f"{name_list(beside, 2)} is another module's.\n"
             "Load the class without a head, or rename it; strict=False initialises a head anew."
         )
 

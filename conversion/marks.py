@@ -1,4 +1,4 @@
-"""What tells that a file holds something that no ViT and no ViTMAE is, and what it is.
+"""Marks: names in a file that show that it holds another kind of model, and which.
 
 A mark is a run of whole words of a tensor's name, words being what stands between dots and slashes. Here are those of
 programs without a dialect; the others stand with the dialect whose programs have such models too.
@@ -16,7 +16,7 @@ from conversion.dialect import Dialect
 from conversion.dialects import DIALECTS
 from conversion.naming import LONGEST
 from vit_core.errors import CheckpointError
-from vit_core.plain_values import listed
+from vit_core.plain_values import name_list
 
 _OF_OTHERS = {
     **dict.fromkeys(("resblocks", "vision_model"), "CLIP or SigLIP"),
@@ -30,19 +30,19 @@ _OF_OTHERS = {
 
 
 def marks() -> dict[str, str]:
-    """Every mark, and what it tells of."""
+    """Every mark, and the kind of model that it shows."""
     return {mark: what for dialect in DIALECTS for mark, what in dialect.marks.items()} | _OF_OTHERS
 
 
 def refuse_marked(where: str, names: Collection[str], prefix: str = "") -> None:
-    """Raises CheckpointError for what tells of another kind of model, by names behind a prefix."""
+    """Raises CheckpointError if a name behind the prefix shows another kind of model."""
     start, pattern = len(prefix), _pattern(tuple(DIALECTS))
     if not pattern.search("\n".join([f".{name[start:LONGEST]}." for name in names]).replace("/", ".")):
         return  # of 100,000 names that is much faster than to look at each
     for name in names:
         if mark := pattern.search(f".{name[start:LONGEST]}.".replace("/", ".")):
             what = marks()[mark[1]]
-            raise CheckpointError(f"{where}: {listed([name])}: {what}; no ViT or ViTMAE can hold it exactly.")
+            raise CheckpointError(f"{where}: {name_list([name])}: {what}; no ViT or ViTMAE can hold it exactly.")
 
 
 @cache

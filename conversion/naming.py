@@ -10,13 +10,13 @@ from typing import NamedTuple
 from conversion.dialect import Dialect, Part, Row
 from vit_core.errors import CheckpointError
 from vit_core.parameters import BASE_PREFIX
-from vit_core.plain_values import listed
+from vit_core.plain_values import name_list
 
 # Parts that a file may lack, or have although the class does not. Heads stand beside the encoder, never inside it.
 HEADS = ("classifier.", "decoder.")
 EXCHANGEABLE = (*HEADS, "pooler.", "embeddings.mask_token")
 
-LONGEST = 1000  # characters; longer names mean nothing, and take long to look through
+LONGEST = 1000  # characters; a longer name is no parameter's, and matching it would take long
 _DIGITS = 4  # of a layer's number at most
 _NUMBER = re.compile("[0-9]+")
 _ANY_NUMBER = re.compile(r"(?:[0-9]|\{[ci]\})+")
@@ -25,7 +25,7 @@ Names = dict[str, str | Part]
 
 
 class _Spellings(NamedTuple):
-    """What the names of a dialect mean, and what tells quickly, of 100,000 names, those that mean nothing.
+    """The names of a dialect, with an index that rejects unknown names quickly: a file may have 100,000 of them.
 
     Attributes:
         rows: template of the dialect -> canonical templates, each with the third of the tensor that it is.
@@ -61,7 +61,7 @@ def canonical_names(where: str, names: Iterable[str], dialect: Dialect) -> tuple
         for canonical, cell in understood:
             bare = canonical.removeprefix(BASE_PREFIX)
             if bare in found:
-                both = listed([str(getattr(other, "name", other)) for other in (found[bare][1], cell)])
+                both = name_list([str(getattr(other, "name", other)) for other in (found[bare][1], cell)])
                 raise CheckpointError(f"{where}: two names for the same parameter: {both}.\nRemove one of them.")
             found[bare] = (canonical, cell)
     return dict(found.values()), unexplained
@@ -120,7 +120,7 @@ def _understood(name: str, spellings: _Spellings, dialect: Dialect) -> list[tupl
     if not name.startswith(dialect.prefix):
         return []
     short = name.removeprefix(dialect.prefix)
-    for bare in dict.fromkeys((short, short.removeprefix(dialect.inner))):
+    for bare in dict.fromkeys((short, short.removeprefix(dialect.encoder_prefix))):
         if _outline(bare) not in spellings.outlines:
             continue
         fitting = ((spellings.rows[each], number) for each, number in _templates(bare) if each in spellings.rows)

@@ -34,7 +34,7 @@ from vit_core.files.weight_files import (
 )
 from vit_core.hub.download import Repository, commit_of, local_folder
 from vit_core.limits import LIMITS, Limits
-from vit_core.plain_values import listed
+from vit_core.plain_values import name_list
 
 # Suffix of a family's files -> a name in an index of them as it is in the file.
 _RENAMED: dict[str, Callable[[str], str]] = {
@@ -43,7 +43,7 @@ _RENAMED: dict[str, Callable[[str], str]] = {
     ".h5": lambda name: name.partition("/")[2],
     ".msgpack": lambda name: name.replace("/", "."),
 }
-_SIDECARS = (CONFIG_NAME, "task.json")  # what says more than the tensors
+_SIDECARS = (CONFIG_NAME, "task.json")  # files that describe the model beside its tensors
 _SHARD = re.compile(r"(.+)-[0-9]{5}-of-([0-9]{5})(\.[a-z0-9]+)")
 _TENSORSTORE = re.compile(r"[^~.]+(~[^~.]+)+")  # a folder per array, named by the way to it
 _ATTEMPTS = 100
@@ -55,7 +55,7 @@ class Place(NamedTuple):
     Attributes:
         weights: its tensors, as stored.
         config: the object in config.json, or None where there is none.
-        is_aside: whether a load of the folder would take other weights than the file that was named.
+        is_aside: whether loading the folder would take other weights than the file that was named.
         beside: the path of another file of the checkpoint, by name; None where there is none.
         commit: of a hub repository.
     """
@@ -94,7 +94,7 @@ class Opening(NamedTuple):
 
 
 def open_place(src: str | Path, opening: Opening, **hub: Any) -> Place:
-    """What a name stands for, opened.
+    """Opens what a name stands for: a folder, a file, or a repository on the hub.
 
     Args:
         src: folder, weight file or index, or "owner/name" on the hub.
@@ -140,7 +140,7 @@ def _of_file(named: Path, opening: Opening) -> Place:
 
 
 def _target(named: Path) -> Path:
-    """The file that a name leads to: the user named this very link. One into the hub's cache keeps its name."""
+    """The target of a file name, since the user named this very link; one into the hub's cache keeps its name."""
     if not named.is_symlink():
         return named
     target = Path(os.path.realpath(named))
@@ -173,7 +173,7 @@ def _fetched(repository: Repository, variant: str | None, limits: Limits) -> Pat
     _check_adapter(repository.name, names, chosen)
     if not suffix and len(chosen) > 1 and chosen[0] not in KERAS_HUB:
         raise CheckpointError(
-            f"{repository.name}: several weight files: {listed(chosen)}.\nLoad one of them from a folder."
+            f"{repository.name}: several weight files: {name_list(chosen)}.\nLoad one of them from a folder."
         )
     fetched = [path for file in (*chosen, *_SIDECARS) if file in names and (path := repository.fetch(file))]
     if not chosen or not fetched:
@@ -192,10 +192,10 @@ def _with_shards(repository: Repository, found: Path, suffix: str, limits: Limit
 
 
 def _unchanged(folder: Path, read: Callable[[], Place], only: Collection[str] | None = None) -> Place:
-    """What `read` finds in a folder, all of it of one checkpoint: again if a save replaced the folder meanwhile.
+    """What `read` finds in a folder; it reads again if a save replaced the folder meanwhile, so nothing is mixed.
 
     Args:
-        only: names of the files that matter; None for all that can belong to a checkpoint.
+        only: names of the files that are read; None for every file that can belong to a checkpoint.
     """
     for _ in range(_ATTEMPTS):
         if not finds_folder(folder):
@@ -214,9 +214,9 @@ def _unchanged(folder: Path, read: Callable[[], Place], only: Collection[str] | 
 
 @contextmanager
 def _held(folder: Path, only: Collection[str] | None) -> Iterator[Callable[[], bool]]:
-    """Whether `folder` and the files of a checkpoint in it are still the ones that were there at the start.
+    """Yields a function: are the folder and the checkpoint files in it still the ones from the start of the block?
 
-    The folder is kept open, so that no new one gets its number.
+    The folder is kept open, so that no new folder can get its inode number.
     """
     if os.name != "posix":  # folders cannot be opened, and one in use cannot be replaced
         yield lambda: True
@@ -259,7 +259,7 @@ def _versions(folder: int, only: Collection[str] | None) -> dict[str, tuple[int,
 
 
 def _config(folder: Path, limits: Limits) -> dict[str, Any] | None:
-    """What config.json says, or for a whole task of keras-hub task.json, which repeats it and says more."""
+    """The content of config.json; for a saved task of keras-hub that of task.json, which includes it."""
     found = None
     for name in _SIDECARS:
         path = folder / name
@@ -269,7 +269,7 @@ def _config(folder: Path, limits: Limits) -> dict[str, Any] | None:
 
 
 def _archived_config(weights: Weights) -> dict[str, Any] | None:
-    """What a .keras archive says of its model."""
+    """The configuration inside a .keras archive; None for other files."""
     text = weights.files[0].metadata.get("keras") if weights.files else None
     try:
         found = json.loads(text) if text else None
@@ -285,7 +285,7 @@ def _listed(folder: Path) -> set[str]:
 
 
 def _open_named(file: Path, names: Collection[str], opening: Opening) -> Weights:
-    """The weights that a named file is, or is a part of."""
+    """The weights in a named file, or in the files that a named index lists."""
     if family := family_of_index(file.name):
         return _open_index(file, family[1], opening)
     if file.name in KERAS_HUB and KERAS_HUB[0] in names:
@@ -298,7 +298,7 @@ def _open_named(file: Path, names: Collection[str], opening: Opening) -> Weights
 
 
 def _refuse_shard(file: Path, names: Collection[str], limits: Limits) -> None:
-    """Raises if a file is a part of a checkpoint: by an index beside it, or by its name."""
+    """Raises if a file is one shard of several: an index beside it lists it, or its name says so."""
     shard = _SHARD.fullmatch(file.name)
     for name in sorted(names):
         if (family := family_of_index(name)) and file.name.endswith(family[1]):
@@ -338,7 +338,7 @@ def _open_index(index: Path, suffix: str, opening: Opening) -> Weights:
 
 
 def _check_choice(where: str, names: Collection[str], chosen: Sequence[str], variant: str | None) -> None:
-    """Raises unless weight files of other programs' names are one checkpoint."""
+    """Raises unless the weight files found under other programs' names are one checkpoint."""
     _check_adapter(where, names, chosen)
     if not chosen and sum(_TENSORSTORE.fullmatch(name) is not None for name in names) > 1:
         raise CheckpointError(f"{where}: a tensorstore of big_vision, which is not read here. Export it to .npz.")
@@ -346,11 +346,11 @@ def _check_choice(where: str, names: Collection[str], chosen: Sequence[str], var
         single, index, _ = weight_names(variant)
         raise MissingFileError(f"{where}: no weights here: neither {single} nor {index}, nor another program's.")
     if len(chosen) > 1 and chosen[0] not in KERAS_HUB:
-        raise CheckpointError(f"{where}: several weight files: {listed(chosen)}.\nName the one to load.")
+        raise CheckpointError(f"{where}: several weight files: {name_list(chosen)}.\nName the one to load.")
 
 
 def _check_adapter(where: str, names: Collection[str], chosen: Sequence[str]) -> None:
-    """Raises for an adapter where a model is wanted."""
+    """Raises if the folder holds an adapter of PEFT instead of a model."""
     if not chosen and ADAPTER_NAME in names:
         raise CheckpointError(
             f"{where}: an adapter of PEFT, not a model.\nLoad its base model, then the adapter onto it: "

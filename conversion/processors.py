@@ -22,8 +22,8 @@ class Found(NamedTuple):
     """The image processor of a checkpoint.
 
     Attributes:
-        processor: None where nothing tells.
-        said: where it is from, or why there is none; empty for the checkpoint's own.
+        processor: None if nothing tells how images are prepared.
+        said: where it comes from, or why there is none; empty for the checkpoint's own.
     """
 
     processor: ViTImageProcessor | None

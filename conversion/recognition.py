@@ -1,4 +1,4 @@
-"""Which dialect the names of a file are of, or that they are of none."""
+"""Recognises the dialect of a file by the names in it, or says why it is none that is known."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from conversion.marks import refuse_marked
 from conversion.naming import HEADS, LONGEST, explained, understood
 from conversion.towers import chosen, lacking, matrices_of, split, towers
 from vit_core.errors import CheckpointError
-from vit_core.plain_values import listed
+from vit_core.plain_values import name_list, short
 
 _SAMPLE = 2000  # names that settle a dialect
 # The share of names that a dialect has to explain. The biases of a model that is named otherwise can be half of them.
@@ -24,10 +24,10 @@ _WORD = re.compile(r"[^./]+[./]")
 
 
 class Recognised(NamedTuple):
-    """What the names of a file are.
+    """The dialect of a file and which of its names belong to the model.
 
     Attributes:
-        dialect: whose names they are, with the prefix that all of the model's have.
+        dialect: with the prefix that all names of the model share.
         inside: the names that may be the model's.
         outside: the names of other modules in the file.
     """
@@ -38,10 +38,11 @@ class Recognised(NamedTuple):
 
 
 def recognised(where: str, names: Collection[str], weights: str | None = None, asked: str | None = None) -> Recognised:
-    """The dialect of a file, and the prefix of its model, by the names in it, in which others are looked up.
+    """The dialect of a file, and the prefix of its model, by the names in it.
 
-    The file holds one whole encoder, whatever stands in front of its names and beside it; or, if none is whole, a clear
-    majority of names of one dialect without a prefix, so that what is missing can be said.
+    The file must hold one whole encoder; any prefix may stand in front of its names, and other modules beside it. A
+    file without a whole encoder passes if most of its names are of one dialect without a prefix: the error that follows
+    can then name what is missing.
 
     Args:
         weights, asked: see `conversion.towers.chosen`.
@@ -64,7 +65,7 @@ def recognised(where: str, names: Collection[str], weights: str | None = None, a
 
 
 def _majority(where: str, names: Collection[str]) -> Dialect:
-    """The dialect of most names, where it is that of nearly all."""
+    """The dialect that explains the most names, if it explains a clear majority."""
     some = _spread(names)
     dialect, count = _best(some, DIALECTS)
     left = sum(dropped(name, dialect) is not None for name in some)
@@ -76,7 +77,7 @@ def _majority(where: str, names: Collection[str]) -> Dialect:
     said = f"{dialect.name!r} explains {count}, and no other dialect more" if count else "no dialect explains any"
     of = f"{len(some)} names" if len(some) == len(names) else f"{len(some)} of its {len(names)} names"
     raise CheckpointError(
-        f"{where}: not a known dialect: of {of}, {said}; unknown are {listed(strange, 3)}.\n"
+        f"{where}: not a known dialect: of {of}, {said}; unknown are {name_list(strange, 3)}.\n"
         + (
             _hint(names, some)
             or "docs/reference/conversion.md says what is known. Rename the tensors, or save them from a known program."
@@ -85,7 +86,7 @@ def _majority(where: str, names: Collection[str]) -> Dialect:
 
 
 def dropped(name: str, dialect: Dialect) -> str | None:
-    """Why a tensor means nothing to a model, where the dialect says so."""
+    """Why the dialect drops a tensor; None if it does not."""
     for start, reason in dialect.dropped.items():
         if name.startswith((start, dialect.prefix + start)):
             return reason
@@ -93,7 +94,7 @@ def dropped(name: str, dialect: Dialect) -> str | None:
 
 
 def heads_beside(names: Collection[str], dialect: Dialect) -> list[str]:
-    """The names, among those of other modules, that a head of the model would have if it stood beside the encoder."""
+    """The names outside the model that would be those of its head if the head stood beside the encoder."""
     rows = [row for canonical, row in dialect.rows.items() if canonical.startswith(HEADS)]
     ends = tuple(cell.name if isinstance(cell, Part) else cell for row in rows for cell in row)
     found = [name for name in names if name.endswith(ends) and len(name) <= LONGEST]
@@ -105,7 +106,7 @@ def heads_beside(names: Collection[str], dialect: Dialect) -> list[str]:
 
 
 def _spread(names: Collection[str]) -> list[str]:
-    """A few thousand names at most, spread over all."""
+    """A sample of at most a few thousand names, taken at even distances."""
     return [*names][:: -(-len(names) // _SAMPLE)]
 
 
@@ -116,7 +117,7 @@ def _best(names: Sequence[str], dialects: Sequence[Dialect]) -> tuple[Dialect, i
 
 
 def _hint(names: Collection[str], some: Sequence[str]) -> str:
-    """What is missing where names are a known dialect's but for words in front of most."""
+    """A hint what is missing, if most names are a known dialect's behind a common prefix; else an empty text."""
     prefix = ""
     for _ in range(_NESTED):
         words = Counter(found[0] for name in some if (found := _WORD.match(name, len(prefix))))
@@ -126,11 +127,11 @@ def _hint(names: Collection[str], some: Sequence[str]) -> str:
         prefix += word
         some = [name for name in some if name.startswith(prefix)]
         dialect, explains = _best(some, [replace(dialect, prefix=prefix) for dialect in DIALECTS])
-        has_inner = any(name.startswith(prefix + dialect.inner) for name in some)
-        missing = lacking(names, prefix + dialect.inner * has_inner, matrices_of(dialect))
+        has_inner = any(name.startswith(prefix + dialect.encoder_prefix) for name in some)
+        missing = lacking(names, prefix + dialect.encoder_prefix * has_inner, matrices_of(dialect))
         if explains >= _CLEAR * len(some) and missing:
             return (
-                f"Behind {prefix[:80]!r} are names of {dialect.name!r}, but of no whole model: {listed([missing])} is "
-                "missing."
+                f"Behind {short(prefix)} are names of {dialect.name!r}, but of no whole model: "
+                f"{name_list([missing])} is missing."
             )
     return ""

@@ -1,4 +1,4 @@
-"""What loading did, to read."""
+"""The report of a load: what was renamed, initialised, left out or resized, in lines to read."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from conversion.fitting import Fitted
 from conversion.folds import LOSSY
 from conversion.inference import is_of_transformers
 from vit_core.config import PretrainedConfig, patch_grid
-from vit_core.plain_values import listed
+from vit_core.plain_values import name_list
 
 logger = logging.getLogger("vitriad")
 
 
 @dataclass(frozen=True)
 class Report:
-    """What loading did, to read: `print(report)`.
+    """The report of a load, in lines to read: `print(report)`.
 
     Attributes:
         source: what was loaded.
@@ -40,7 +40,7 @@ class Report:
 
 
 def report_of(source: Source, config: PretrainedConfig, model: str, fitted: Fitted) -> Report:
-    """What loading did."""
+    """The report of one load."""
     notes = [*source.notes]
     prefix = source.dialect.prefix
     renamed = [f"{stored} for {name}" for name, stored in source.names.items() if stored.removeprefix(prefix) != name]
@@ -59,13 +59,13 @@ def report_of(source: Source, config: PretrainedConfig, model: str, fitted: Fitt
         "not in the file, initialised": fitted.missing,
         "of another shape, initialised": fitted.mismatched,
     }
-    notes += [f"{what}: {listed(names)}" for what, names in rows.items() if names]
+    notes += [f"{what}: {name_list(names)}" for what, names in rows.items() if names]
     return Report(source.where, source.dialect.name, model, source.commit, tuple(notes))
 
 
 def log(report: Report, fitted: Fitted, outside: Sequence[str]) -> None:
     """One line: a warning if the model is not all from the file."""
     if anew := [*fitted.missing, *fitted.mismatched]:
-        logger.warning("%s from %s: initialised anew, so train it: %s", report.model, report.source, listed(anew))
+        logger.warning("%s from %s: initialised anew, so train it: %s", report.model, report.source, name_list(anew))
     if left := [*fitted.dropped, *fitted.unexplained, *outside]:
-        logger.info("%s from %s: left out: %s", report.model, report.source, listed(left))
+        logger.info("%s from %s: left out: %s", report.model, report.source, name_list(left))

@@ -1,4 +1,4 @@
-"""From a model of any backend to a checkpoint that all of them and transformers load: the one saver."""
+"""Saving: from a model of any backend to a checkpoint that every backend and transformers load."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vit_core.files.saving import replaced_weights, save_folder
 from vit_core.files.weight_files import weight_names
 from vit_core.parameters import check_tensors, parameter_table
 from vit_core.parameters import class_name as canonical_class
-from vit_core.plain_values import listed
+from vit_core.plain_values import name_list
 from vit_core.tensors import Array
 
 logger = logging.getLogger("vitriad")
@@ -70,7 +70,7 @@ def save_pretrained(
         folders=folders,
     )
     if others := [name for name in old if not any(fnmatchcase(name, mine) for mine in weight_names(variant))]:
-        logger.warning("%s: saved in place of other weights, which are gone: %s", folder, listed(others))
+        logger.warning("%s: saved in place of other weights, which are gone: %s", folder, name_list(others))
 
 
 def written_config(config: PretrainedConfig, class_name: str, dtype: str) -> str:

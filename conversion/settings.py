@@ -1,4 +1,4 @@
-"""The configuration and the dtype to load a checkpoint with: by what it says, what its tensors imply, what is asked."""
+"""The configuration and dtype to load with: from the checkpoint, from its tensors, and from the caller's keywords."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from vit_core.tensors import FLOAT_DTYPES, dtype_name
 
 
 def config_data(source: Source, model: str | None, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys of the configuration to use: the caller's, else the checkpoint's, else what its tensors imply."""
+    """The keys of the configuration: the caller's, else the checkpoint's, else those inferred from its tensors."""
     chosen = given.get("config")
     if isinstance(chosen, PretrainedConfig):
         return chosen.to_dict()
@@ -37,7 +37,7 @@ def config_data(source: Source, model: str | None, given: Mapping[str, Any]) -> 
 
 
 def _saver(source: Source) -> str:
-    """Who left the configuration out, where that can be seen."""
+    """Which program saved weights without a configuration, if a file beside them tells; for the message."""
     files = [file for file in source.weights.files if file.content is not None]  # none of those the caller holds
     if not any((file.path.parent / TRAINER_NAME).exists() for file in files):
         return ""
@@ -48,7 +48,7 @@ def _saver(source: Source) -> str:
 
 
 def config_of(source: Source, model: str, given: Mapping[str, Any], stored: Mapping[str, Any]) -> Any:
-    """The configuration of the class: stored keys, overridden by every keyword that nobody else takes."""
+    """The configuration of the class: stored keys, overridden by every keyword that is no option of loading."""
     taken = (*OPENING, *FITTING, *CHOOSING, *ASSERTIONS, *MODEL_OPTIONS.get(model, {}))
     overrides = {name: value for name, value in given.items() if name not in taken}
     origin = {"name_or_path": source.where, "hub_commit": source.commit}

@@ -16,7 +16,7 @@ from conversion.naming import LONGEST, template
 from vit_core.config import ViTConfig
 from vit_core.errors import CheckpointError
 from vit_core.parameters import parameter_table
-from vit_core.plain_values import listed
+from vit_core.plain_values import name_list, short
 
 Towers = Mapping[str, Sequence[Dialect]]  # prefix -> the dialects in which an encoder behind it is whole
 Matrices = tuple[tuple[str, ...], ...]  # of an encoder's first layer, each in every spelling
@@ -43,14 +43,14 @@ def towers(names: Collection[str]) -> Towers:
     found: dict[str, list[Dialect]] = {}
     for encoder, dialects in encoders.items():
         for dialect in dialects:
-            prefix = encoder.removesuffix(dialect.inner)
+            prefix = encoder.removesuffix(dialect.encoder_prefix)
             is_another = any(dialect is other for other in encoders.get(prefix, ())) or not _is_of_words(prefix)
             found.setdefault(encoder if is_another else prefix, []).append(dialect)
     return found
 
 
 def lacking(names: Collection[str], prefix: str, matrices: Matrices) -> str | None:
-    """The first matrix that is not there behind a prefix; None where all are."""
+    """The first matrix that is missing behind a prefix; None if all are there."""
     for spellings in matrices:
         for name in spellings:
             if prefix + name in names:
@@ -61,7 +61,7 @@ def lacking(names: Collection[str], prefix: str, matrices: Matrices) -> str | No
 
 
 def chosen(where: str, found: Towers, weights: str | None, asked: str | None) -> str:
-    """The prefix to take.
+    """The prefix of the encoder to load.
 
     Args:
         weights: what the caller chose among the prefixes, or the words that it begins with; None for nothing.
@@ -82,12 +82,10 @@ def chosen(where: str, found: Towers, weights: str | None, asked: str | None) ->
     if fitting:
         raise CheckpointError(
             f"{where}: several sets of weights: {_quoted(fitting)}.\n"
-            f"Say which one: weights={fitting[0][:80]!r} (--weights on the command line)."
+            f"Say which one: weights={short(fitting[0])} (--weights on the command line)."
         )
     there = f"there is {_quoted([*names])}" if any(names) else "it holds one set of weights, under no name"
-    raise CheckpointError(
-        f"{where}: no weights in it under {str(asked)[:80]!r}; {there}.\nSay one that is, or nothing."
-    )
+    raise CheckpointError(f"{where}: no weights in it under {short(asked)}; {there}.\nSay one that is, or nothing.")
 
 
 def split(names: Iterable[str], prefix: str, found: Towers) -> tuple[list[str], list[str]]:
@@ -106,7 +104,7 @@ def matrices_of(dialect: Dialect) -> Matrices:
     found = []
     for canonical in _encoder():
         names = [cell.name if isinstance(cell, Part) else cell for cell in dialect.rows[canonical]]
-        names = [name for name in names if not (dialect.inner and name.startswith(dialect.inner))]
+        names = [name for name in names if not (dialect.encoder_prefix and name.startswith(dialect.encoder_prefix))]
         for mark, number in _FIRST_LAYER.items():
             names = [name.replace(mark, number) for name in names]
         found.append(tuple(names))
@@ -114,7 +112,7 @@ def matrices_of(dialect: Dialect) -> Matrices:
 
 
 def _quoted(names: Sequence[str], most: int = 5) -> str:
-    return listed([repr(name) for name in names], most)
+    return name_list([repr(name) for name in names], most)
 
 
 def _fitting(names: Iterable[str], weights: str) -> list[str]:

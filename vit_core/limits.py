@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vit_core.errors import InputError
+from vit_core.plain_values import short
 
 
 @dataclass(frozen=True)
@@ -47,4 +48,4 @@ LIMITS = Limits()
 def check_limits(limits: object) -> None:
     """Raises InputError if a value is not a `Limits`."""
     if not isinstance(limits, Limits):
-        raise InputError(f"limits: expected replace(LIMITS, name=...), got {repr(limits)[:80]}.")
+        raise InputError(f"limits: expected replace(LIMITS, name=...), got {short(limits)}.")

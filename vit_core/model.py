@@ -29,7 +29,7 @@ class Flags(NamedTuple):
         """All but the third, by the names of arguments."""
         return {"output_attentions": self.attentions, "output_hidden_states": self.hidden_states, **self.others}
 
-    def inner(self, grid: Grid) -> dict[str, Any]:
+    def nested(self, grid: Grid) -> dict[str, Any]:
         """The same for a model inside another one, which takes its outputs by name, and images that were checked."""
         return {**self.named(), "return_dict": True, "interpolate_pos_encoding": grid}
 

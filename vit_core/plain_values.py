@@ -35,7 +35,7 @@ def short(value: object) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def listed(names: Sequence[str], most: int = 10) -> str:
+def name_list(names: Sequence[str], most: int = 10) -> str:
     """The first names of a list for a message: escaped and shortened, since a file may have chosen them."""
     shown = [name if name.isprintable() and len(name) <= 160 else f"{name[:80]!r}…" for name in names[:most]]
     return (", ".join(shown) or "none") + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -28,8 +28,9 @@ from vit_core.inputs import (
     warn_unseen,
 )
 from vit_core.model import Flags, NeutralModel
+from vit_core.plain_values import short
 from vit_core.tensors import to_numpy
-from vit_flax.layers import grid_of, is_known, seen
+from vit_flax.layers import grid_of, is_known, static
 
 
 class FlaxViTPreTrainedModule(nn.Module):
@@ -80,7 +81,7 @@ class FlaxViTPreTrainedModule(nn.Module):
         pixel_values = jnp.asarray(pixel_values)
         is_float = jnp.issubdtype(pixel_values.dtype, jnp.floating)
         channels_last = check_pixel_values(
-            self._called_as, self.config, seen(*pixel_values.shape), is_float=is_float, interpolate=bool(interpolate)
+            self._called_as, self.config, static(*pixel_values.shape), is_float=is_float, interpolate=bool(interpolate)
         )
         if channels_last:
             pixel_values = pixel_values.transpose(0, 3, 1, 2)
@@ -105,7 +106,7 @@ class FlaxViTPreTrainedModule(nn.Module):
             return None
         shape = pixel_values.shape[0], grid.patches
         check_mask_token(self._called_as, getattr(self, "use_mask_token", False))
-        check_per_patch(self._called_as, "bool_masked_pos", seen(*bool_masked_pos.shape), *seen(*shape))
+        check_per_patch(self._called_as, "bool_masked_pos", static(*bool_masked_pos.shape), *static(*shape))
         return bool_masked_pos.reshape(shape)  # what is not known while tracing has to be the same symbol
 
     @nn.nowrap
@@ -122,7 +123,7 @@ class FlaxViTPreTrainedModule(nn.Module):
                     f"{self._called_as}: noise: pass noise=, or a key of the masks (mask_rng=, rngs={{'mask': …}})."
                 )
             return jax.random.uniform(self.make_rng("mask"), shape, jnp.float32)
-        check_per_patch(self._called_as, "noise", seen(*noise.shape), *seen(*shape))
+        check_per_patch(self._called_as, "noise", static(*noise.shape), *static(*shape))
         return noise.reshape(shape)  # what is not known while tracing has to be the same symbol
 
     @nn.nowrap
@@ -193,5 +194,5 @@ def checked_key(model: str, name: str, key: Any) -> Array:
     dtype = getattr(key, "dtype", np.dtype(object))
     dims = 0 if jnp.issubdtype(dtype, jax.dtypes.prng_key) else 1 if dtype == np.uint32 else None
     if dims is None or key.ndim != dims:
-        raise InputError(f"{model}: {name}: expected a key such as jax.random.key(0), got {str(key)[:80]!r}.")
+        raise InputError(f"{model}: {name}: expected a key such as jax.random.key(0), got {short(key)}.")
     return key

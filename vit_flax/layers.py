@@ -33,7 +33,7 @@ def is_known(side: Any) -> bool:
     return isinstance(side, int)
 
 
-def seen(*sides: Any) -> tuple[int | None, ...]:
+def static(*sides: Any) -> tuple[int | None, ...]:
     """Sides for checks that only refuse: None for symbols."""
     return tuple(side if is_known(side) else None for side in sides)
 

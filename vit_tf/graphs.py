@@ -17,14 +17,14 @@ GRAPH_SETTINGS = ("dtype_policy", "rate", "activation", "epsilon", "heads", "imp
 TENSORS = ("pixel_values", "bool_masked_pos", "head_mask", "labels", "noise")  # arguments of calls
 
 
-class Same:
+class ByIdentity:
     """Equal to what holds the very same object; keeps it, so that its id is not given to another one."""
 
     def __init__(self, kept: object) -> None:
         self.kept = kept
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Same) and self.kept is other.kept
+        return isinstance(other, ByIdentity) and self.kept is other.kept
 
 
 class Graphs:
@@ -92,7 +92,7 @@ class CompiledCalls(keras.Model):
         layers = _keras.layers_of(self)
         objects = (*layers, *self.weights, _keras.random_source())
         settings = [[getattr(layer, name, None) for name in GRAPH_SETTINGS] for layer in layers]
-        return [[Same(x) for x in objects], settings, dict(vars(self.config))]
+        return [[ByIdentity(x) for x in objects], settings, dict(vars(self.config))]
 
 
 def static(inputs: Mapping[str, Any]) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from vit_core.keywords import check_keywords
 from vit_core.model import NeutralModel
 from vit_core.tensors import Array, to_numpy
 from vit_tf.graphs import TENSORS
-from vit_tf.layers import grid_of, seen
+from vit_tf.layers import grid_of, static
 
 
 class CheckedInputs(NeutralModel, keras.Model):
@@ -118,7 +118,7 @@ class CheckedInputs(NeutralModel, keras.Model):
         model = self._called_as
         check_mask_token(model, self.base_model.embeddings.mask_token is not None)
         shape = ops.shape(pixel_values)[0], grid.patches
-        check_per_patch(model, "bool_masked_pos", dims(bool_masked_pos), *seen(*shape))
+        check_per_patch(model, "bool_masked_pos", dims(bool_masked_pos), *static(*shape))
         return ops.reshape(bool_masked_pos, shape)  # what is not known while tracing is checked as the graph runs
 
     def _checked_noise(self, noise: Tensor | None, pixel_values: Tensor, grid: Grid) -> Tensor:
@@ -132,7 +132,7 @@ class CheckedInputs(NeutralModel, keras.Model):
             # a strategy runs its replicas in threads, which do not see Keras' global seed
             seed = self.seed_generator if tf.distribute.has_strategy() else None
             return keras.random.uniform(shape, minval=0.0, maxval=1.0, dtype="float32", seed=seed)
-        check_per_patch(self._called_as, "noise", dims(noise), *seen(*shape))
+        check_per_patch(self._called_as, "noise", dims(noise), *static(*shape))
         return ops.reshape(noise, shape)  # what is not known while tracing is checked as the graph runs
 
     def _checked_labels(self, labels: Tensor, logits: Tensor) -> tuple[Tensor, str]:

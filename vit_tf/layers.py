@@ -59,7 +59,7 @@ def at_least_float32(dtype: Any) -> str:
     return keras.backend.result_type(dtype, "float32")
 
 
-def seen(*sides: Any) -> tuple[int | None, ...]:
+def static(*sides: Any) -> tuple[int | None, ...]:
     """Sides for checks that only refuse: None for tensors."""
     return tuple(side if isinstance(side, int) else None for side in sides)
 

@@ -219,8 +219,8 @@ class TFViTMAEForPreTraining(TFViTMAEPreTrainedModel):
         flags = self._flags(output_attentions, output_hidden_states, return_dict)
         pixel_values, grid = self._checked_images(pixel_values, interpolate_pos_encoding)
         mask_ratio = self.config.mask_ratio if mask_ratio is None else mask_ratio
-        check_removes(self._called_as, mask_ratio, *nn.seen(grid.patches))
-        encoded = self.vit(pixel_values, noise=noise, head_mask=head_mask, mask_ratio=mask_ratio, **flags.inner(grid))
+        check_removes(self._called_as, mask_ratio, *nn.static(grid.patches))
+        encoded = self.vit(pixel_values, noise=noise, head_mask=head_mask, mask_ratio=mask_ratio, **flags.nested(grid))
         logits = self.decoder(encoded.last_hidden_state, encoded.ids_restore)  # (batch, patches, pixels)
         output = ViTMAEForPreTrainingOutput(
             loss=self.forward_loss(pixel_values, logits, encoded.mask, grid),

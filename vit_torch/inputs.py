@@ -26,7 +26,7 @@ from vit_core.inputs import (
 )
 from vit_core.model import NeutralModel
 from vit_core.tensors import Array, to_numpy
-from vit_torch.layers import grid_of, is_known, is_settled, is_tracing, seen
+from vit_torch.layers import grid_of, is_known, is_settled, is_tracing, static
 
 
 class CheckedInputs(NeutralModel):
@@ -74,7 +74,7 @@ class CheckedInputs(NeutralModel):
         channels_last = check_pixel_values(
             model,
             self.config,
-            seen(*pixel_values.shape) if interpolate or is_tracing() else pixel_values.shape,
+            static(*pixel_values.shape) if interpolate or is_tracing() else pixel_values.shape,
             is_float=pixel_values.is_floating_point(),
             interpolate=bool(interpolate),
         )
@@ -101,7 +101,7 @@ class CheckedInputs(NeutralModel):
         bool_masked_pos = self._as_tensor("bool_masked_pos", bool_masked_pos).to(self.device)
         check_mask_token(model, self.base_model.embeddings.mask_token is not None)
         shape = pixel_values.shape[0], grid.patches
-        check_per_patch(model, "bool_masked_pos", seen(*bool_masked_pos.shape), *seen(*shape))
+        check_per_patch(model, "bool_masked_pos", static(*bool_masked_pos.shape), *static(*shape))
         check_values(model, bool_masked_pos=self._host_values(bool_masked_pos))
         return bool_masked_pos.reshape(shape)  # what is not known while tracing is checked as it runs
 
@@ -115,7 +115,7 @@ class CheckedInputs(NeutralModel):
         if noise is None:
             return torch.rand(shape, device=self.device)
         noise = self._as_tensor("noise", noise).to(self.device)
-        check_per_patch(self._called_as, "noise", seen(*noise.shape), *seen(*shape))
+        check_per_patch(self._called_as, "noise", static(*noise.shape), *static(*shape))
         check_values(self._called_as, noise=self._host_values(noise))
         return noise.reshape(shape)  # what is not known while tracing is checked as it runs
 
@@ -141,7 +141,7 @@ class CheckedInputs(NeutralModel):
         if head_mask is None:
             return None
         head_mask = self._as_tensor("head_mask", head_mask).to(self.device)
-        check_head_mask(self._called_as, self.config, seen(*head_mask.shape))
+        check_head_mask(self._called_as, self.config, static(*head_mask.shape))
         check_values(self._called_as, head_mask=self._host_values(head_mask))
         heads, layers = self.config.num_attention_heads, self.config.num_hidden_layers
         if head_mask.ndim < 5:

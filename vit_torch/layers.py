@@ -37,7 +37,7 @@ def is_settled(side: Any) -> bool:
     return is_known(side) or (torch.compiler.is_compiling() and not torch.compiler.is_exporting())
 
 
-def seen(*sides: Any) -> tuple[int | None, ...]:
+def static(*sides: Any) -> tuple[int | None, ...]:
     """Sides for checks that only refuse: those of the example under torch.jit.trace, None for symbols of an export."""
     if is_tracing():
         with warnings.catch_warnings():

@@ -303,7 +303,7 @@ class ViTForMaskedImageModeling(ViTPreTrainedModel):
         if bool_masked_pos is not None:
             check_stride(self._called_as, self.config)
         pixel_values, grid = self._checked_images(pixel_values, interpolate_pos_encoding)
-        encoded = self.vit(pixel_values, bool_masked_pos=bool_masked_pos, head_mask=head_mask, **flags.inner(grid))
+        encoded = self.vit(pixel_values, bool_masked_pos=bool_masked_pos, head_mask=head_mask, **flags.nested(grid))
         patches = encoded.last_hidden_state[:, 1:].transpose(1, 2)  # (batch, hidden, patches)
         patches = patches.unflatten(2, (grid.rows, grid.columns))  # (batch, hidden, rows, columns)
         reconstruction = self.decoder(patches)  # (batch, channels, height, width)
@@ -356,7 +356,7 @@ class ViTForImageClassification(ViTPreTrainedModel):
         """
         flags = self._flags(output_attentions, output_hidden_states, return_dict)
         pixel_values, grid = self._checked_images(pixel_values, interpolate_pos_encoding)
-        encoded = self.vit(pixel_values, head_mask=head_mask, **flags.inner(grid))
+        encoded = self.vit(pixel_values, head_mask=head_mask, **flags.nested(grid))
         logits = self.classifier(encoded.last_hidden_state[:, 0])  # (batch, classes)
         output = ImageClassifierOutput(
             loss=None if labels is None else self.loss(logits, labels),

@@ -19,7 +19,7 @@ from vit_core.config import Size, ViTMAEConfig, pair, patch_grid
 from vit_core.errors import InputError
 from vit_core.inputs import Grid, check_patchified, check_removes
 from vit_core.outputs import ViTMAEForPreTrainingOutput, ViTMAEModelOutput
-from vit_torch.layers import at_least_float32, cropped, kept_of, masking_noise, resized_positions, seen, stable_order
+from vit_torch.layers import at_least_float32, cropped, kept_of, masking_noise, resized_positions, stable_order, static
 from vit_torch.pretrained import ViTMAEPreTrainedModel
 from vit_torch.training import Recomputing
 from vit_torch.vit import ViTEncoder, ViTLayer, ViTPatchEmbeddings
@@ -204,8 +204,8 @@ class ViTMAEForPreTraining(ViTMAEPreTrainedModel):
         flags = self._flags(output_attentions, output_hidden_states, return_dict)
         pixel_values, grid = self._checked_images(pixel_values, interpolate_pos_encoding)
         mask_ratio = self.config.mask_ratio if mask_ratio is None else mask_ratio
-        check_removes(self._called_as, mask_ratio, *seen(grid.patches))
-        encoded = self.vit(pixel_values, noise=noise, head_mask=head_mask, mask_ratio=mask_ratio, **flags.inner(grid))
+        check_removes(self._called_as, mask_ratio, *static(grid.patches))
+        encoded = self.vit(pixel_values, noise=noise, head_mask=head_mask, mask_ratio=mask_ratio, **flags.nested(grid))
         logits = self.decoder(encoded.last_hidden_state, encoded.ids_restore)  # (batch, patches, pixels)
         output = ViTMAEForPreTrainingOutput(
             loss=self.forward_loss(pixel_values, logits, encoded.mask, grid),

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from vit_core.config import PretrainedConfig
 from vit_core.errors import InputError
 from vit_core.parameters import Parameter, sincos_of
+from vit_core.plain_values import short
 from vit_core.tensors import Array
 
 
@@ -89,7 +90,7 @@ def placed(model: str, device_map: object = None) -> torch.device:
         return torch.device(device)  # type: ignore[arg-type]  # whatever the caller has
     except (RuntimeError, TypeError):
         raise InputError(
-            f'device_map: expected "auto", a device, or {{"": a device}}, got {repr(device_map)[:80]}.\n'
+            f'device_map: expected "auto", a device, or {{"": a device}}, got {short(device_map)}.\n'
             "A model goes to one device; for several, load it, then accelerate.dispatch_model(model, device_map)."
         ) from None
 

@@ -120,7 +120,7 @@ HF = Dialect(
     convention="torch",
     rows=ROWS,
     is_canonical=True,
-    inner=BASE_PREFIX,
+    encoder_prefix=BASE_PREFIX,
     marks={
         **dict.fromkeys(("weights_in", "gate_proj"), "a gated MLP (SwiGLU)"),
         "relative_position_bias": "relative positions",
@@ -147,7 +147,7 @@ HF_TF = Dialect(
     name="hf_tf",
     convention="keras",
     rows=_TF_ROWS,
-    inner="vit/",
+    encoder_prefix="vit/",
     framework="tf",
     layout_name="tf",
     target=Target(
@@ -165,7 +165,7 @@ HF_FLAX = Dialect(
     name="hf_flax",
     convention="flax",
     rows=_FLAX_ROWS,
-    inner=BASE_PREFIX,
+    encoder_prefix=BASE_PREFIX,
     framework="flax",
     layout_name="flax",
     target=Target(

@@ -19,6 +19,7 @@ from conversion.images import BICUBIC, BILINEAR
 from vit_core.errors import CheckpointError, ImageError
 from vit_core.files.json import read_json
 from vit_core.limits import Limits
+from vit_core.plain_values import short
 
 
 def variables(canonical: str, *names: str) -> dict[str, Row]:
@@ -101,7 +102,7 @@ def _converted(path: Path, config: Any, limits: Limits) -> Images:
         raise ImageError(f"{path}: expected the configuration of an image converter.")
     resample = _FILTERS.get(str(data.get("interpolation", "bilinear")))
     if resample is None:
-        return None, f"{path.name}: no processor here resizes by {str(data['interpolation'])[:80]!r}"
+        return None, f"{path.name}: no processor here resizes by {short(data['interpolation'])}"
     scales = _numbers(path, "scale", data.get("scale"), 1.0, config.num_channels)
     offsets = _numbers(path, "offset", data.get("offset"), 0.0, config.num_channels)
     if not all(scale > 0 for scale in scales):
@@ -131,7 +132,7 @@ def _dialect(rows: Mapping[str, Row]) -> Dialect:
         name="keras_hub",
         convention="heads",
         rows=rows,
-        inner="layers/vi_t_backbone/",
+        encoder_prefix="layers/vi_t_backbone/",
         folds=(zero_biases, dead_head),
         dropped=DROPPED,
         marks={

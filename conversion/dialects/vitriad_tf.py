@@ -67,7 +67,9 @@ _ROWS_WITH_MASK_TOKEN: dict[str, Row] = {
 
 
 def _dialect(rows: Mapping[str, Row]) -> Dialect:
-    return Dialect(name="vitriad_tf", convention="keras", rows=rows, inner="vit/", dropped=DROPPED, framework="tf")
+    return Dialect(
+        name="vitriad_tf", convention="keras", rows=rows, encoder_prefix="vit/", dropped=DROPPED, framework="tf"
+    )
 
 
 DIALECTS = (_dialect(_ROWS), _dialect(_ROWS_WITH_MASK_TOKEN))

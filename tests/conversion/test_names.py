@@ -9,7 +9,7 @@ from conversion.naming import EXCHANGEABLE, HEADS, canonical_names
 from vit_core.config import ACTIVATIONS
 from vit_core.errors import CheckpointError
 from vit_core.parameters import MODEL_CLASSES, parameter_table
-from vit_core.plain_values import listed
+from vit_core.plain_values import name_list
 
 HF = DIALECTS[0]
 FIVE = (  # how 5.x calls a layer's modules
@@ -141,7 +141,7 @@ def test_a_layer_that_is_none_is_never_loaded(saved, number):
 
 
 def test_names_in_messages_are_short_and_plain():
-    assert listed(["a", "b"]) == "a, b"
-    assert listed([str(i) for i in range(12)]) == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2 more"
-    shown = listed(["\x1b[2J\n", "\ud800", "n" * 10**6])
+    assert name_list(["a", "b"]) == "a, b"
+    assert name_list([str(i) for i in range(12)]) == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2 more"
+    shown = name_list(["\x1b[2J\n", "\ud800", "n" * 10**6])
     assert shown.isprintable() and shown.startswith("'\\x1b[2J\\n'…, '\\ud800'…, 'nnn") and len(shown) < 130

@@ -245,7 +245,7 @@ class PretrainedConfig(PushToHub):
         config = cls(**merge(cls._without_spellings(plain) if overrides else plain, {**overrides}))
         config.extra.update({name: data[name] for name in data if name in aside})
         if near:
-            shown = [f"{name[:80]!r} (did you mean {meant!r}?)" for name, meant in [*near.items()][:5]]
+            shown = [f"{short(name)} (did you mean {meant!r}?)" for name, meant in [*near.items()][:5]]
             text = ", ".join([*shown, *([f"and {len(near) - 5} more"] if len(near) > 5 else [])])
             warn_of_keys(config.name_or_path or cls.__name__, config.hub_commit, text)
         return config

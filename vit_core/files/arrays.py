@@ -77,7 +77,7 @@ class LazyArray:
         return np.array(self.read(), dtype, copy=copy)
 
 
-def placed(
+def array_in_file(
     content: Any, dtype: np.dtype[Any], shape: tuple[int, ...], start: int, strides: tuple[int, ...] | None = None
 ) -> LazyArray:
     """A tensor that lies in the bytes of a file: a view of them (a copy only where the file misaligns it).

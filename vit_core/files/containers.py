@@ -11,7 +11,7 @@ from vit_core.files.arrays import LazyArray, WeightFile, content_of
 from vit_core.files.safetensors import open_file
 from vit_core.files.zip import members
 from vit_core.limits import LIMITS, Limits
-from vit_core.plain_values import listed
+from vit_core.plain_values import name_list, short
 
 CONTAINERS = ("torch", "npz", "h5", "msgpack")  # what is no safetensors file, as `metadata["format"]` has it
 
@@ -60,7 +60,7 @@ def _archive(path: Path, content: Any, weights: str | None, limits: Limits) -> W
     names = members(path, content, limits)
     if program := next((name for name in names if name.endswith("/constants.pkl") or "/code/" in name), None):
         raise CheckpointError(
-            f"{path}: a TorchScript archive, which holds a program ({program[:80]!r}).\n"
+            f"{path}: a TorchScript archive, which holds a program ({short(program)}).\n"
             "Save its weights alone: torch.save(torch.jit.load(path).state_dict(), new_path)."
         )
     if any(name.endswith("/data.pkl") for name in names):
@@ -98,7 +98,7 @@ def _file(path: Path, name: str, found: dict[Any, Any], content: Any) -> WeightF
     if inside := _opaque_in(found):
         key = next(key for key, value in found.items() if _opaque_in(value))
         raise CheckpointError(
-            f"{path}: {listed([str(key)])}: expected a tensor, got {inside.name}, among the weights"
+            f"{path}: {name_list([str(key)])}: expected a tensor, got {inside.name}, among the weights"
             f"{f' {name!r}' if name else ''}.\nSave the weights alone, or under a key of their own: "
             "torch.save({'state_dict': model.state_dict(), …}, path)."
         )
@@ -153,7 +153,7 @@ def _elsewhere(tree: Any) -> str:
     """Advice on `weights=`, where weights lie under keys that no known program uses."""
     items = tree.items() if isinstance(tree, dict) else ()
     found = [key for key, value in items if isinstance(key, str) and _has_tensors(value)]
-    return f"\nSay where they are: weights={found[0][:80]!r} (--weights on the command line)." if found else ""
+    return f"\nSay where they are: weights={short(found[0])} (--weights on the command line)." if found else ""
 
 
 def _opaque_in(value: Any) -> torch.Opaque | None:

@@ -21,11 +21,12 @@ import ml_dtypes
 import numpy as np
 
 from vit_core.errors import BackendError, CheckpointError, UnsafeFileError, VitError
-from vit_core.files.arrays import DTYPES, LazyArray, content_of, contiguous, placed, release
+from vit_core.files.arrays import DTYPES, LazyArray, array_in_file, content_of, contiguous, release
 from vit_core.files.manifest import record_of
 from vit_core.files.zip import RawBytes
 from vit_core.installing import install_command
 from vit_core.limits import LIMITS, Limits
+from vit_core.plain_values import short
 from vit_core.tensors import Array
 
 _ATTRIBUTE = 64_512  # bytes; what tf_keras splits at
@@ -49,13 +50,13 @@ def read(path: Path, content: Any, limits: Limits) -> dict[str, LazyArray]:
         for name, dataset in _datasets(path, file, limits):
             if len(found) == limits.tensors:
                 raise CheckpointError(f"{path}: more tensors than {limits.bound('tensors')}.")
-            found[name] = _array(f"{path}: {name[:80]!r}", dataset, content, limits)
+            found[name] = _array(f"{path}: {short(name)}", dataset, content, limits)
     except VitError:
         raise
     except Exception as problem:  # whatever the library makes of a damaged file
         raise CheckpointError(f"{path}: not a sound HDF5 file: {str(problem)[:80]}.") from None
-    short = {_without_scope(name): tensor for name, tensor in found.items()}
-    return short if len(short) == len(found) else found  # several models of one name, each in a scope of its own
+    bare = {_without_scope(name): tensor for name, tensor in found.items()}
+    return bare if len(bare) == len(found) else found  # several models of one name, each in a scope of its own
 
 
 def _without_scope(name: str) -> str:
@@ -82,11 +83,11 @@ def _datasets(path: Path, root: Any, limits: Limits) -> Iterator[tuple[str, Any]
         for key in group:
             name = f"{prefix}{key}"
             if not isinstance(group.get(key, getlink=True), h5py.HardLink):
-                raise UnsafeFileError(f"{path}: {name[:80]!r} is a link to elsewhere; expected the array itself.")
+                raise UnsafeFileError(f"{path}: {short(name)} is a link to elsewhere; expected the array itself.")
             item = group[key]
             address = h5py.h5o.get_info(item.id).addr
             if address in seen:
-                raise CheckpointError(f"{path}: {name[:80]!r} is there under two names.")
+                raise CheckpointError(f"{path}: {short(name)} is there under two names.")
             seen.add(address)
             if isinstance(item, h5py.Group):
                 waiting.append((f"{name}/", item))
@@ -110,7 +111,7 @@ def _array(where: str, dataset: Any, content: Any, limits: Limits) -> LazyArray:
     if start is not None and dataset.chunks is None:
         if stored != size or start + size > len(content):
             raise CheckpointError(f"{where}: {dataset.shape} {dtype} takes {size} bytes, the file holds {stored}.")
-        return placed(content, dtype, dataset.shape, start)
+        return array_in_file(content, dtype, dataset.shape, start)
     if size > limits.inflation * max(stored, 4096):
         raise CheckpointError(f"{where}: {stored} bytes would become {size}, above {limits.bound('inflation')}.")
 

@@ -13,6 +13,7 @@ from vit_core.errors import MissingFileError, VitError
 from vit_core.files.kinds import JSON, kind_of
 from vit_core.files.links import followed
 from vit_core.limits import LIMITS, Limits, check_limits
+from vit_core.plain_values import short
 
 
 def read_json(
@@ -62,7 +63,7 @@ def _parsed(path: str, text: str, error: type[VitError], limits: Limits) -> dict
         keys: dict[str, Any] = {}
         for key, value in pairs:
             if key in keys:
-                raise error(f"{path}: the key {key[:80]!r} stands there twice; which one is meant? Remove one.")
+                raise error(f"{path}: the key {short(key)} stands there twice; which one is meant? Remove one.")
             keys[key] = value
         return keys
 

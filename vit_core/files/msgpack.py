@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vit_core.errors import CheckpointError
-from vit_core.files.arrays import DTYPES, LazyArray, placed, raw_bytes
+from vit_core.files.arrays import DTYPES, LazyArray, array_in_file, raw_bytes
 from vit_core.limits import Limits
+from vit_core.plain_values import short
 
 _DTYPES = {dtype.name: dtype for dtype in DTYPES.values()}
 _ARRAY, _NUMBERS = 1, (2, 3)  # Flax's extension types
@@ -85,9 +86,9 @@ class _Walker:
         if head.kind == "map" and depth <= self.limits.json_depth:
             self._collect_map(name, head.length, depth)
         elif depth == 0 or head.kind == "map":
-            raise self._bad(f"{name[:80]!r}: expected nested maps of arrays, as Flax saves parameters, got {head.kind}")
+            raise self._bad(f"{short(name)}: expected nested maps of arrays, as Flax saves parameters, got {head.kind}")
         elif name in self.found or name in self.others:
-            raise self._bad(f"{name[:80]!r} is there under two keys")
+            raise self._bad(f"{short(name)} is there under two keys")
         elif head.kind == "ext" and self._code() not in _NUMBERS:
             self.found[name] = self._array(name, head.length)
         else:
@@ -101,7 +102,7 @@ class _Walker:
         for _ in range(length):
             key = self._value("text")
             if key in keys or "__msgpack_chunked_array__" in key:
-                raise self._bad(f"{name[:80]!r}: the key {key[:80]!r} is there twice, or marks an array in pieces")
+                raise self._bad(f"{short(name)}: the key {short(key)} is there twice, or marks an array in pieces")
             keys.add(key)
             if key in _STATES:
                 self._pass(self._head())
@@ -134,23 +135,23 @@ class _Walker:
         end = self.position + length
         parts = self._head()
         if code != _ARRAY or parts != _Head("list", 3):
-            raise self._bad(f"{name[:80]!r}: expected an array of Flax, got extension type {code}")
+            raise self._bad(f"{short(name)}: expected an array of Flax, got extension type {code}")
         sides = self._head()
         if sides.kind != "list" or sides.length > self.limits.rank:
-            raise self._bad(f"{name[:80]!r}: shape: expected at most {self.limits.bound('rank')}")
+            raise self._bad(f"{short(name)}: shape: expected at most {self.limits.bound('rank')}")
         shape = tuple(self._value("number") for _ in range(sides.length))
         dtype = _DTYPES.get(text := self._value("text"))
         data = self._head()
         if dtype is None:
-            raise self._bad(f"{name[:80]!r}: dtype: expected one of {', '.join(_DTYPES)}, got {text[:80]!r}")
+            raise self._bad(f"{short(name)}: dtype: expected one of {', '.join(_DTYPES)}, got {short(text)}")
         size = math.prod(shape) * dtype.itemsize
         start = self.position
         if data == _Head("bytes", size) and end == start + size > len(self.content):
             raise self._cut(size)
         if data != _Head("bytes", size) or start + size != end:
-            raise self._bad(f"{name[:80]!r}: {shape} {dtype} takes {size} bytes, there are {data.length}")
+            raise self._bad(f"{short(name)}: {shape} {dtype} takes {size} bytes, there are {data.length}")
         self.position = end
-        return placed(self.content, dtype, shape, start)
+        return array_in_file(self.content, dtype, shape, start)
 
     def _value(self, kind: str) -> Any:
         head = self._head()
@@ -190,7 +191,7 @@ class _Walker:
 
     def _cut(self, size: int) -> CheckpointError:
         there = len(self.content) - self.position
-        at = f"in {self.name[:80]!r}" if self.name else "before the first tensor"
+        at = f"in {short(self.name)}" if self.name else "before the first tensor"
         return self._bad(
             f"the file ends {at}: {size} bytes expected, {there} there. It was cut: fetch or save it again"
         )

@@ -18,6 +18,7 @@ from vit_core.errors import CheckpointError, UnsafeFileError
 from vit_core.files.arrays import DTYPES, LazyArray, raw_bytes
 from vit_core.files.zip import Member, members
 from vit_core.limits import Limits
+from vit_core.plain_values import short
 
 _HEADER = 10_000  # bytes; what NumPy itself reads at most
 _BFLOAT16 = np.dtype("V2")  # what NumPy makes of a dtype that is not its own
@@ -32,12 +33,12 @@ def read(path: Path, content: Any, limits: Limits) -> dict[str, LazyArray]:
     """
     found = members(path, content, limits)
     if strange := next((name for name in found if not name.endswith(".npy")), None):
-        raise CheckpointError(f"{path}: {strange[:80]!r}: expected arrays (.npy) only.")
+        raise CheckpointError(f"{path}: {short(strange)}: expected arrays (.npy) only.")
     return {name.removesuffix(".npy"): _array(path, name, member, limits) for name, member in found.items()}
 
 
 def _array(path: Path, name: str, member: Member, limits: Limits) -> LazyArray:
-    where = f"{path}: {name[:80]!r}"
+    where = f"{path}: {short(name)}"
     # The header is short; of a compressed member all is inflated, which its size has been judged by.
     most = min(_HEADER, member.size)
     first = member.bytes()[:most] if member.is_compressed else member.content[member.start : member.start + most]

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vit_core.errors import CheckpointError
-from vit_core.files.arrays import DTYPES, LazyArray, WeightFile, content_of, placed
+from vit_core.files.arrays import DTYPES, LazyArray, WeightFile, array_in_file, content_of
 from vit_core.files.kinds import kind_of
 from vit_core.limits import LIMITS, Limits
 from vit_core.plain_values import short
@@ -65,7 +65,7 @@ def open_file(path: Path, *, mmap: bool = True, limits: Limits = LIMITS) -> Weig
     places = {name: _entry(path, name, header.pop(name), 8 + length, limits) for name in [*header]}
     _check_tiling(path, places, 8 + length, size)
     tensors = {
-        name: placed(content, dtype, shape, start)
+        name: array_in_file(content, dtype, shape, start)
         for name in [*places]
         for dtype, shape, start, _ in [places.pop(name)]
     }

@@ -22,9 +22,10 @@ import numpy as np
 
 from vit_core.errors import CheckpointError, UnsafeFileError
 from vit_core.files import inert
-from vit_core.files.arrays import LazyArray, placed
+from vit_core.files.arrays import LazyArray, array_in_file
 from vit_core.files.zip import Member, members
 from vit_core.limits import Limits
+from vit_core.plain_values import short
 
 MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02"  # of a file before torch 1.6
 
@@ -94,7 +95,7 @@ def read_zip(path: Path, content: Any, limits: Limits) -> Any:
         size = storage.numbers * storage.dtype.itemsize
         if member is None or member.size != size:
             have = "nothing" if member is None else f"{member.size} bytes"
-            raise CheckpointError(f"{path}: storage {storage.key[:80]!r}: expected {size} bytes, found {have}.")
+            raise CheckpointError(f"{path}: storage {short(storage.key)}: expected {size} bytes, found {have}.")
         return content, member.start, member.check
 
     machine = _Machine(path, bytes(found[program].bytes()), limits)
@@ -114,7 +115,7 @@ def read_legacy(path: Path, content: Any, limits: Limits) -> Any:
     position = machine.position
     for key in keys:
         if position + 8 > len(content) or key not in machine.storages:
-            raise CheckpointError(f"{path}: storage {key[:80]!r}: not there, or of no known type.")
+            raise CheckpointError(f"{path}: storage {short(key)}: not there, or of no known type.")
         count = int.from_bytes(bytes(content[position : position + 8]), "little")
         starts[key] = (position + 8, count)
         position += 8 + count * machine.storages[key].itemsize
@@ -124,7 +125,7 @@ def read_legacy(path: Path, content: Any, limits: Limits) -> Any:
     def place(storage: _Storage) -> tuple[Any, int, Callable[[], object]]:
         start, count = starts.get(storage.key, (0, -1))
         if count != storage.numbers or machine.storages[storage.key] != storage.dtype:
-            raise CheckpointError(f"{path}: storage {storage.key[:80]!r}: expected {storage.numbers} numbers.")
+            raise CheckpointError(f"{path}: storage {short(storage.key)}: expected {storage.numbers} numbers.")
         return content, start, lambda: None
 
     return _resolved(path, tree, place, limits)
@@ -138,7 +139,7 @@ def _resolved(path: Path, tree: Any, place: Callable[[_Storage], Any], limits: L
         if depth > limits.json_depth:
             raise CheckpointError(f"{path}: nested deeper than {limits.bound('json_depth')}.")
         if isinstance(value, _View):
-            return _placed(f"{path}: {name[:80]!r}", value, *place(value.storage))
+            return _tensor_of(f"{path}: {short(name)}", value, *place(value.storage))
         if isinstance(value, _Function):
             return Opaque(value.name)
         if not isinstance(value, dict | list):
@@ -155,7 +156,7 @@ def _resolved(path: Path, tree: Any, place: Callable[[_Storage], Any], limits: L
     return walk(tree, 0, "")
 
 
-def _placed(where: str, view: _View, content: Any, start: int, check: Callable[[], object]) -> LazyArray:
+def _tensor_of(where: str, view: _View, content: Any, start: int, check: Callable[[], object]) -> LazyArray:
     dtype, count = view.storage.dtype, view.storage.numbers
     size = math.prod(view.shape)
     last = view.start + sum((side - 1) * stride for side, stride in zip(view.shape, view.strides, strict=True))
@@ -164,7 +165,7 @@ def _placed(where: str, view: _View, content: Any, start: int, check: Callable[[
         how = " by a stride of 0 (expand); save it with .contiguous()" if repeated and last < count else ""
         raise CheckpointError(f"{where}: a tensor {view.shape} in a storage of {count} numbers{how}.")
     strides = tuple(stride * dtype.itemsize for stride in view.strides)
-    tensor = placed(content, dtype, view.shape, start + view.start * dtype.itemsize if size else 0, strides)
+    tensor = array_in_file(content, dtype, view.shape, start + view.start * dtype.itemsize if size else 0, strides)
 
     def read() -> np.ndarray[Any, np.dtype[Any]]:
         check()
@@ -266,7 +267,7 @@ class _Machine:
             return
         if full not in _KNOWN:
             raise UnsafeFileError(
-                f"{self.path}: it wants {full[:80]!r} called, which makes no tensor or plain value; nothing was run.\n"
+                f"{self.path}: it wants {short(full)} called, which makes no tensor or plain value; nothing was run.\n"
                 "Save the tensors alone, with the program that wrote it: safetensors.torch.save_file(state_dict, path)."
             )
         self.stack.append(_Function(full))
@@ -299,7 +300,7 @@ class _Machine:
             raise ValueError
         dtype = np.dtype(_STORAGES[function.name.removeprefix("torch.")])
         if self.storages.setdefault(key, dtype) != dtype:
-            raise self._bad(f"storage {key[:80]!r} of two types")
+            raise self._bad(f"storage {short(key)} of two types")
         self.stack.append(_Storage(dtype, key, count))
 
     def _long(self, layout: str) -> None:

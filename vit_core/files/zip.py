@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from vit_core.errors import CheckpointError
 from vit_core.limits import Limits
+from vit_core.plain_values import short
 
 _LOCAL_HEADER = struct.Struct("<4s5HIIIHH")
 
@@ -67,7 +68,7 @@ def members(path: Path, content: Any, limits: Limits) -> dict[str, Member]:
     found: dict[str, Member] = {}
     for info in infos:
         if info.filename in found:
-            raise CheckpointError(f"{path}: the member {info.filename[:80]!r} stands there twice.")
+            raise CheckpointError(f"{path}: the member {short(info.filename)} stands there twice.")
         found[info.filename] = _member(path, content, info, limits)
     return found
 

@@ -20,6 +20,7 @@ from vit_core.files.atomic_folder import finds_folder, finish_swap
 from vit_core.files.weight_files import SUFFIXES, is_weights
 from vit_core.keywords import HubKeywords
 from vit_core.limits import LIMITS
+from vit_core.plain_values import short
 
 # Keywords of from_pretrained that say where and how to fetch, and nothing else.
 HUB_OPTIONS = (*HubKeywords.__annotations__,)
@@ -145,7 +146,7 @@ class Repository:
         check_hub_name(name)
         for what, value in (("revision", revision), ("subfolder", subfolder)):
             if value and not (isinstance(value, str) and is_inside(value)):
-                raise InputError(f"{name}: {what}: expected a name like 'main' or 'a/b', got {repr(value)[:80]}.")
+                raise InputError(f"{name}: {what}: expected a name like 'main' or 'a/b', got {short(value)}.")
         self._is_offline = local_files_only or is_offline_mode()
         if force_download and self._is_offline:
             raise InputError(
@@ -278,9 +279,9 @@ class Repository:
             if value is None:
                 raise CheckpointError(f"{self.name}: {path}: the answer names no {what}: is this a hub?")
         if not _COMMIT.fullmatch(commit):
-            raise CheckpointError(f"{self.name}: expected a commit of 40 hexadecimal digits, got {commit[:80]!r}.")
+            raise CheckpointError(f"{self.name}: expected a commit of 40 hexadecimal digits, got {short(commit)}.")
         if "/" in etag or not is_inside(etag):
-            raise UnsafeFileError(f"{self.name}: {path}: its ETag cannot be a file name: {etag[:80]!r}.")
+            raise UnsafeFileError(f"{self.name}: {path}: its ETag cannot be a file name: {short(etag)}.")
         if path.endswith(".json") and size > LIMITS.index_bytes:
             raise CheckpointError(f"{self.name}: {path}: {size} bytes, above the limit of {LIMITS.index_bytes}.")
         return size, etag
@@ -386,7 +387,7 @@ def _our_error(name: str, revision: str | None, error: Exception, who: str) -> V
             "Check the spelling; a private repository needs token=."
         )
     if isinstance(error, RevisionNotFoundError):
-        return MissingFileError(f"{name} on the hub: no branch, tag or commit {str(revision)[:80]!r}.")
+        return MissingFileError(f"{name} on the hub: no branch, tag or commit {short(revision)}.")
     if isinstance(error, HfHubHTTPError):
         code = error.response.status_code
         return CheckpointError(f"{name}: {who} refused: HTTP {code}{_MEANINGS.get(code, '')}.")

@@ -66,7 +66,7 @@ class PushToHub:
             self.save_pretrained(folder, **save_options)  # type: ignore[attr-defined]
             with hub_errors(repo_id, revision):
                 branch = _Branch(repo_id, revision, private, access)
-                branch.complete(folder, getattr(self, "config", None), save_options.get("variant"), license)
+                branch.add_card_and_records(folder, getattr(self, "config", None), save_options.get("variant"), license)
                 return branch.commit(folder, commit_message or f"Upload {type(self).__name__}", create_pr)
 
 
@@ -89,7 +89,7 @@ class _Branch:
         self.files = {entry.path for entry in self._api.list_repo_tree(self.name, revision=revision)}
         self.replaced: set[str] = set()
 
-    def complete(self, folder: Path, config: Any, variant: str | None, license: str | None) -> None:
+    def add_card_and_records(self, folder: Path, config: Any, variant: str | None, license: str | None) -> None:
         """Adds what a saved model lacks to be uploaded here: a card, and the records of weights that stay."""
         new = {path.name for path in folder.iterdir()}
         if MANIFEST_NAME not in new:  # no model

@@ -8,6 +8,7 @@ from typing import Any, Self
 import numpy as np
 
 from vit_core.errors import ImageError, InputError
+from vit_core.plain_values import short
 from vit_core.tensors import Array, framework_of, from_numpy, to_numpy
 
 
@@ -65,7 +66,7 @@ def _stacked(name: str, value: Any) -> Array:
     shapes = sorted({array.shape for array in arrays})
     if len(shapes) > 1:
         raise ImageError(
-            f"{name}: expected equal shapes to stack into one tensor, got {repr(shapes)[:80]}.\n"
+            f"{name}: expected equal shapes to stack into one tensor, got {short(shapes)}.\n"
             "Switch do_resize on, or leave return_tensors unset for a list."
         )
     return np.array(arrays)  # C order, where np.stack would keep the strides of transposed pictures

@@ -18,11 +18,12 @@ from PIL import Image
 
 from vit_core.errors import ImageError, InputError
 from vit_core.images import steps
-from vit_core.images.options import CHECKS, ChannelDimension, height_width, layout, seen
+from vit_core.images.options import CHECKS, ChannelDimension, height_width, layout
 from vit_core.images.pictures import each_image, inferred_layout, is_drawn, read
 from vit_core.images.pixel_budget import PixelBudget
 from vit_core.images.steps import Picture
 from vit_core.limits import Limits, check_limits
+from vit_core.plain_values import short
 from vit_core.tensors import Array, framework_of
 
 _logger = logging.getLogger("vitriad")
@@ -149,7 +150,7 @@ def threads(num_threads: int | None) -> int:
     if num_threads is None:
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if isinstance(num_threads, bool) or not isinstance(num_threads, int) or num_threads < 1:
-        raise InputError(f"num_threads: expected a whole number of at least 1, or None, got {seen(num_threads)}.")
+        raise InputError(f"num_threads: expected a whole number of at least 1, or None, got {short(num_threads)}.")
     return num_threads
 
 

@@ -12,6 +12,7 @@ from PIL import Image
 
 from vit_core.errors import ImageError
 from vit_core.limits import LIMITS
+from vit_core.plain_values import short
 from vit_core.tensors import Array
 
 Size = int | tuple[int, int] | list[int] | Mapping[str, int]
@@ -40,14 +41,14 @@ def layout(name: str, value: object) -> str | None:
     """ "channels_first", "channels_last", "none" or None, given as such or as an enum member of that value."""
     word = getattr(value, "value", value)
     if word is not None and word not in [*ChannelDimension]:
-        raise ImageError(f"{name}: expected one of {', '.join(ChannelDimension)} or None, got {seen(value)}.")
+        raise ImageError(f"{name}: expected one of {', '.join(ChannelDimension)} or None, got {short(value)}.")
     return None if word is None else str(word)
 
 
 def flag(name: str, value: Any) -> bool:
     """True or False."""
     if not isinstance(value, bool):
-        raise ImageError(f"{name}: expected true or false, got {seen(value)}.")
+        raise ImageError(f"{name}: expected true or false, got {short(value)}.")
     return value
 
 
@@ -67,7 +68,7 @@ def size(name: str, value: Any) -> dict[str, int]:
     if set(sides) not in _SIZE_KEYS or not all(_is_side(side) for side in sides.values()):
         raise ImageError(
             f"{name}: expected an int, (height, width) or {{'height': h, 'width': w}} with whole numbers from 1 to "
-            f"{LIMITS.image_side}, got {seen(value)}."
+            f"{LIMITS.image_side}, got {short(value)}."
         )
     return {key: int(side) for key, side in sides.items()}
 
@@ -96,7 +97,7 @@ def resample(name: str, value: Any) -> int:
     known = {int(code): code.name.lower() for code in Image.Resampling}
     if isinstance(value, bool) or not isinstance(value, Integral) or value not in known:
         listed = ", ".join(f"{code} {known[code]}" for code in sorted(known))
-        raise ImageError(f"{name}: expected a Pillow filter ({listed}), got {seen(value)}.")
+        raise ImageError(f"{name}: expected a Pillow filter ({listed}), got {short(value)}.")
     return int(value)
 
 
@@ -105,7 +106,7 @@ def number(name: str, value: Any) -> float:
     # The largest float32 is a bound that NaN and huge ints of a file fail too.
     plain = value.item() if isinstance(value, np.generic) else value
     if not isinstance(plain, int | float) or isinstance(plain, bool) or not abs(plain) <= _FLOAT32_MAX:
-        raise ImageError(f"{name}: expected a finite number, got {seen(value)}.")
+        raise ImageError(f"{name}: expected a finite number, got {short(value)}.")
     return plain
 
 
@@ -124,13 +125,8 @@ def colour_or_none(name: str, value: Any) -> list[int] | None:
         return None
     parts = list(value) if isinstance(value, list | tuple) else []
     if len(parts) != 3 or not all(isinstance(part, Integral) and 0 <= int(part) <= 255 for part in parts):
-        raise ImageError(f"{name}: expected (red, green, blue) in 0..255, got {seen(value)}.")
+        raise ImageError(f"{name}: expected (red, green, blue) in 0..255, got {short(value)}.")
     return [int(part) for part in parts]
-
-
-def seen(value: object) -> str:
-    """A value as it is named in an error."""
-    return repr(value)[:80]
 
 
 # The options that are always written to JSON …

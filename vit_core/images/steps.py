@@ -9,7 +9,8 @@ import numpy as np
 from PIL import Image
 
 from vit_core.errors import ImageError
-from vit_core.images.options import number, numbers, seen
+from vit_core.images.options import number, numbers
+from vit_core.plain_values import short
 from vit_core.tensors import Array
 
 Picture = Array | Image.Image  # a PIL image is of mode L or RGB
@@ -119,7 +120,7 @@ def normalize(picture: Array, mean: Any, std: Any) -> Array:
     centre = _per_channel("image_mean", mean, picture)
     spread = _per_channel("image_std", std, picture)
     if not spread.all():
-        raise ImageError(f"image_std: expected numbers other than 0 (as {picture.dtype}), got {seen(std)}.")
+        raise ImageError(f"image_std: expected numbers other than 0 (as {picture.dtype}), got {short(std)}.")
     return (picture - centre) / spread  # two roundings: multiplying by 1 / std would differ in the last bit
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from vit_core.errors import ImageError
 from vit_core.files.json import read_json
-from vit_core.images.options import seen
 from vit_core.limits import LIMITS, Limits
+from vit_core.plain_values import short
 
 PREPROCESSOR_NAME = "preprocessor_config.json"
 _VIT_NAMES = ("ViTImageProcessor", "ViTImageProcessorFast", "ViTImageProcessorPil", "ViTFeatureExtractor")
@@ -44,7 +44,7 @@ def read_options(
     options = read_json(path, limit="config_bytes", error=ImageError, limits=limits, within=within)
     options = options.get("image_processor", options)  # the file of a multi-part processor
     if not isinstance(options, dict):
-        raise ImageError(f"{path}: image_processor: expected an object, got {seen(options)}.")
+        raise ImageError(f"{path}: image_processor: expected an object, got {short(options)}.")
     options.pop("use_fast", None)  # who wrote it; a keyword asks for it
     # The earliest ViT files name no type at all.
     name = options.get("image_processor_type", options.get("feature_extractor_type"))
@@ -52,7 +52,7 @@ def read_options(
         return {**DEIT_DEFAULTS, **options}
     if name is not None and name not in (*_VIT_NAMES, processor):
         raise ImageError(
-            f"{path}: expected one of {', '.join(_VIT_NAMES + DEIT_NAMES)}, got image_processor_type {seen(name)}."
+            f"{path}: expected one of {', '.join(_VIT_NAMES + DEIT_NAMES)}, got image_processor_type {short(name)}."
         )
     if options.get("do_center_crop") and "do_center_crop" not in overrides:
         raise ImageError(
@@ -73,7 +73,7 @@ def checked_extra(extra: Mapping[str, Any]) -> dict[str, Any]:
         raise ImageError(f"ViTImageProcessor: {', '.join(asked)}: no such step here; expected false or none.")
     for name, only in _FIXED.items():
         if extra.get(name) not in (only, None):
-            raise ImageError(f"ViTImageProcessor: {name}: expected {only} as an option, got {seen(extra[name])}.")
+            raise ImageError(f"ViTImageProcessor: {name}: expected {only} as an option, got {short(extra[name])}.")
     # The class says its own name when it is written.
     ignored = {"image_processor_type", "feature_extractor_type", "use_fast"}
     unset = {"processor_class"} if extra.get("processor_class") is None else set()

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from vit_core.errors import BackendError, InputError
 from vit_core.installing import install_command
+from vit_core.plain_values import short
 from vit_core.tensors import Array
 
 Run = Callable[[Mapping[str, Array]], Sequence[Array]]
@@ -65,7 +66,7 @@ def engine_of(to: str) -> Engine:
         BackendError: the engine is not installed.
     """
     if to not in ENGINES:
-        raise InputError(f"to: expected one of {', '.join(ENGINES)}, got {str(to)[:80]!r}.")
+        raise InputError(f"to: expected one of {', '.join(ENGINES)}, got {short(to)}.")
     engine = ENGINES[to]
     if find_spec(engine.package) is None:
         raise BackendError(
