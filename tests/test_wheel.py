@@ -29,12 +29,25 @@ def wheel(tmp_path_factory):
     return built
 
 
+def pip(python: Path, *words: object) -> str:
+    """What pip of this environment prints, for another one."""
+    return run(sys.executable, "-m", "pip", f"--python={python}", *words, cwd=python.parent)
+
+
 def installed(folder: Path, *wish: object) -> Path:
-    """The Python of a new environment in which pip has installed a copy, without its dependencies."""
+    """The Python of a new environment in which pip has installed what is wished.
+
+    Nothing is compiled before it is imported: for the whole of torch that takes four times as long as unpacking it.
+    """
     python = folder / "env" / "bin" / "python"
     venv.create(folder / "env", with_pip=False)
-    run(sys.executable, "-m", "pip", f"--python={python}", "install", "-q", "--no-deps", *wish, cwd=folder)
+    pip(python, "install", "-q", "--no-compile", *wish)
     return python
+
+
+def copied(folder: Path, *wish: object) -> Path:
+    """The same for a copy of vitriad without its dependencies."""
+    return installed(folder, "--no-deps", *wish)
 
 
 def hint(python: Path) -> str:
@@ -51,10 +64,10 @@ def test_a_built_copy_says_how_to_add_an_extra_as_pip_installed_it(wheel, tmp_pa
     page = tmp_path / "index" / "vitriad"
     page.mkdir(parents=True)
     (page / "index.html").write_text(f'<a href="{wheel.as_uri()}">{wheel.name}</a>', encoding="utf-8")
-    from_index = installed(tmp_path / "1", f"--index-url={page.parent.as_uri()}/", "vitriad")
+    from_index = copied(tmp_path / "1", f"--index-url={page.parent.as_uri()}/", "vitriad")
     assert hint(from_index) == "pip install 'vitriad[torch]'"
     moved = Path(shutil.copy(wheel, tmp_path))
-    from_file = installed(tmp_path / "2", moved)
+    from_file = copied(tmp_path / "2", moved)
     assert hint(from_file) == f"pip install '{moved}[torch]'"
     moved.unlink()
     assert hint(from_file) == "pip install 'torch>=2.10'"
@@ -64,13 +77,13 @@ def test_a_copy_of_a_source_tree_says_how_to_add_an_extra_as_pip_installed_it(tm
     tree = tmp_path / "my tree"
     ignored = shutil.ignore_patterns(".*", "tests", "docs", "__pycache__", "dist")
     shutil.copytree(ROOT, tree, ignore=ignored)
-    assert hint(installed(tmp_path / "1", "-e", tree)) == f"pip install -e '{tree}[torch]'"
+    assert hint(copied(tmp_path / "1", "-e", tree)) == f"pip install -e '{tree}[torch]'"
     git = ("git", "-c", "user.name=a", "-c", "user.email=a@example.org", "-C", tree)
     for words in (("init", "-q"), ("add", "."), ("commit", "-q", "-m", "all")):
         run(*git, *words, cwd=tree)
     commit = run(*git, "rev-parse", "HEAD", cwd=tree).strip()
     url = f"git+{tree.as_uri()}"
-    assert hint(installed(tmp_path / "2", url)) == f"pip install 'vitriad[torch] @ {url}@{commit}'"
+    assert hint(copied(tmp_path / "2", url)) == f"pip install 'vitriad[torch] @ {url}@{commit}'"
 
 
 @pytest.mark.timeout(1200)
@@ -79,11 +92,9 @@ def test_wheel_with_torch_alone_classifies_a_digit(wheel, tmp_path):
     packages = {"conversion", "vit_core", "vit_flax", "vit_tf", "vit_torch", "vitriad"}
     assert {name for name in roots if not name.endswith(".dist-info")} == packages
 
-    venv.create(tmp_path / "env", with_pip=True)
-    python = tmp_path / "env" / "bin" / "python"
-    run(python, "-m", "pip", "install", "-q", "-c", ROOT / "constraints.txt", f"{wheel}[torch]", cwd=tmp_path)
+    python = installed(tmp_path, "-c", ROOT / "constraints.txt", f"{wheel}[torch]")
     digit = digit_files()[7]
     answer = run(python.with_name("vitriad"), "classify", digit, "--json", "--backend", "torch", cwd=tmp_path)
     assert json.loads(answer)["label"] == digit.name[0]
-    listed = {entry["name"] for entry in json.loads(run(python, "-m", "pip", "list", "--format=json", cwd=tmp_path))}
+    listed = {entry["name"] for entry in json.loads(pip(python, "list", "--format=json"))}
     assert {"tensorflow", "keras", "jax", "flax", "scikit-learn"} & listed == set()
