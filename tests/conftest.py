@@ -40,7 +40,7 @@ _NEED_ONE = [
 ]
 _NEED_FLAX = ["vit_flax", "flax_models.py", "benchmarks/test_flax.py"]
 _NEED_TENSORFLOW = ["vit_tf", "tf_models.py", "benchmarks/test_tf.py", "real/test_programs.py"]
-_NEED_ALL = ["test_front_picture.py", "vitriad/test_export.py"]
+_NEED_ALL = ["test_front_picture.py", "vitriad/test_engines.py", "vitriad/test_export.py"]
 _FRAMEWORKS = [find_spec(name) is not None for name in ("torch", "tensorflow", "flax")]
 
 collect_ignore = [

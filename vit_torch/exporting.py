@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from vit_core.config import pair
+from vit_core.errors import BackendError
 from vit_core.programs import Program
 from vit_torch.layers import grid_of
 
@@ -59,11 +60,14 @@ def export_program(model: Any, file: Path, to: str, program: Program) -> None:
     Args:
         model: of the class `program.model`.
         file: to write, in a folder that holds the program alone.
-        to: "onnx", "openvino" or "pt2".
+        to: "onnx", "openvino", "pt2" or "aoti".
+
+    Raises:
+        BackendError: "aoti" without a C++ compiler.
     """
     traced = TracedProgram(model, program).to(model.device)
     with _quiet(), _for_inference(traced), torch.no_grad():
-        {"onnx": _onnx, "openvino": _openvino, "pt2": _pt2}[to](traced, file, program)
+        {"onnx": _onnx, "openvino": _openvino, "pt2": _pt2, "aoti": _aoti}[to](traced, file, program)
 
 
 def _onnx(traced: TracedProgram, file: Path, program: Program) -> None:
@@ -97,6 +101,21 @@ def _openvino(traced: TracedProgram, file: Path, program: Program) -> None:
 def _pt2(traced: TracedProgram, file: Path, program: Program) -> None:
     exported = torch.export.export(traced, _examples(traced, program), dynamic_shapes=_dynamic(program))
     torch.export.save(exported, file)
+
+
+def _aoti(traced: TracedProgram, file: Path, program: Program) -> None:
+    """Machine code for processors like this one, by AOTInductor."""
+    from torch._inductor.cpp_builder import get_cpp_compiler  # only now: it takes a second to import
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    try:
+        get_cpp_compiler()
+    except InvalidCxxCompiler:
+        raise BackendError(
+            "aoti: torch needs a C++ compiler here, and found none.\nInstall g++ or clang++, or name one in CXX."
+        ) from None
+    exported = torch.export.export(traced, _examples(traced, program), dynamic_shapes=_dynamic(program))
+    torch._inductor.aoti_compile_and_package(exported, package_path=str(file))
 
 
 def _examples(traced: TracedProgram, program: Program) -> tuple[Tensor, ...]:

@@ -202,6 +202,32 @@ def _check_files(folder: Path, artefact: Artefact, verify: bool) -> None:
             raise CheckpointError(f"{folder / name}: not as {DESCRIPTION} records it.\nFetch or export it again.")
 
 
+def check_format(artefact: Artefact, backend: str) -> None:
+    """Raises unless a backend is "auto" or the format of an exported program.
+
+    Raises:
+        InputError: it is another one.
+    """
+    if backend not in ("auto", artefact.to):
+        raise InputError(
+            f"backend: {artefact.folder} is an exported program of {artefact.to}, got {backend!r}.\n"
+            "Load the model itself, or export it to that format."
+        )
+
+
+def check_trusted(artefact: Artefact, machine_code: bool) -> None:
+    """Raises for a program of machine code that nobody has vouched for.
+
+    Raises:
+        UnsafeFileError: `machine_code` is false.
+    """
+    if ENGINES[artefact.to].is_machine_code and not machine_code:
+        raise UnsafeFileError(
+            f"{artefact.folder}: a program of {artefact.to} is machine code, which can do anything on this machine.\n"
+            "If you trust whoever wrote it: machine_code=True (--machine-code)."
+        )
+
+
 class ExportedModel:
     """An exported program, called like the model that it was made from.
 
@@ -213,7 +239,8 @@ class ExportedModel:
 
     framework = "np"
 
-    def __init__(self, artefact: Artefact, threads: int | None = None) -> None:
+    def __init__(self, artefact: Artefact, threads: int | None = None, machine_code: bool = False) -> None:
+        check_trusted(artefact, machine_code)
         names = [each.name for each in artefact.program.inputs]
         try:
             self._run: Run = open_program(artefact.folder, artefact.to, names, artefact.program.outputs, threads)

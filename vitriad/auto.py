@@ -17,7 +17,7 @@ from vit_core.errors import BackendError, InputError
 from vit_core.installing import install_command
 from vit_core.tensors import missing_backend
 from vitriad.backends import BACKENDS, backend_name
-from vitriad.engines import artefact_folder
+from vitriad.engines import artefact_folder, check_engine
 from vitriad.models import find
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ def load(
     *,
     output_loading_info: bool = False,
     threads: int | None = None,
+    machine_code: bool = False,
     **kwargs: Unpack[AutoKeywords],
 ) -> Any: ...
 def load(name_or_path: str | Path, backend: str = "auto", **kwargs: Any) -> Any:
@@ -74,7 +75,8 @@ def load(name_or_path: str | Path, backend: str = "auto", **kwargs: Any) -> Any:
             ("digits-vit"); or the folder of an exported program, which becomes a `vitriad.artefacts.ExportedModel`.
         backend: "torch", "tf", "flax", or "auto" for the first of these that is installed; a log line says which. Of
             an exported program its format, or "auto".
-        **kwargs: as for the `from_pretrained` of the class; of an exported program `threads` and `verify`.
+        **kwargs: as for the `from_pretrained` of the class; of an exported program `threads`, `verify`, and
+            `machine_code` where it is compiled: True if you trust whoever wrote it.
 
     Raises:
         CheckpointError: config.json names no class, several, or none that exists here; or the weights cannot be used.
@@ -83,22 +85,30 @@ def load(name_or_path: str | Path, backend: str = "auto", **kwargs: Any) -> Any:
     path = find(name_or_path)
     if folder := artefact_folder(path):
         return _exported(folder, backend, **kwargs)
+    check_engine(name_or_path, backend)
+    if wrong := [name for name in ("threads", "machine_code") if kwargs.pop(name, None)]:
+        raise InputError(f"load: {name_or_path} is a checkpoint; {wrong[0]} is for exported programs.")
     config, name, options = architecture(path, **kwargs)
     return model_class(name, backend).from_pretrained(path, **{**options, **kwargs, **same_commit(config)})
 
 
-def _exported(folder: Path, backend: str, *, threads: int | None = None, verify: bool = True, **kwargs: Any) -> Any:
+def _exported(
+    folder: Path,
+    backend: str,
+    *,
+    threads: int | None = None,
+    verify: bool = True,
+    machine_code: bool = False,
+    **kwargs: Any,
+) -> Any:
     """An exported program as a model."""
-    from vitriad.artefacts import ExportedModel, read_artefact
+    from vitriad.artefacts import ExportedModel, check_format, read_artefact
 
     if wrong := [name for name, value in kwargs.items() if value is not None]:
         raise InputError(f"load: {folder} is an exported program, which takes no {', '.join(wrong)}.")
     artefact = read_artefact(folder, verify)
-    if backend not in ("auto", artefact.to):
-        raise InputError(
-            f"backend: {folder} is an exported program of {artefact.to}, got {backend!r}.\nLoad the model itself."
-        )
-    return ExportedModel(artefact, threads)
+    check_format(artefact, backend)
+    return ExportedModel(artefact, threads, machine_code)
 
 
 def model_class(name: str, backend: str = "auto") -> Any:

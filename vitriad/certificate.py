@@ -101,20 +101,23 @@ class Certificate(NamedTuple):
         )
 
 
-def certify(artefact: Artefact, model: Any, pictures: Sequence[str | Path] = ()) -> Certificate:
+def certify(
+    artefact: Artefact, model: Any, pictures: Sequence[str | Path] = (), threads: int | None = None
+) -> Certificate:
     """Runs a program and compares what it returns.
 
     Args:
         artefact: whose folder holds the program.
         model: of the class `artefact.program.model`, in any backend.
         pictures: image files to run it on, beside random numbers; none means the digits that come with vitriad.
+        threads: that the engine may use; None leaves that to it.
 
     Raises:
         BackendError: the engine failed.
     """
     program = artefact.program
     batches = [*_batches(program, artefact.processor, pictures or digit_files())]
-    found = _run(artefact, [inputs for _, inputs in batches])
+    found = run_alone(artefact, [inputs for _, inputs in batches], threads)
     tensors = {name: array.astype(np.float64) for name, array in model.canonical_tensors().items()}
     rows = []
     for (said, inputs), got in zip(batches, found, strict=True):
@@ -221,14 +224,19 @@ def _for_model(program: Program, inputs: Inputs) -> Inputs:
 # --- what runs it ----------------------------------------------------------------------------------------------------
 
 
-def _run(artefact: Artefact, batches: Sequence[Inputs]) -> list[list[Array]]:
-    """The outputs for every batch, computed by the engine in a process of its own."""
+def run_alone(artefact: Artefact, batches: Sequence[Inputs], threads: int | None = None) -> list[list[Array]]:
+    """The outputs for every batch, computed by the engine in a process of its own.
+
+    Raises:
+        BackendError: the engine failed.
+    """
     with tempfile.TemporaryDirectory() as scratch:
         given, taken = Path(scratch) / "inputs.npz", Path(scratch) / "outputs.npz"
         arrays = {f"{i} {name}": array for i, inputs in enumerate(batches) for name, array in inputs.items()}
         np.savez(given, allow_pickle=False, **arrays)
         asked: dict[str, Any] = {"folder": str(artefact.folder), "to": artefact.to, "outputs": artefact.program.outputs}
         asked |= {"inputs": [each.name for each in artefact.program.inputs], "batches": len(batches)}
+        asked["threads"] = threads
         command = [sys.executable, "-m", "vitriad.engines.worker", json.dumps(asked), str(given), str(taken)]
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=_TIMEOUT, env=_environment(), check=False

@@ -27,7 +27,7 @@ from vit_core.images.processor import AutoImageProcessor, ViTImageProcessor
 from vit_core.tensors import Array, to_numpy
 from vitriad.artefacts import read_artefact
 from vitriad.auto import load, model_class
-from vitriad.engines import artefact_folder
+from vitriad.engines import artefact_folder, check_engine
 from vitriad.models import find
 from vitriad.printing import shown
 
@@ -47,7 +47,15 @@ def run(arguments: Namespace) -> int:
 def _run(arguments: Namespace) -> int:
     paths = list(image_paths(arguments.images))
     folder = find(arguments.model)
-    model = load_classifier(folder, arguments.backend, config=arguments.config, revision=arguments.revision)
+    check_engine(arguments.model, arguments.backend)
+    if artefact_folder(folder):
+        model = load_program(folder, arguments.backend, arguments.threads, arguments.machine_code)
+    elif arguments.threads or arguments.machine_code:
+        raise InputError(
+            f"classify: --threads and --machine-code are for exported programs, {arguments.model} is none."
+        )
+    else:
+        model = load_classifier(folder, arguments.backend, config=arguments.config, revision=arguments.revision)
     processor = load_processor(arguments.processor, folder, model.config, arguments.revision)
     width = max(len(shown(path)) for path in paths)
     status = 0
@@ -87,11 +95,6 @@ def load_classifier(folder: str | Path, backend: str, **hub_options: Any) -> Any
     Raises:
         InputError: the checkpoint holds no trained classifier.
     """
-    if artefact_folder(folder):
-        exported = load(folder, backend)
-        if exported.artefact.program.purpose != "logits":
-            raise InputError(f"classify: {folder}: a program of {exported.artefact.program.purpose}, not of logits.")
-        return exported
     config, name, _ = architecture(folder, **hub_options)
     if problem := _why_no_classifier(config, name):
         raise InputError(f"classify: {folder}: {problem}.\nGive a checkpoint of a ViTForImageClassification.")
@@ -102,6 +105,18 @@ def load_classifier(folder: str | Path, backend: str, **hub_options: Any) -> Any
     if model.framework == "pt":
         model.requires_grad_(False)  # torch keeps no graph then
     return model
+
+
+def load_program(folder: str | Path, backend: str, threads: int | None = None, machine_code: bool = False) -> Any:
+    """An exported program that classifies.
+
+    Raises:
+        InputError: it computes something else.
+    """
+    exported = load(folder, backend, threads=threads, machine_code=machine_code)
+    if exported.artefact.program.purpose != "logits":
+        raise InputError(f"classify: {folder}: a program of {exported.artefact.program.purpose}, not of logits.")
+    return exported
 
 
 def load_processor(

@@ -23,7 +23,7 @@ _MODULES = {name: f"vitriad.{name}_command" for name in ("convert", "export")}  
 _CHECKS = ("forward", "hidden", "attentions", "loss", "gradients", "training", "preprocessing", "roundtrip")
 _DTYPES = ("float64", "float32", "bfloat16", "float16")
 _TARGETS = ("hf", "hf_tf", "hf_flax", "timm", "google", "torchvision", "mae")
-_FORMATS = ("onnx", "openvino", "pt2", "litert", "savedmodel", "stablehlo")
+_FORMATS = ("onnx", "openvino", "pt2", "aoti", "litert", "savedmodel", "stablehlo")
 _PURPOSES = ("logits", "features", "reconstruction", "attentions")
 _LOSSES = ("numerics", "pre_logits", "distillation")
 _CONFIG = "config.json to go by, in place of the checkpoint's own"
@@ -125,9 +125,7 @@ def _parser() -> argparse.ArgumentParser:
     classify.add_argument("--model", metavar="DIR_OR_ID", default=NAMES[0], help=f"{_MODEL} (%(default)s)")
     classify.add_argument("--config", metavar="FILE", help=_CONFIG)
     classify.add_argument("--revision", metavar="COMMIT", help=_REVISION)
-    classify.add_argument(
-        "--backend", type=backend_name, choices=("auto", *BACKENDS), default="auto", help="auto: the first installed"
-    )
+    _running(classify, "auto: the first installed")
     own = "folder, JSON file or hub name of an image processor (the model's own, or its program's)"
     classify.add_argument("--processor", metavar="DIR_OR_ID", help=own)
     classify.add_argument("--top-k", metavar="N", type=_positive, default=3, help="classes to show (%(default)s)")
@@ -166,9 +164,7 @@ def _add_conversion(commands: Any) -> None:
     verify = _command(commands, "verify", "compare what two checkpoints compute for one image", example)
     verify.add_argument("source", metavar="SRC", help=any_dialect)
     verify.add_argument("target", metavar="DST", help="another checkpoint, of the same sizes, or an exported program")
-    verify.add_argument(
-        "--backend", type=backend_name, choices=["auto", *BACKENDS], default="auto", help="framework (%(default)s)"
-    )
+    _running(verify, "framework (%(default)s)")
     verify.add_argument("--image", metavar="FILE", help="image to compare with (random numbers)")
     share = "of an output's largest value (%(default)s)"
     verify.add_argument("--tolerance", type=float, default=1e-5, metavar="X", help=share)
@@ -191,6 +187,7 @@ def _add_export(commands: Any, any_dialect: str) -> None:
     export.add_argument("--with-preprocessing", choices=("nhwc", "nchw"), nargs="?", const="nhwc", help=text)
     text = "pictures for the certificate: files and folders (digits)"
     export.add_argument("--images", metavar="PATH", nargs="+", default=(), help=text)
+    export.add_argument("--aoti", action="store_true", help="of pt2: compiled to machine code, as --to aoti")
     export.add_argument("--force", action="store_true", help="replace what is there")
     _reading(export)
 
@@ -212,6 +209,23 @@ def _add_parity(commands: Any) -> None:
     parity.add_argument("--json", dest="json_file", metavar="FILE", help="write everything that was found")
     parity.add_argument("--html", dest="html_file", metavar="FILE", help="write a report for people, in one file")
     _reading(parity, json_output=False)
+
+
+def _running(parser: argparse.ArgumentParser, said: str) -> None:
+    """The options that say what computes: a framework, or of an exported program the engine of its format."""
+    known = ("auto", *BACKENDS, *_FORMATS)
+    text = f"{said}; of an exported program its format"
+    parser.add_argument(
+        "--backend",
+        type=backend_name,
+        choices=known,
+        metavar="NAME",
+        default="auto",
+        help=f"{', '.join(known)}; {text}",
+    )
+    parser.add_argument("--threads", metavar="N", type=_positive, help="that an exported program may use")
+    text = "run an exported program that is machine code: only from people you trust"
+    parser.add_argument("--machine-code", action="store_true", help=text)
 
 
 def _some_of(known: Sequence[str]) -> Callable[[str], list[str]]:

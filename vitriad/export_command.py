@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from argparse import Namespace
 
+from vit_core.errors import InputError
 from vitriad.classify import image_paths
 from vitriad.cli import reading_options
 from vitriad.exporting import export, loaded
@@ -12,12 +13,15 @@ from vitriad.exporting import export, loaded
 
 def run(arguments: Namespace) -> int:
     """Exports one checkpoint and prints its certificate."""
-    options = reading_options(arguments)
-    model, processor = loaded(arguments.source, arguments.to, arguments.backend, options.pop("cls", None), **options)
+    to, options = arguments.to, reading_options(arguments)
+    if arguments.aoti and to not in ("pt2", "aoti"):
+        raise InputError(f"--aoti: only of pt2, got --to {to}.")
+    to = "aoti" if arguments.aoti else to
+    model, processor = loaded(arguments.source, to, arguments.backend, options.pop("cls", None), **options)
     certificate = export(
         model,
         arguments.target,
-        arguments.to,
+        to,
         outputs=arguments.outputs,
         layers=arguments.layers,
         dynamic=arguments.dynamic,

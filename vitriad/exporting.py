@@ -54,6 +54,7 @@ FORMATS = {
     ),
     "openvino": Format({"torch": ("torch", "openvino")}),
     "pt2": Format({"torch": ("torch",)}),
+    "aoti": Format({"torch": ("torch",)}),
     "litert": Format({"tf": ("tensorflow",)}),
     "savedmodel": Format({"tf": ("tensorflow", "keras")}, ("variables", "assets")),
     "stablehlo": Format({"flax": ("jax", "flax")}),
@@ -83,7 +84,8 @@ def export(
     Args:
         model: of any backend, or what `vitriad.load` takes.
         path: folder to write; it appears as a whole, or not at all.
-        to: "onnx", "openvino", "pt2" (torch.export), "litert" or "savedmodel" (TensorFlow), "stablehlo" (jax.export).
+        to: "onnx", "openvino", "pt2" (torch.export), "aoti" (the same, compiled to machine code), "litert" or
+            "savedmodel" (TensorFlow), "stablehlo" (jax.export).
         outputs: "logits", "features" (class token, mean of the patches, tokens), "reconstruction" or "attentions"; None
             for what the class is for.
         layers: of features: hidden states to return as well, by layer; 0 is what enters the first one.

@@ -17,8 +17,9 @@ from vit_core.errors import InputError
 from vit_core.masking import noise
 from vit_core.tensors import Array, to_numpy
 from vitriad.auto import model_class
+from vitriad.backends import BACKENDS
 from vitriad.cli import reading_options
-from vitriad.engines import artefact_folder
+from vitriad.engines import artefact_folder, check_engine
 from vitriad.models import find
 from vitriad.printing import print_table
 
@@ -36,6 +37,9 @@ def run(arguments: Namespace) -> int:
     """Prints the largest difference of every output, and what explains it; 1 if one is above the tolerance."""
     if folder := artefact_folder(arguments.target):
         return _verify_program(arguments, folder)
+    check_engine(arguments.target, arguments.backend)
+    if arguments.threads or arguments.machine_code:
+        raise InputError(f"verify: --threads and --machine-code are for exported programs, {arguments.target} is none.")
     found = compare(
         arguments.source, arguments.target, arguments.backend, arguments.image, **reading_options(arguments)
     )
@@ -55,16 +59,21 @@ def run(arguments: Namespace) -> int:
 
 def _verify_program(arguments: Namespace, folder: Path) -> int:
     """Makes the certificate of an exported program anew, from the checkpoint that it is said to compute."""
-    from vitriad.artefacts import read_artefact
+    from vitriad.artefacts import check_format, check_trusted, read_artefact
     from vitriad.certificate import certify
 
     artefact = read_artefact(folder)
+    check_trusted(artefact, arguments.machine_code)
+    backend = arguments.backend
+    if backend not in BACKENDS:  # which are those of the source
+        check_format(artefact, backend)
+        backend = "auto"
     options = {name: value for name, value in reading_options(arguments).items() if name != "cls"}
     if artefact.program.model == "ViTModel":
         options["add_pooling_layer"] = artefact.program.has_pooler
-    model = model_class(artefact.program.model, arguments.backend).from_pretrained(find(arguments.source), **options)
+    model = model_class(artefact.program.model, backend).from_pretrained(find(arguments.source), **options)
     pictures = [arguments.image] if arguments.image else []
-    certificate = certify(artefact, model, pictures)._replace(tolerance=arguments.tolerance)
+    certificate = certify(artefact, model, pictures, arguments.threads)._replace(tolerance=arguments.tolerance)
     print(json.dumps(certificate.as_dict()) if arguments.json else certificate)
     return 0 if certificate.holds else 1
 

@@ -26,19 +26,22 @@ class Engine(NamedTuple):
         distribution: what pip calls it.
         extra: the extra of vitriad that brings it.
         file: what the program is called in its folder; "" for the folder itself.
+        is_machine_code: whether the program can do whatever its author wants.
     """
 
     package: str
     distribution: str
     extra: str
     file: str
+    is_machine_code: bool = False
 
 
-# By format. The module of each is called like the format.
+# By format. The module of each is called like the format. "aoti" is "pt2" compiled to machine code.
 ENGINES = {
     "onnx": Engine("onnxruntime", "onnxruntime", "onnx", "model.onnx"),
     "openvino": Engine("openvino", "openvino", "openvino", "model.xml"),
     "pt2": Engine("torch", "torch", "torch", "model.pt2"),
+    "aoti": Engine("torch", "torch", "torch", "model.pt2", is_machine_code=True),
     "litert": Engine("ai_edge_litert", "ai-edge-litert", "litert", "model.tflite"),
     "savedmodel": Engine("tensorflow", "tensorflow", "tf", "saved_model.pb"),
     "stablehlo": Engine("jax", "jax", "flax", "model.stablehlo"),
@@ -56,6 +59,19 @@ def artefact_folder(path: str | Path) -> Path | None:
     is_program = path.name in {engine.file for engine in ENGINES.values()} and path.is_file()
     folder = path.parent if is_program else path
     return folder if os.path.lexists(folder / DESCRIPTION) else None
+
+
+def check_engine(path: str | Path, backend: str) -> None:
+    """Raises for an engine that is asked to run a checkpoint.
+
+    Raises:
+        InputError: `backend` is a format, and `path` is no exported program.
+    """
+    if backend in ENGINES and artefact_folder(path) is None:
+        raise InputError(
+            f"backend: {backend} runs exported programs, and {path} is none.\n"
+            f"Write one first, and name its folder: vitriad export {path} {Path(path).stem}-{backend} --to {backend}"
+        )
 
 
 def engine_of(to: str) -> Engine:

@@ -18,7 +18,7 @@ from vitriad.engines import open_program
 def main(asked: str, given: str, taken: str) -> None:
     """Runs a program on batches of inputs and writes its outputs."""
     what = json.loads(asked)
-    run = open_program(Path(what["folder"]), what["to"], what["inputs"], what["outputs"], None)
+    run = open_program(Path(what["folder"]), what["to"], what["inputs"], what["outputs"], what["threads"])
     found: dict[str, Array] = {}
     with np.load(given) as arrays:
         for i in range(what["batches"]):
