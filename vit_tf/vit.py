@@ -55,7 +55,7 @@ class ViTEmbeddings(nn.Module):
         """(batch, channels, height, width) -> (batch, tokens, hidden)."""
         embeddings = self.patch_embeddings(pixel_values)  # (batch, patches, hidden)
         if bool_masked_pos is not None:
-            masked = ops.cast(bool_masked_pos, embeddings.dtype)[..., None]  # (batch, patches, 1)
+            masked = ops.expand_dims(ops.cast(bool_masked_pos, embeddings.dtype), -1)  # (batch, patches, 1)
             embeddings = embeddings * (1 - masked) + self.mask_token * masked
         cls_token = ops.repeat(self.cls_token, ops.shape(embeddings)[0], axis=0)  # (batch, 1, hidden)
         embeddings = ops.concatenate((cls_token, embeddings), axis=1)  # (batch, tokens, hidden)

@@ -73,6 +73,7 @@ def test_a_checkpoint_takes_no_engine():
 
 
 @pytest.mark.programs
+@pytest.mark.timeout(1800)  # a compiler at work
 @pytest.mark.parametrize("cell", AOTI, ids="-".join)
 def test_compiled_programs_compute_what_their_model_does(cell, tmp_path):
     cls, purpose, dynamic = cell
