@@ -71,6 +71,7 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_collection_finish():
-    """What was imported and collected stays to the end: collections of garbage need not look through it each time."""
+    """What was imported and collected stays to the end: garbage is looked for elsewhere, and less often."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(50_000, 20, 100)  # tracing makes objects by the thousand, nearly all of which stay

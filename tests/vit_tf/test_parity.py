@@ -1,6 +1,7 @@
 """Every output, hidden state, attention, loss and gradient of every class against the float64 oracle."""
 
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 import oracle
@@ -14,6 +15,7 @@ from vit_core.tensors import to_numpy
 from vit_tf import parity
 
 EVERYTHING = {"output_attentions": True, "output_hidden_states": True}
+of_case = cache(BACKEND.of_case)  # for tests that change nothing: making a model takes as long as calling it
 
 
 def scalar(output: dict, case: oracle.Case) -> tf.Tensor:
@@ -27,13 +29,13 @@ def scalar(output: dict, case: oracle.Case) -> tf.Tensor:
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("case", oracle.CASES, ids=lambda case: case.name)
 def test_outputs(case, dtype):
-    oracle.check_outputs(case, parity.outputs(BACKEND.of_case(case, dtype), case.inputs), dtype)
+    oracle.check_outputs(case, parity.outputs(of_case(case, dtype), case.inputs), dtype)
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("case", oracle.CASES, ids=lambda case: case.name)
 def test_gradients(case, dtype):
-    _, gradients = parity.gradients(BACKEND.of_case(case, dtype), case.inputs, oracle.projection(case))
+    _, gradients = parity.gradients(of_case(case, dtype), case.inputs, oracle.projection(case))
     oracle.check_gradients(case, gradients, dtype)
 
 
@@ -91,14 +93,14 @@ def of_any_size(case: oracle.Case, arrays: dict, run: Callable) -> Callable:
 
 @pytest.mark.parametrize("case", oracle.CASES, ids=lambda case: case.name)
 def test_graphs_with_sides_that_are_not_known(case):
-    model, (arrays, flags) = BACKEND.of_case(case, "float64"), split(case)
+    model, (arrays, flags) = of_case(case, "float64"), split(case)
     function = of_any_size(case, arrays, lambda inputs: dict(model(**inputs, **flags, **EVERYTHING)))
     oracle.check_outputs(case, oracle.as_numpy(function(arrays)), "float64")
 
 
 @pytest.mark.parametrize("case", oracle.CASES[1::3], ids=lambda case: case.name)
 def test_gradients_in_graphs_with_sides_that_are_not_known(case):
-    model, (arrays, flags) = BACKEND.of_case(case, "float64"), split(case)
+    model, (arrays, flags) = of_case(case, "float64"), split(case)
     _, gradients = of_any_size(case, arrays, training_step(case, model, flags))(arrays)
     table = model.parameter_table()
     native = {name: to_canonical(to_numpy(each), table[name].kind, "keras") for name, each in gradients.items()}
@@ -107,7 +109,7 @@ def test_gradients_in_graphs_with_sides_that_are_not_known(case):
 
 @pytest.mark.parametrize("case", oracle.CASES[::4], ids=lambda case: case.name)
 def test_xla(case):
-    model, (arrays, flags) = BACKEND.of_case(case, "float64"), split(case)
+    model, (arrays, flags) = of_case(case, "float64"), split(case)
     run = training_step(case, model, flags)
     (compiled, ours), (plain, theirs) = tf.function(run, jit_compile=True)(arrays), run(arrays)
     scale = max(np.abs(gradient).max() for gradient in theirs.values())

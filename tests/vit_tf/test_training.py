@@ -19,7 +19,14 @@ from vit_core import InputError
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
 
 CLASSIFIER, MASKED, MAE = "TFViTForImageClassification", "TFViTForMaskedImageModeling", "TFViTMAEForPreTraining"
-DIGITS = {"image_size": 8, "patch_size": 4, "encoder_stride": 4, "num_channels": 1, "num_labels": 10}
+DIGITS = {
+    "num_hidden_layers": 1,
+    "image_size": 8,
+    "patch_size": 4,
+    "encoder_stride": 4,
+    "num_channels": 1,
+    "num_labels": 10,
+}
 IMAGES = (load_digits().images[:1280, None] / 8 - 1).astype(np.float32)
 CLASSES = load_digits().target[:1280]
 ONE_HOT = np.eye(10, dtype=np.float32)[CLASSES]
