@@ -13,6 +13,7 @@ _NEED_TORCH = [
     "vit_core/test_config.py",
     "vit_core/test_positions.py",
     "vit_core/test_tensors.py",
+    "vitriad/test_parity_engines.py",
     "vitriad/test_train_digits.py",
     "peers",
     "real/test_programs.py",

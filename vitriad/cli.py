@@ -199,7 +199,7 @@ def _add_parity(commands: Any) -> None:
     which.add_argument("model", metavar="CHECKPOINT", nargs="?", help=f"weight file of any dialect, {_MODEL}")
     which.add_argument("--preset", metavar="NAME", help="a published size at random, such as vit-base-patch16-224")
     lists = (
-        ("--backends", (*BACKENDS,), None, "all that are installed"),
+        ("--backends", (*BACKENDS, *_FORMATS), None, "the first three, if they are installed"),
         ("--dtype", _DTYPES, ["float64", "float32"], "float64,float32"),
         ("--checks", _CHECKS, [*_CHECKS], "all"),
     )

@@ -113,7 +113,7 @@ def export(
         model, found = loaded(model, to, backend)
         image_processor = image_processor or found
     _check_framework(model, to, dynamic)
-    program, model = _settled(model, outputs, layers, dynamic, image_size, image_processor, preprocessing)
+    program, model = settled(model, outputs, layers, dynamic, image_size, image_processor, preprocessing)
     return _written(model, Path(path), to, program, image_processor, pictures)
 
 
@@ -177,7 +177,7 @@ def _source(model: Any) -> dict[str, str]:
     return {**hub, "weights_sha256": digest.hexdigest()}
 
 
-def _settled(
+def settled(
     model: Any,
     outputs: str | None,
     layers: Sequence[int],

@@ -1,4 +1,4 @@
-"""`vitriad parity`: every backend in a process of its own, compared with the float64 oracle and with one another."""
+"""`vitriad parity`: every backend and engine in a process, compared with the float64 oracle and with one another."""
 
 from __future__ import annotations
 
@@ -30,8 +30,10 @@ from vit_core.tensors import Array, missing_backend
 from vitriad import parity_cases
 from vitriad.backends import BACKENDS
 from vitriad.cli import reading_options
+from vitriad.engines import ENGINES, engine_of
 from vitriad.parity_cases import Case
 from vitriad.parity_causes import HALVES, causes, silenced
+from vitriad.parity_engine import DTYPE, not_asked, writer
 from vitriad.printing import print_table
 
 Row = dict[str, Any]
@@ -67,7 +69,13 @@ def run(arguments: Namespace) -> int:
     """Runs the comparison and prints it; 1 if anything departs."""
     installed = [backend for backend, (_, framework, _) in BACKENDS.items() if find_spec(framework)]
     backends = arguments.backends or installed
-    if missing := [backend for backend in backends or BACKENDS if backend not in installed]:
+    engines = [name for name in backends if name in ENGINES]
+    if engines and DTYPE not in arguments.dtype:
+        raise InputError(f"--backends {engines[0]}: programs compute in {DTYPE}: add --dtype {DTYPE}.")
+    for engine in engines:
+        engine_of(engine)
+    needed = [writer(name) if name in ENGINES else name for name in backends]
+    if missing := [backend for backend in needed or BACKENDS if backend not in installed]:
         raise missing_backend(missing[0], f"--backends {missing[0]}")
     for file in (arguments.json_file, arguments.html_file):
         if file:
@@ -78,7 +86,7 @@ def run(arguments: Namespace) -> int:
     elif arguments.model is not None:
         cases = parity_cases.checkpoint(arguments.model, **options)
     else:
-        cases = parity_cases.sweep()
+        cases = [*parity_cases.sweep(), *(parity_cases.every_patch() if engines else ())]
     what = arguments.model or arguments.preset or f"{len(cases)} small random models"
     found = {"what": what, **compare(cases, backends, arguments.dtype, arguments.checks)}
     if arguments.json_file:
@@ -98,6 +106,7 @@ def compare(cases: Sequence[Case], backends: Sequence[str], dtypes: Sequence[str
         BackendError: a backend's process fails.
     """
     start = monotonic()
+    frameworks = [backend for backend in backends if backend in BACKENDS]
     dtypes = dtypes if {*checks} - {"training", "preprocessing", "roundtrip"} else []
     with tempfile.TemporaryDirectory(prefix="vitriad-parity-") as name:
         folder = Path(name)
@@ -109,15 +118,17 @@ def compare(cases: Sequence[Case], backends: Sequence[str], dtypes: Sequence[str
             _write_jobs(folder, cases, dtypes, checks)
             processes = _run_all(folder, backends, bar)
         rows = [*_compared(folder, cases, expected, backends, dtypes, checks)]
+        trained = {backend: processes[backend] for backend in frameworks}
         if "training" in checks:
-            rows += _trained(folder, processes)
-        if "preprocessing" in checks:
-            rows += _same("preprocessing", {b: p["preprocessing"] for b, p in processes.items()}, "bundled digits")
-        if "roundtrip" in checks:
-            rows += _round(folder, cases, backends)
+            rows += _trained(folder, trained)
+        if "preprocessing" in checks and frameworks:
+            rows += _same("preprocessing", {b: p["preprocessing"] for b, p in trained.items()}, "bundled digits")
+        if "roundtrip" in checks and frameworks:
+            rows += _round(folder, cases, frameworks)
         halves = partial(_halves, {case.name: case for case in cases})
         found_causes = causes(rows, backends, halves)
-    same_weights = all(p["digests"] == next(iter(processes.values()))["digests"] for p in processes.values())
+    weights = [item for process in processes.values() for item in process["digests"].items()]
+    same_weights = len({*weights}) == len({*dict(weights)})
     return {
         "passed": same_weights and all(row["passed"] for row in rows),
         "causes": found_causes,
@@ -128,6 +139,7 @@ def compare(cases: Sequence[Case], backends: Sequence[str], dtypes: Sequence[str
         "machine": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
         "processes": processes,
         "rows": rows,
+        "not_for_programs": not_asked(backends, cases, dtypes, checks, rows),
     }
 
 
@@ -193,7 +205,8 @@ def _halves(cases: Mapping[str, Case], backend: str, name: str, dtype: str, laye
 
 def _run(backend: str, folder: Path, *more: str) -> Row:
     """Runs one backend's process and returns what it wrote."""
-    command = [sys.executable, "-m", "vitriad.parity_worker", backend, str(folder), *more]
+    module = "vitriad.parity_worker" if backend in BACKENDS else "vitriad.parity_engine"
+    command = [sys.executable, "-m", module, backend, str(folder), *more]
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow"}
     done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT, env=environment, check=False)
     if done.returncode:
@@ -211,11 +224,12 @@ def _compared(
     for i, case in enumerate(cases):
         for dtype in dtypes:
             found = {}
-            for backend in backends:
+            running = [backend for backend in backends if backend in BACKENDS or dtype == DTYPE]
+            for backend in running:
                 with np.load(folder / f"{backend}-{i}-{dtype}.npz") as stored:
                     found[backend] = {name: stored[name] for name in stored}
                 yield from _against_oracle(case, expected[i], found[backend], backend, dtype, checks)
-            for one, two in combinations(backends, 2):
+            for one, two in combinations(running, 2):
                 yield from _against_each_other(case, found, one, two, dtype, checks)
 
 
@@ -238,13 +252,15 @@ def _against_oracle(
 ) -> Iterator[Row]:
     want = _flat(expected["outputs"])
     errors: dict[str, dict[str, float]] = {}
+    if backend in ENGINES:  # which return some of it
+        want = {name: reference for name, reference in want.items() if f"o:{name}" in found}
     for name, reference in want.items():
         got = found.get(f"o:{name}")
         same_shape = got is not None and got.shape == reference.shape
         scale = float(np.abs(reference).max(initial=0.0)) or 1.0
         error = float(np.abs(got - reference).max(initial=0.0)) / scale if same_shape else float("inf")
         errors.setdefault(_kind(name), {})[name] = error if error == error else float("inf")
-    if derivatives := expected["derivatives"]:
+    if (derivatives := expected["derivatives"]) and backend in BACKENDS:
         scale = max(map(abs, derivatives.values())) or 1.0
         errors["gradients"] = {
             name: abs(float((found[f"g:{name}"] * way).sum()) - derivatives[name]) / scale
@@ -262,6 +278,8 @@ def _against_each_other(
     whole = max((float(np.abs(a).max(initial=0)) for n, a in found[one].items() if n.startswith("g:")), default=1.0)
     for name, first in found[one].items():
         second = found[two].get(name)
+        if second is None and not {one, two} <= {*BACKENDS}:
+            continue
         check = "gradients" if name.startswith("g:") else _kind(name[2:])
         scale = whole if check == "gradients" else float(np.abs(first).max(initial=0.0))
         same_shape = second is not None and second.shape == first.shape
@@ -373,6 +391,9 @@ def _print(found: Row) -> None:
         table.append(
             (*key, str(len(rows)), f"{worst['error']:.1e}", f"{worst['tolerance']:.1e}", "ok" if passed else "FAIL")
         )
+    for left in found["not_for_programs"]:
+        words = (left["check"], left["backend"], "", left["dtype"], str(left["models"]))
+        table.append((*words, "", "", "not for programs"))
     print_table(table)
     for backend, process in found["processes"].items():
         print(f"{backend}: process {process['pid']}, " + ", ".join(f"{n} {v}" for n, v in process["versions"].items()))

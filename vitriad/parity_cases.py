@@ -107,6 +107,15 @@ def sweep() -> list[Case]:
     ]
 
 
+def every_patch() -> list[Case]:
+    """Encoders of masked autoencoders that see all patches, as exported programs do."""
+    cls = "ViTMAEModel"
+    made = [_config(cls, {**_SIZES[feature], **_SHAPES[feature]}) for feature in _SIZES]
+    for config in made:
+        config.mask_ratio = 0.0
+    return [build(f"{cls}, every patch, {name}", cls, config) for name, config in zip(_SIZES, made, strict=True)]
+
+
 def preset(name: str) -> list[Case]:
     """A random model of a published size."""
     is_mae = name.startswith("vit-mae")

@@ -38,6 +38,7 @@ dl { display: grid; grid-template-columns: max-content auto; gap: .1rem 1rem; } 
 _MATRIX = ("forward", "hidden", "attentions", "loss", "gradients")
 _COLOURS = {"torch": "#d9482b", "tf": "#d98e04", "flax": "#3e63dd"}
 _OTHERS = ("#8e4ec6", "#12a594", "#e54666")
+_NOT_ASKED = "not for programs"  # of engines: a loss, gradients, float64 …
 _DASHES = {"torch": "", "tf": "6 3", "flax": "2 3"}
 
 
@@ -52,7 +53,8 @@ def page(found: Mapping[str, Any]) -> str:
         "<p>An error is the largest difference as a share of the largest value of the output; of a gradient, of the "
         "whole model. A cell is the worst of its models. Colours say how much of the tolerance is used: green next to "
         "none, yellow all of it, red more.</p>",
-        *(_matrix(found["rows"], dtype) for dtype in _values(found["rows"], "dtype")),
+        *(_matrix(found, dtype) for dtype in _values(found["rows"], "dtype")),
+        _not_asked(found["not_for_programs"]),
         _layers(found["rows"]),
         _training(found),
         _failures(found["rows"]),
@@ -78,9 +80,10 @@ def _colour(error: float, tolerance: float) -> str:
     return f"hsl({60 - 22.5 * power if power < 0 else 40 - 10 * power:.0f} 62% 72%)"
 
 
-def _matrix(rows: Iterable[Row], dtype: str) -> str:
+def _matrix(found: Mapping[str, Any], dtype: str) -> str:
     """Backend and model class down, checks across."""
-    rows = [row for row in rows if row["dtype"] == dtype and row["check"] in _MATRIX]
+    engines = {left["backend"] for left in found["not_for_programs"]}
+    rows = [row for row in found["rows"] if row["dtype"] == dtype and row["check"] in _MATRIX]
     checks = [check for check in _MATRIX if any(row["check"] == check for row in rows)]
     lines = []
     for backend, against, cls in dict.fromkeys((row["backend"], row["against"], row["class"]) for row in rows):
@@ -91,7 +94,7 @@ def _matrix(rows: Iterable[Row], dtype: str) -> str:
                 for r in rows
                 if (r["backend"], r["against"], r["class"], r["check"]) == (backend, against, cls, check)
             ]
-            cells.append(_cell(here, _text(check)))
+            cells.append(_cell(here, _text(check), _NOT_ASKED if {backend, against} & engines else ""))
         lines.append(
             f"<tr><td>{_text(backend)}</td><td>{_text(against)}</td><td>{_text(cls)}</td>{''.join(cells)}</tr>"
         )
@@ -102,10 +105,10 @@ def _matrix(rows: Iterable[Row], dtype: str) -> str:
     return f'<h2>{_text(dtype)}</h2><div class="wide"><table><tr>{heads}</tr>{"".join(lines)}</table></div>'
 
 
-def _cell(rows: list[Row], head: str) -> str:
-    """The worst of some rows; `head` is shown beside it where a screen is too narrow for columns."""
+def _cell(rows: list[Row], head: str, nothing: str = "") -> str:
+    """The worst of some rows, or `nothing`; `head` is shown beside it where a screen is too narrow for columns."""
     if not rows:
-        return f'<td data-head="{head}"></td>'
+        return f'<td data-head="{head}">{nothing}</td>'
     worst = max(rows, key=lambda row: row["error"])
     passed = all(row["passed"] for row in rows)
     title = _text(f"{worst['case']}: {worst['worst']}, tolerance {worst['tolerance']:g}")
@@ -188,6 +191,15 @@ def _training(found: Mapping[str, Any]) -> str:
     )
     heads = "<tr><th>backend</th><th>against</th><th>what</th><th>error</th><th>tolerance</th></tr>"
     return f'{text}<div class="wide"><table>{heads}{ends}</table></div>'
+
+
+def _not_asked(left: Iterable[Row]) -> str:
+    """What engines were not compared in."""
+    checks: dict[str, dict[str, None]] = {}
+    for row in left:
+        checks.setdefault(row["backend"], {})[f"{row['check']} in {row['dtype']} of {row['models']} models"] = None
+    items = "".join(f"<li>{_text(engine)}: {_text(', '.join(names))}</li>" for engine, names in checks.items())
+    return f"<h2>{_NOT_ASKED.capitalize()}</h2><ul>{items}</ul>" if items else ""
 
 
 def _failures(rows: Iterable[Row]) -> str:

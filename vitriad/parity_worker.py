@@ -62,14 +62,9 @@ def _wide(backend: str, dtype: str) -> Any:
 
 def _case(backend: str, parity: Any, folder: Path, job: Mapping[str, Any], dtype: str, wants_gradients: bool) -> str:
     """Runs one model; returns a digest of the weights that it really had."""
-    with np.load(folder / f"{job['index']}.npz") as stored:
-        arrays = {name: stored[name] for name in stored}
-    tensors = {name.removeprefix("t:"): array for name, array in arrays.items() if name.startswith("t:")}
-    inputs = {name.removeprefix("i:"): array for name, array in arrays.items() if name.startswith("i:")}
-    weights = {name.removeprefix("w:"): array for name, array in arrays.items() if name.startswith("w:")}
-    config = MODEL_CLASSES[job["class"]].from_dict(job["config"])
+    tensors, inputs, weights = read_case(folder, job)
     exact = {name: array.astype(_numpy_dtype(dtype)) for name, array in tensors.items()}
-    model = model_class(job["class"], backend).from_tensors(config, exact, **job["options"])
+    model = made(backend, job, exact)
     inputs["pixel_values"] = inputs["pixel_values"].astype(np.float64 if dtype == "float64" else np.float32)
     found: dict[str, Array] = {}
     for name, output in parity.outputs(model, inputs).items():
@@ -79,7 +74,24 @@ def _case(backend: str, parity: Any, folder: Path, job: Mapping[str, Any], dtype
         _, gradients = parity.gradients(model, inputs, weights)
         found |= {f"g:{name}": np.asarray(gradient, np.float64) for name, gradient in gradients.items()}
     np.savez(folder / f"{backend}-{job['index']}-{dtype}.npz", allow_pickle=False, **found)
-    return _digest(exact)
+    return digest_of(exact)
+
+
+def read_case(folder: Path, job: Mapping[str, Any]) -> tuple[dict[str, Array], dict[str, Array], dict[str, Array]]:
+    """The tensors, the inputs, and the weights of outputs that the parent wrote for a case."""
+    with np.load(folder / f"{job['index']}.npz") as stored:
+        arrays = {name: stored[name] for name in stored}
+
+    def of_kind(letter: str) -> dict[str, Array]:
+        return {name[2:]: array for name, array in arrays.items() if name.startswith(f"{letter}:")}
+
+    return of_kind("t"), of_kind("i"), of_kind("w")
+
+
+def made(backend: str, job: Mapping[str, Any], tensors: Tensors) -> Any:
+    """The model of a case."""
+    config = MODEL_CLASSES[job["class"]].from_dict(job["config"])
+    return model_class(job["class"], backend).from_tensors(config, tensors, **job["options"])
 
 
 def _numpy_dtype(name: str) -> Any:
@@ -88,7 +100,8 @@ def _numpy_dtype(name: str) -> Any:
     return ml_dtypes.bfloat16 if name == "bfloat16" else np.dtype(name)
 
 
-def _digest(tensors: Tensors) -> str:
+def digest_of(tensors: Tensors) -> str:
+    """Of the names and bits of tensors."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         digest.update(name.encode() + tensors[name].tobytes())
@@ -133,7 +146,7 @@ def _preprocessing(backend: str) -> str:
     """A digest of the pixels of real images, taken through this framework's tensors."""
     processor = AutoImageProcessor.from_pretrained(find("digits-vit"))
     pictures = [open_image(file) for file in digit_files()]
-    return _digest({"pixels": to_numpy(processor(pictures, return_tensors=_FORMATS[backend])["pixel_values"])})
+    return digest_of({"pixels": to_numpy(processor(pictures, return_tensors=_FORMATS[backend])["pixel_values"])})
 
 
 def roundtrip(backend: str, folder: Path, step: int) -> None:

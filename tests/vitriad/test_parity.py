@@ -82,7 +82,7 @@ PATCHES = {
         "departs, from layer 1 on, first in its MLP (4 of 4 models, float64)",
     ),
     "other weights": (
-        "sound = worker._digest\nworker._digest = lambda tensors: sound(tensors)[::-1]",
+        "sound = worker.digest_of\nworker.digest_of = lambda tensors: sound(tensors)[::-1]",
         "did not have the same weights",
     ),
 }

@@ -1,0 +1,83 @@
+"""`vitriad parity` with engines: programs are compared in what they can be asked, and listed in what they cannot."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from vitriad import engines, parity, parity_cases
+from vitriad.cli import main
+
+GIVEN = {  # class -> what its programs return
+    "ViTForImageClassification": {"forward", "hidden", "attentions"},
+    "ViTMAEForPreTraining": {"forward"},
+    "ViTMAEModel": {"forward", "hidden", "attentions"},
+}
+CHECKS = ("forward", "hidden", "attentions", "gradients", "roundtrip")
+
+
+@pytest.fixture(autouse=True)
+def few(monkeypatch):
+    """One model of a class."""
+    chosen = [case for case in parity_cases.sweep() if case.name.endswith("plain")]
+    cases = [case for case in chosen if case.cls in GIVEN and case.cls != "ViTMAEModel"]
+    every_patch = parity_cases.every_patch()[:1]
+    monkeypatch.setattr(parity_cases, "sweep", lambda: cases)
+    monkeypatch.setattr(parity_cases, "every_patch", lambda: every_patch)
+
+
+def test_engines_are_in_the_matrix_and_the_report(tmp_path, capsys):
+    words = ["parity", "--backends", "torch,onnx", "--checks", ",".join(CHECKS), "--dtype", "float64,float32"]
+    files = [tmp_path / "found.json", tmp_path / "found.html"]
+    assert main([*words, "--json", str(files[0]), "--html", str(files[1])]) == 0
+    found = json.loads(files[0].read_text())
+    rows = [row for row in found["rows"] if "onnx" in (row["backend"], row["against"])]
+    assert {row["dtype"] for row in rows} == {"float32"} and all(row["passed"] for row in rows)
+    for against in ("oracle", "onnx"):
+        mine = [row for row in rows if row["against"] == against]
+        assert {cls: {row["check"] for row in mine if row["class"] == cls} for cls in GIVEN} == GIVEN
+    left = {(row["check"], row["dtype"]): row["models"] for row in found["not_for_programs"]}
+    assert left == {
+        **{(check, "float64"): 3 for check in CHECKS},
+        **{(check, "float32"): 1 for check in ("hidden", "attentions")},
+        **{(check, "float32"): 3 for check in ("gradients", "roundtrip")},
+    }
+    assert {"torch", "onnxruntime", "onnxscript", "numpy"} == {*found["processes"]["onnx"]["versions"]}
+    printed = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["gradients", "onnx", "float32", "3", "not", "for", "programs"] in printed
+    assert "<h2>Not for programs</h2>" in files[1].read_text()
+
+
+BROKEN = """
+import sys
+import vitriad.parity_engine as engine
+sound = engine.made
+def changed(backend, job, tensors):
+    name = next(n for n in tensors if n.endswith('encoder.layer.1.intermediate.dense.bias'))
+    return sound(backend, job, {**tensors, name: tensors[name] + tensors[name].dtype.type(1e-2)})
+engine.made = changed
+engine.main(sys.argv[1], engine.Path(sys.argv[2]))
+"""
+
+
+def test_a_program_that_departs_is_found(monkeypatch, capsys):
+    run, cases = subprocess.run, parity_cases.sweep()[:1]
+
+    def broken(command, **options):
+        is_engine = command[2] == "vitriad.parity_engine"
+        return run([sys.executable, "-c", BROKEN, *command[3:]] if is_engine else command, **options)
+
+    monkeypatch.setattr(parity.subprocess, "run", broken)
+    monkeypatch.setattr(parity_cases, "sweep", lambda: cases)
+    monkeypatch.setattr(parity_cases, "every_patch", lambda: [])
+    assert main(["parity", "--backends", "onnx", "--dtype", "float32", "--checks", "hidden"]) == 1
+    assert "cause: onnx departs, from layer 1 on, first in its MLP" in capsys.readouterr().out
+
+
+def test_engines_compute_in_float32(monkeypatch, capsys):
+    assert main(["parity", "--backends", "onnx", "--dtype", "float64"]) == 1
+    assert "programs compute in float32: add --dtype float32" in capsys.readouterr().err
+    monkeypatch.setattr(engines, "find_spec", lambda name: None)
+    assert main(["parity", "--backends", "openvino"]) == 1
+    assert "openvino, which is not installed" in capsys.readouterr().err
