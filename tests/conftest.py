@@ -17,6 +17,7 @@ _NEED_TORCH = [
     "vitriad/test_train_digits.py",
     "peers",
     "real/test_programs.py",
+    "reliability/test_exports.py",
     "test_wheel.py",
 ]
 _NEED_ONE = [

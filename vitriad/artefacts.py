@@ -247,9 +247,10 @@ class ExportedModel:
         except VitError:
             raise
         except Exception as problem:  # engines have errors of their own
-            said = (str(problem).strip().splitlines() or [type(problem).__name__])[0]
+            said = " ".join(str(problem).split()) or type(problem).__name__
+            said = said if len(said) < 300 else f"{said[:60]} … {said[-200:]}"  # the reason stands at the end
             raise CheckpointError(
-                f"{artefact.folder}: {engine_version(artefact.to)} cannot open this program: {said[:200]}"
+                f"{artefact.folder}: {engine_version(artefact.to)} cannot open this program: {said}"
             ) from problem
         self.artefact, self.config = artefact, artefact.program.config
 

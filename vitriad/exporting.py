@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -12,6 +14,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
+from tqdm import tqdm
 
 from conversion.auto import architecture
 from conversion.detect import open_source
@@ -30,6 +33,7 @@ from vitriad.certificate import Certificate, certify, check, text
 from vitriad.engines import DESCRIPTION, ENGINES, engine_of
 from vitriad.models import find
 
+_STAGES = ("convert", "certify", "sync")
 _NAMES = {"pt": "torch", "tf": "tf", "jax": "flax", "flax": "flax"}  # model.framework -> backend
 
 
@@ -222,9 +226,7 @@ def _written(
     pictures: Sequence[str | Path],
 ) -> Certificate:
     """Writes the folder, and lets it appear once the certificate holds."""
-    backend = _NAMES[model.framework]
-    converters = FORMATS[to].converters[backend]
-    exporting = import_module(f"{BACKENDS[backend].package}.exporting")
+    converters = FORMATS[to].converters[_NAMES[model.framework]]
     size = sum(array.nbytes for array in model.canonical_tensors().values())
     names = {engine.file for engine in ENGINES.values()} | {DESCRIPTION, CERTIFICATE}
     stems = ("model.", "fingerprint.", "keras_metadata.")
@@ -233,24 +235,19 @@ def _written(
     def is_replaced(name: str) -> bool:
         return name in names or name.startswith(stems)
 
-    with replacing(path, size=2 * size, is_replaced=is_replaced, folders=folders) as new:
+    with (
+        _progress(to) as begin,
+        replacing(path, size=2 * size, is_replaced=is_replaced, folders=folders) as new,
+    ):
         inside = new / ".program"  # alone, so that only its files are recorded
         inside.mkdir()
-        try:
-            exporting.export_program(model, inside / ENGINES[to].file, to, program)
-        except (VitError, OSError, MemoryError):  # a full disk is not the converter's fault
-            raise
-        except ImportError as problem:
-            raise BackendError(
-                f"{to}: a package is missing: {problem}.\nInstall it with: pip install {' '.join(converters)}"
-            ) from None
-        except Exception as problem:
-            versions = ", ".join(f"{name} {version(name)}" for name in converters)
-            lines = str(problem).strip().splitlines() or [type(problem).__name__]
-            raise BackendError(f"{to}: {versions} cannot write this {program.model}:\n{lines[0][:300]}") from problem
+        begin("convert")
+        _convert(model, inside / ENGINES[to].file, to, program, converters)
         artefact = Artefact(inside, to, program, processor, records(inside), _source(model), _versions(converters))
+        begin("certify")
         certificate = certify(artefact, model, pictures)
         check(certificate, path)
+        begin("sync")
         for each in inside.iterdir():
             os.replace(each, new / each.name)
         inside.rmdir()
@@ -258,6 +255,41 @@ def _written(
         (new / CERTIFICATE).write_text(text(certificate), encoding="utf-8")
         sync_files(new)
     return certificate
+
+
+def _convert(model: Any, file: Path, to: str, program: Program, converters: Sequence[str]) -> None:
+    """Writes the program alone.
+
+    Raises:
+        BackendError: a package is missing, or the converter refuses the model.
+    """
+    exporting = import_module(f"{BACKENDS[_NAMES[model.framework]].package}.exporting")
+    try:
+        exporting.export_program(model, file, to, program)
+    except (VitError, OSError, MemoryError):  # a full disk is not the converter's fault
+        raise
+    except ImportError as problem:
+        raise BackendError(
+            f"{to}: a package is missing: {problem}.\nInstall it with: pip install {' '.join(converters)}"
+        ) from None
+    except Exception as problem:
+        versions = ", ".join(f"{name} {version(name)}" for name in converters)
+        lines = str(problem).strip().splitlines() or [type(problem).__name__]
+        raise BackendError(f"{to}: {versions} cannot write this {program.model}:\n{lines[0][:300]}") from problem
+
+
+@contextmanager
+def _progress(to: str) -> Iterator[Callable[[str], None]]:
+    """A bar on stderr at a terminal, and what to call as each of its stages begins."""
+    hidden = not sys.stderr.isatty()
+    with tqdm(_STAGES, unit="stage", leave=False, file=sys.stderr, disable=hidden) as bar:
+
+        def begin(stage: str) -> None:
+            bar.set_description(f"{to}: {stage}", refresh=False)
+            bar.n = _STAGES.index(stage)
+            bar.refresh()
+
+        yield begin
 
 
 def _versions(converters: Sequence[str]) -> dict[str, str]:

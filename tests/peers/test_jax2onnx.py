@@ -12,6 +12,8 @@ import pytest
 from flax_models import make_inputs, make_model
 from programs import FIELDS
 
+from vit_core.images.processor import ViTImageProcessor
+
 ROOT = Path(__file__).parent.parent.parent
 PYTHON = ROOT / ".venv-jax2onnx" / "bin" / "python"
 CELLS = [
@@ -20,8 +22,10 @@ CELLS = [
     ("ViTModel", "features"),
     ("ViTForMaskedImageModeling", "reconstruction"),
     ("ViTMAEModel", "features"),
+    ("ViTMAEModel", "attentions"),
     ("ViTMAEForPreTraining", "reconstruction"),
 ]
+SIZE = dict(zip(("height", "width"), FIELDS["image_size"], strict=True))
 ANY_SIZE = """
 from vitriad import exporting
 known = exporting.FORMATS["onnx"]
@@ -63,6 +67,14 @@ def test_every_program_computes_what_its_model_does(cell, tmp_path):
     found = json.loads(done.stdout)
     assert found["holds"] and len({row["images"] for row in found["rows"]}) == 3
     assert "jax2onnx" in json.loads((tmp_path / "program" / "vitriad.json").read_text())["versions"]
+
+
+@pytest.mark.parametrize("layout", ["nhwc", "nchw"])
+def test_every_program_prepares_images_as_the_processor_does(layout, tmp_path):
+    processor = ViTImageProcessor(image_mean=[0.4, 0.5, 0.6], image_std=[0.2, 0.3, 0.25], size=SIZE)
+    processor.save_pretrained(tmp_path / "model")
+    done = export(tmp_path, "ViTForImageClassification", "logits", "--with-preprocessing", layout)
+    assert done.returncode == 0 and json.loads(done.stdout)["holds"], done.stderr
 
 
 @pytest.mark.parametrize("cell", CELLS, ids="-".join)

@@ -1,6 +1,7 @@
 """Exported programs: each computes what its model does, in an engine of its own; what is no such program is named."""
 
 import errno
+import io
 import json
 import os
 import shutil
@@ -23,7 +24,7 @@ CLASSES = {  # class -> the purposes of its programs
     "ViTForImageClassification": ("logits", "attentions"),
     "ViTModel": ("features",),
     "ViTForMaskedImageModeling": ("reconstruction",),
-    "ViTMAEModel": ("features",),
+    "ViTMAEModel": ("features", "attentions"),
     "ViTMAEForPreTraining": ("reconstruction", "features"),
 }
 MODELS = {"torch": "torch_models", "tf": "tf_models", "flax": "flax_models"}
@@ -81,11 +82,12 @@ def test_every_program_computes_what_its_model_does(cell, tmp_path):
 
 
 @pytest.mark.programs
+@pytest.mark.parametrize("dynamic", ["batch", "size"])
 @pytest.mark.parametrize("layout", ["nhwc", "nchw"])
 @pytest.mark.parametrize(("to", "backend"), WRITERS)
-def test_every_program_prepares_images_as_the_processor_does(to, backend, layout, tmp_path):
+def test_every_program_prepares_images_as_the_processor_does(to, backend, layout, dynamic, tmp_path):
     model = make(backend, "ViTForImageClassification")
-    options = {"image_processor": PROCESSOR, "preprocessing": layout, "dynamic": "size"}
+    options = {"image_processor": PROCESSOR, "preprocessing": layout, "dynamic": dynamic}
     assert vitriad.export(model, tmp_path / "program", to, **options).holds
 
 
@@ -172,23 +174,59 @@ def cut(folder):
 def spoilt(folder):
     """Cut, and recorded like that."""
     cut(folder)
+    record(folder)
+
+
+def changed_graph(folder, change):
+    """The program with something else in its graph, recorded like that."""
+    found = onnx.load(folder / "model.onnx")
+    change(found)
+    (folder / "model.onnx").write_bytes(found.SerializeToString())
+    record(folder)
+
+
+def record(folder, *names):
     from vit_core.files.manifest import record_of
 
-    change(folder, files={"model.onnx": record_of(folder / "model.onnx")})
+    change(folder, files={name: record_of(folder / name) for name in ("model.onnx", *names)})
+
+
+def external(folder, place):
+    """Weights in a file of their own."""
+
+    def move(found):
+        tensor = found.graph.initializer[0]
+        (folder / place).write_bytes(tensor.raw_data)
+        tensor.ClearField("raw_data")
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+        tensor.external_data.add(key="location", value=place)
+
+    changed_graph(folder, move)
 
 
 def reaching_out(folder):
-    """Weights in a file outside the folder, recorded like that."""
-    from vit_core.files.manifest import record_of
+    external(folder, "../secret")
 
+
+def not_recorded(folder):
+    external(folder, "model.onnx.data")
+
+
+def weights_missing(folder):
+    external(folder, "model.onnx.data")
+    record(folder, "model.onnx.data")
+    (folder / "model.onnx.data").unlink()
+
+
+def newer_opset(folder):
+    changed_graph(folder, lambda found: setattr(found.opset_import[0], "version", 999))
+
+
+def swapped(folder):
+    """Another program of ONNX under the name of this one."""
     found = onnx.load(folder / "model.onnx")
-    tensor = found.graph.initializer[0]
-    (folder.parent / "secret").write_bytes(tensor.raw_data)
-    tensor.ClearField("raw_data")
-    tensor.data_location = onnx.TensorProto.EXTERNAL
-    tensor.external_data.add(key="location", value="../secret")
+    found.graph.initializer[0].raw_data = bytes(len(found.graph.initializer[0].raw_data))
     (folder / "model.onnx").write_bytes(found.SerializeToString())
-    change(folder, files={"model.onnx": record_of(folder / "model.onnx")})
 
 
 SPOILT = {
@@ -203,7 +241,12 @@ SPOILT = {
     "linked": (linked, UnsafeFileError, "symbolic link out of its folder"),
     "cut": (cut, CheckpointError, "not as vitriad.json records it"),
     "spoilt": (spoilt, CheckpointError, "onnxruntime .* cannot open this program"),
-    "reaching out": (reaching_out, CheckpointError, "onnxruntime .* cannot open this program"),
+    "reaching out": (reaching_out, UnsafeFileError, "has weights in '../secret', which vitriad.json does not name"),
+    "not recorded": (not_recorded, UnsafeFileError, "has weights in 'model.onnx.data', which vitriad.json does not"),
+    "weights missing": (weights_missing, MissingFileError, r"model\.onnx\.data: no such file"),
+    "swapped": (swapped, CheckpointError, "not as vitriad.json records it"),
+    "of another": (lambda folder: (folder / "vitriad.json").unlink(), MissingFileError, "without its vitriad.json"),
+    "newer opset": (newer_opset, CheckpointError, "onnxruntime .* cannot open this program: .* opset"),
 }
 
 
@@ -295,6 +338,40 @@ def test_a_full_disk_is_said_and_nothing_is_left(tmp_path, monkeypatch):
     with pytest.raises(CheckpointError, match="saving failed: No space left on device"):
         vitriad.export(make("torch", "ViTModel"), tmp_path / "program")
     assert [*tmp_path.iterdir()] == []
+
+
+def test_external_weights_that_are_recorded_are_read(program):
+    images = np.zeros((1, 12, 20, 3), np.uint8)
+    expected = vitriad.load(program)(images).logits
+    external(program, "model.onnx.data")
+    record(program, "model.onnx.data")
+    np.testing.assert_array_equal(vitriad.load(program)(images).logits, expected)
+
+
+@pytest.mark.parametrize("stage", ["vit_torch.exporting.export_program", "vitriad.exporting.certify"])
+def test_ctrl_c_leaves_what_was_there(stage, program, tmp_path, monkeypatch, capsys):
+    def stopped(*args):
+        raise KeyboardInterrupt
+
+    before = {path.name: path.read_bytes() for path in program.iterdir()}
+    monkeypatch.setattr(stage, stopped)
+    assert cli.main(["export", "digits-vit", str(program), "--to", "openvino", "--force"]) == 130
+    assert cli.main(["export", "digits-vit", str(tmp_path / "new"), "--to", "openvino"]) == 130
+    assert {path.name: path.read_bytes() for path in program.iterdir()} == before
+    assert [path.name for path in tmp_path.iterdir()] == ["program"]
+    assert capsys.readouterr().err.splitlines() == ["vitriad: stopped"] * 2
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_stages_are_shown_at_a_terminal(is_terminal, tmp_path, monkeypatch):
+    class Screen(io.StringIO):
+        def isatty(self):
+            return is_terminal
+
+    monkeypatch.setattr("sys.stderr", screen := Screen())
+    vitriad.export("digits-vit", tmp_path / "program", "openvino")
+    shown = [stage for stage in ("convert", "certify", "sync") if f"openvino: {stage}" in screen.getvalue()]
+    assert shown == (["convert", "certify", "sync"] if is_terminal else []) and is_terminal == bool(screen.getvalue())
 
 
 def test_threads_that_cannot_be_set_are_refused(exported, tmp_path):

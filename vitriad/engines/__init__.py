@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-from vit_core.errors import BackendError, InputError
+from vit_core.errors import BackendError, InputError, MissingFileError
 from vit_core.installing import install_command
 from vit_core.plain_values import short
 from vit_core.tensors import Array
@@ -52,13 +52,24 @@ DESCRIPTION = "vitriad.json"  # what describes a program, in its folder; see `vi
 
 
 def artefact_folder(path: str | Path) -> Path | None:
-    """The folder of the exported program that a path names, itself or by a file in it; None for anything else."""
+    """The folder of the exported program that a path names, itself or by a file in it; None for anything else.
+
+    Raises:
+        MissingFileError: there is a program in the folder, and nothing that describes it.
+    """
     if not path or not isinstance(path, str | os.PathLike):
         return None
-    path = Path(path)
-    is_program = path.name in {engine.file for engine in ENGINES.values()} and path.is_file()
-    folder = path.parent if is_program else path
-    return folder if os.path.lexists(folder / DESCRIPTION) else None
+    path, files = Path(path), {engine.file for engine in ENGINES.values()}
+    folder = path.parent if path.name in files and path.is_file() else path
+    if os.path.lexists(folder / DESCRIPTION):
+        return folder
+    alone = next((file for file in files if (path / file).is_file()), None)
+    if alone and not (path / "config.json").is_file():
+        raise MissingFileError(
+            f"{path}: {alone} is a program without its {DESCRIPTION}, which says what it takes and returns.\n"
+            "Run it with its engine, or write it with: vitriad export"
+        )
+    return None
 
 
 def check_engine(path: str | Path, backend: str) -> None:

@@ -6,13 +6,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import onnx
 import onnxruntime
 
+from vit_core.errors import CheckpointError, MissingFileError, UnsafeFileError
+from vit_core.files.json import read_json
 from vit_core.tensors import Array
+from vitriad.engines import DESCRIPTION
 
 
 def open_program(file: Path, inputs: Sequence[str], outputs: Sequence[str], threads: int | None) -> Any:
     """See `vitriad.engines.open_program`."""
+    _check_beside(file)
     options = onnxruntime.SessionOptions()
     if threads is not None:
         options.intra_op_num_threads = threads
@@ -26,3 +31,22 @@ def open_program(file: Path, inputs: Sequence[str], outputs: Sequence[str], thre
         return found
 
     return run
+
+
+def _check_beside(file: Path) -> None:
+    """Raises unless the files that a program keeps its weights in are recorded like itself.
+
+    Raises:
+        MissingFileError: one is not there.
+        UnsafeFileError: one that vitriad.json does not name, so that nobody compared it with a digest.
+    """
+    graph = onnx.load(file, load_external_data=False).graph
+    entries = [entry for tensor in graph.initializer for entry in tensor.external_data if entry.key == "location"]
+    known = None
+    if (description := file.with_name(DESCRIPTION)).is_file():  # not while it is being exported
+        known = read_json(description, limit="index_bytes", error=CheckpointError, within=True)["files"]
+    for name in dict.fromkeys(entry.value for entry in entries):
+        if known is not None and name not in known:
+            raise UnsafeFileError(f"{file}: has weights in {name[:80]!r}, which {DESCRIPTION} does not name: not read.")
+        if not file.with_name(name).is_file():
+            raise MissingFileError(f"{file}: its weights are in {name[:80]!r}, and that is not there.")
