@@ -16,6 +16,7 @@ _NEED_TORCH = [
     "vitriad/test_parity_engines.py",
     "vitriad/test_train_digits.py",
     "peers",
+    "real/test_precision.py",
     "real/test_programs.py",
     "reliability/test_exports.py",
     "test_wheel.py",
@@ -41,8 +42,14 @@ _NEED_ONE = [
     ),
 ]
 _NEED_FLAX = ["vit_flax", "flax_models.py", "benchmarks/test_flax.py"]
-_NEED_TENSORFLOW = ["vit_tf", "tf_models.py", "benchmarks/test_tf.py", "real/test_programs.py"]
-_NEED_ALL = ["test_front_picture.py", "vitriad/test_engines.py", "vitriad/test_export.py"]
+_NEED_TENSORFLOW = [
+    "vit_tf",
+    "tf_models.py",
+    "benchmarks/test_tf.py",
+    "real/test_precision.py",
+    "real/test_programs.py",
+]
+_NEED_ALL = ["test_front_picture.py", "vitriad/test_engines.py", "vitriad/test_export.py", "vitriad/test_precision.py"]
 _FRAMEWORKS = [find_spec(name) is not None for name in ("torch", "tensorflow", "flax")]
 
 collect_ignore = [

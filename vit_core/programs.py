@@ -6,7 +6,7 @@ classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,6 +25,8 @@ PURPOSES: dict[str, tuple[str, ...]] = {
     "reconstruction": ("ViTMAEForPreTraining", "ViTForMaskedImageModeling"),
     "attentions": BASE_CLASSES,
 }
+DTYPES = ("float32", "bfloat16", "float16")  # of the weights of a program, and of what it computes in
+INT8 = ("dynamic", "static", "weights")
 LAYOUTS = ("nhwc", "nchw")  # of images, by their axes: batch, height, width, channels
 
 _MAE_HEAD = "ViTMAEForPreTraining"
@@ -64,6 +66,10 @@ class Program(NamedTuple):
         layers: of a program of features: which hidden states to return as well; 0 is what enters the first layer.
         pixels: what it does to uint8 images; None where it takes pixel values.
         has_pooler: whether a ViTModel has its pooler.
+        dtype: one of DTYPES: of its weights and of what it computes in. Inputs and outputs are float32 all the same.
+        int8: how the matrices of its layers are 8-bit integers, one of INT8, or None. "weights": they alone, computed
+            with in `dtype`; "dynamic": what they are multiplied with as well, scaled anew in every call; "static": the
+            same, with scales from calibration images.
     """
 
     model: str
@@ -73,6 +79,13 @@ class Program(NamedTuple):
     layers: tuple[int, ...] = ()
     pixels: Pixels | None = None
     has_pooler: bool = False
+    dtype: str = "float32"
+    int8: str | None = None
+
+    @property
+    def precision(self) -> str:
+        """Its dtype and its integers in words, such as "float32" or "int8 weights"."""
+        return self.dtype if self.int8 is None else f"int8 {self.int8}"
 
     @property
     def inputs(self) -> tuple[Input, ...]:
@@ -155,6 +168,8 @@ def settle(
     layers: Sequence[int] = (),
     pixels: Pixels | None = None,
     has_pooler: bool = False,
+    dtype: str = "float32",
+    int8: str | None = None,
 ) -> Program:
     """The program of a model, once it is known that there can be one; `purpose` None means what the class is for.
 
@@ -163,8 +178,9 @@ def settle(
         layers: counted from the end where negative.
 
     Raises:
-        InputError: a purpose, a size or a layer that the model does not have.
+        InputError: a purpose, a size or a layer that the model does not have, or no such precision.
     """
+    _check_precision(dtype, int8)
     if purpose is None:
         purpose = next(name for name, classes in PURPOSES.items() if model in classes)
     if purpose not in PURPOSES:
@@ -190,7 +206,59 @@ def settle(
         if num_kept(patches, config.mask_ratio) == patches:
             raise InputError(f"mask_ratio: {config.mask_ratio} hides none of the {patches} patches of {size}.")
     numbered = tuple(layer % (count + 1) for layer in layers)
-    return Program(chosen, config, purpose, size, numbered, pixels, has_pooler and purpose == "features")
+    has_pooler = has_pooler and purpose == "features"
+    return Program(chosen, config, purpose, size, numbered, pixels, has_pooler, dtype, int8)
+
+
+def _check_precision(dtype: str, int8: str | None) -> None:
+    if dtype not in DTYPES:
+        raise InputError(f"dtype: expected one of {', '.join(DTYPES)}, got {dtype!r}.")
+    if int8 is not None and int8 not in INT8:
+        raise InputError(f"int8: expected one of {', '.join(INT8)}, got {int8!r}.")
+    if int8 is not None and dtype != "float32":
+        raise InputError(f"int8: its other numbers are float32, got dtype={dtype!r}: give one of the two.")
+
+
+class Spared(NamedTuple):
+    """Which layers stay in float32 in a program of 8-bit integers, because measurement shows that they hurt most.
+
+    Attributes:
+        ends: the first and the last layer of a stack of at least three.
+        second: of every layer the second matrix of the MLP, whose input has a few very large values.
+    """
+
+    ends: bool = False
+    second: bool = False
+
+
+def quantised(names: Iterable[str], spared: Spared) -> list[str]:
+    """The modules whose matrices become integers, by canonical name: in layers alone, never embeddings or heads.
+
+    Args:
+        names: of the weights of a model.
+        spared: which layers stay as they are.
+    """
+    places = {name: place for name in names if (place := _place(name)) is not None}
+    ends = {stack: max(i for other, i in places.values() if other == stack) for stack, _ in places.values()}
+    chosen = []
+    for name, (stack, i) in places.items():
+        module = name.removesuffix(".weight")
+        is_end = spared.ends and ends[stack] > 1 and i in (0, ends[stack])
+        is_second = spared.second and module.endswith(f".{i}.output.dense")
+        if not (is_end or is_second):
+            chosen.append(module)
+    return chosen
+
+
+def _place(name: str) -> tuple[str, int] | None:
+    """The stack of layers and the number of the layer that a matrix is in; None for other weights."""
+    parts = name.split(".")
+    if parts[-1] != "weight" or parts[-2] not in ("query", "key", "value", "dense"):
+        return None
+    for i, part in enumerate(parts[:-1]):
+        if part in ("layer", "decoder_layers") and parts[i + 1].isdecimal():
+            return part, int(parts[i + 1])
+    return None
 
 
 def pixels_of(processor: ViTImageProcessor, channels: int, layout: str) -> Pixels:

@@ -39,7 +39,8 @@ def export_program(model: Any, file: Path, to: str, program: Program) -> None:
             named["noise"] = jnp.zeros((pixel_values.shape[0], grid.patches), pixel_values.dtype)
         params = unflatten_dict(weights, sep="/")
         output = model(pixel_values, **named, **program.options, params=params)
-        return program.selected(output, lambda patches: patches.mean(axis=1))
+        found = program.selected(output, lambda patches: patches.mean(axis=1))
+        return tuple(each.astype(jnp.float32) if jnp.issubdtype(each.dtype, jnp.floating) else each for each in found)
 
     weights = flatten_dict(model.params, sep="/")
     if to == "onnx":

@@ -204,7 +204,8 @@ def export_program(model: Any, file: Path, to: str, program: Program) -> None:
             named["noise"] = ops.zeros((ops.shape(pixel_values)[0], grid.patches), pixel_values.dtype)
         output = model(pixel_values, **named, **program.options)
         found = program.selected(output, lambda patches: ops.mean(patches, axis=1))
-        return dict(zip(program.outputs, found, strict=True))
+        returned = [ops.cast(each, "float32") if each.dtype.is_floating else each for each in found]
+        return dict(zip(program.outputs, returned, strict=True))
 
     signature = [
         tf.TensorSpec([side if isinstance(side, int) else None for side in each.shape], each.dtype, name=each.name)
@@ -219,6 +220,10 @@ def export_program(model: Any, file: Path, to: str, program: Program) -> None:
         with tempfile.TemporaryDirectory() as scratch:
             model._write(scratch, function)
             converter = tf.lite.TFLiteConverter.from_saved_model(scratch)  # so that inputs and outputs keep their names
+            if program.precision != "float32":  # "int8 dynamic" unless it is told to be another one
+                converter.optimizations = [tf.lite.Optimize.DEFAULT]
+            if program.dtype == "float16":
+                converter.target_spec.supported_types = [tf.float16]
             file.write_bytes(converter.convert())
     else:
         model._write(file.parent, function)

@@ -42,7 +42,8 @@ class TracedProgram(nn.Module):
             grid = grid_of(pixel_values, pair(self.program.config.patch_size))
             named["noise"] = pixel_values.new_zeros((pixel_values.shape[0], grid.patches))
         output = self.model(pixel_values, **named, **self.program.options)
-        return self.program.selected(output, lambda patches: patches.mean(dim=1))
+        found = self.program.selected(output, lambda patches: patches.mean(dim=1))
+        return tuple(each.float() if each.is_floating_point() else each for each in found)
 
     def _pixel_values(self, images: Tensor) -> Tensor:
         """(batch, channels, height, width), floating."""

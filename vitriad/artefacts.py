@@ -74,6 +74,7 @@ class Artefact(NamedTuple):
         files: name -> size and SHA-256 of every file of the program.
         source: what it was made from: a digest of the weights, and of a model from the hub the repository and commit.
         versions: of what wrote it.
+        min_cosine: what the cosines of a program of 8-bit integers have to be; None for floats.
     """
 
     folder: Path
@@ -83,6 +84,7 @@ class Artefact(NamedTuple):
     files: Mapping[str, Any]
     source: Mapping[str, str]
     versions: Mapping[str, str]
+    min_cosine: float | None = None
 
     @property
     def input_processor(self) -> ViTImageProcessor | None:
@@ -105,6 +107,9 @@ class Artefact(NamedTuple):
             "image_size": program.size,
             "preprocessing": program.pixels and program.pixels.layout,
             "has_pooler": program.has_pooler,
+            "dtype": program.dtype,
+            "int8": program.int8,
+            "min_cosine": self.min_cosine,
             "takes": [each._asdict() for each in program.inputs],
             "returns": [*program.outputs],
             "image_processor": self.processor and self.processor.to_dict(),
@@ -175,9 +180,12 @@ def _understood(folder: Path, said: Mapping[str, Any]) -> Artefact:
         layers=tuple(map(int, said["layers"])),
         pixels=None if layout is None or made is None else pixels_of(made, config.num_channels, layout),
         has_pooler=bool(said["has_pooler"]),
+        dtype=said.get("dtype", "float32"),
+        int8=said.get("int8"),
     )
+    min_cosine = None if program.int8 is None else float(said["min_cosine"])
     source, versions = ({str(k): str(v) for k, v in said.get(key, {}).items()} for key in ("source", "versions"))
-    return Artefact(folder, to, program, made, dict(said["files"]), source, versions)
+    return Artefact(folder, to, program, made, dict(said["files"]), source, versions, min_cosine)
 
 
 def _pair(size: Any) -> tuple[int, int]:

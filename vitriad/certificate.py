@@ -26,9 +26,10 @@ from vit_core.reference import forward
 from vit_core.tensors import Array, to_numpy
 from vitriad.artefacts import Artefact
 from vitriad.engines import engine_version
+from vitriad.held_out import HeldOut, agreed, cosines_of, divergences, measured
 from vitriad.models import digit_files
+from vitriad.precision import FLOATS, RECOMMENDED
 
-TOLERANCE = 1e-5  # of the largest value of an output, in float32
 _TIMEOUT = 3600  # seconds, for the largest models
 _SEED = 0
 _TINY = 1e-6  # what counts as the largest value of an output that is all zero
@@ -65,14 +66,20 @@ class Certificate(NamedTuple):
     Attributes:
         to: format of the program.
         engine: name and version of what ran it.
-        tolerance: what `worst` may be.
+        tolerance: what `worst` may be; of 8-bit integers nothing is asked of it.
         rows: one for each output and batch.
+        precision: of the program, such as "float32" or "int8 dynamic".
+        min_cosine: what the smallest cosine of 8-bit integers on pictures has to be; None for floats.
+        held_out: what is lost on pictures; None in float32.
     """
 
     to: str
     engine: str
-    tolerance: float
+    tolerance: float | None
     rows: tuple[Row, ...]
+    precision: str = "float32"
+    min_cosine: float | None = None
+    held_out: HeldOut | None = None
 
     @property
     def worst(self) -> float:
@@ -81,16 +88,28 @@ class Certificate(NamedTuple):
 
     @property
     def holds(self) -> bool:
-        """Whether every error is within the tolerance."""
-        return self.worst <= self.tolerance
+        """Whether every error is within the tolerance, or of 8-bit integers every cosine."""
+        if self.tolerance is not None:
+            return self.worst <= self.tolerance
+        is_kept = self.held_out is not None and self.min_cosine is not None and self.held_out.worst >= self.min_cosine
+        return is_kept and bool(np.isfinite(self.worst))
+
+    @property
+    def is_recommended(self) -> bool:
+        """Whether so little is lost that nobody need think about it."""
+        return self.holds and (self.held_out is None or self.held_out.worst >= RECOMMENDED)
 
     def as_dict(self) -> dict[str, Any]:
         """All of it for JSON."""
+        held_out = None if self.held_out is None else self.held_out.as_dict()
         rows = [row._asdict() for row in self.rows]
-        return {**self._asdict(), "rows": rows, "worst": self.worst, "holds": self.holds}
+        found = {"worst": self.worst, "holds": self.holds, "recommended": self.is_recommended}
+        return {**self._asdict(), "rows": rows, "held_out": held_out, **found}
 
     def __str__(self) -> str:
         """One line."""
+        if self.precision != "float32":
+            return self._reduced()
         cosine = min(row.cosine for row in self.rows)
         agreed = [row.top1 for row in self.rows if row.top1 is not None]
         top1 = f", top-1 {np.mean(agreed):.0%}" if agreed else ""
@@ -99,6 +118,14 @@ class Certificate(NamedTuple):
             f"{self.to}: {'equal' if self.holds else 'NOT EQUAL'} to the float64 oracle: off by {self.worst:.1e} of "
             f"scale, {self.tolerance:g} allowed; cosine {cosine:.7f}{top1}; {batches} batches, run by {self.engine}"
         )
+
+    def _reduced(self) -> str:
+        if self.tolerance is not None:
+            bound = f"off by {self.worst:.1e} of scale, {self.tolerance:g} allowed"
+        else:
+            bound = f"cosine {self.held_out and self.held_out.worst:.4f} at worst, {self.min_cosine:g} asked for"
+        verdict = "" if self.is_recommended else "NOT RECOMMENDED: " if self.holds else "TOO FAR: "
+        return f"{self.to} in {self.precision}: {verdict}{bound}; {self.held_out}; run by {self.engine}"
 
 
 def certify(
@@ -116,17 +143,23 @@ def certify(
         BackendError: the engine failed.
     """
     program = artefact.program
-    batches = [*_batches(program, artefact.processor, pictures or digit_files())]
-    found = run_alone(artefact, [inputs for _, inputs in batches], threads)
+    files = pictures or digit_files()
+    batches = _batches(program, artefact.processor, files)
+    shown = [] if program.precision == "float32" else picture_batches(program, artefact.processor, files)
+    found = run_alone(artefact, [inputs for _, inputs in batches] + shown, threads)
     tensors = {name: array.astype(np.float64) for name, array in model.canonical_tensors().items()}
     rows = []
-    for (said, inputs), got in zip(batches, found, strict=True):
+    for (said, inputs), got in zip(batches, found, strict=False):
         named = _for_model(program, inputs)
         exact = program.selected(_exact(program, tensors, named), _mean)
         near = program.selected(_computed(model, named, program.options), _mean)
         for name, *arrays in zip(program.outputs, got, exact, near, strict=True):
             rows.append(_row(name, said, *(np.asarray(array, np.float64) for array in arrays)))
-    return Certificate(artefact.to, engine_version(artefact.to), TOLERANCE, tuple(rows))
+    expected = [program.selected(_exact(program, tensors, _for_model(program, inputs)), _mean) for inputs in shown]
+    loss = measured(program.outputs, found[len(batches) :], expected) if shown else None
+    tolerance = FLOATS[program.dtype] if program.int8 is None else None
+    engine = engine_version(artefact.to)
+    return Certificate(artefact.to, engine, tolerance, tuple(rows), program.precision, artefact.min_cosine, loss)
 
 
 def check(certificate: Certificate, where: str | Path) -> None:
@@ -137,6 +170,12 @@ def check(certificate: Certificate, where: str | Path) -> None:
     """
     if certificate.holds:
         return
+    if certificate.min_cosine is not None and certificate.held_out is not None:
+        raise CheckpointError(
+            f"{where}: {certificate.to} in {certificate.precision}: {certificate.held_out.output_at_worst} has a "
+            f"cosine of {certificate.held_out.worst:.4f} for a picture, {certificate.min_cosine:g} is asked for.\n"
+            "Nothing was written. min_cosine (--min-cosine) lowers the bound; other integers or a float may do better."
+        )
     worst = max(certificate.rows, key=lambda row: np.nan_to_num(row.worst, nan=np.inf))
     raise CheckpointError(
         f"{where}: the program does not compute what the model does: {worst.output} is off by {worst.worst:.1e} of its "
@@ -166,6 +205,22 @@ def _batches(
             inputs[each.name] = drawn if each.dtype == "float32" else drawn < 0.5
         what = ("picture" if is_picture else "image of random numbers") + "s" * (count > 1)
         batches.append((f"{count} {what} of {height}x{width}", inputs))
+    return batches
+
+
+def picture_batches(
+    program: Program, processor: ViTImageProcessor | None, pictures: Sequence[str | Path], count: int = 4
+) -> list[Inputs]:
+    """All pictures as a program takes them, in batches of its own size, or of the configuration's."""
+    size = program.size or pair(program.config.image_size)
+    batches = []
+    for start in range(0, len(pictures), count):
+        images = np.stack([_picture(file, program, processor, size) for file in pictures[start : start + count]])
+        inputs = {program.inputs[0].name: images}
+        for each in program.inputs[1:]:
+            drawn = noise(_SEED, len(images), program.patches(*size), step=start)
+            inputs[each.name] = drawn if each.dtype == "float32" else drawn < 0.5
+        batches.append(inputs)
     return batches
 
 
@@ -283,24 +338,14 @@ def _row(output: str, images: str, got: Array, exact: Array, near: Array) -> Row
         raise BackendError(f"{output}: the program returns {got.shape} for {images}, the model {exact.shape}.")
     scale = max(float(np.abs(exact).max()), _TINY)
     off = np.abs(got - exact)
-    flat, other = got.reshape(len(got), -1), exact.reshape(len(exact), -1)
-    norms = np.linalg.norm(flat, axis=1) * np.linalg.norm(other, axis=1)
-    cosines = np.divide((flat * other).sum(axis=1), norms, out=np.ones(len(flat)), where=norms > 0)
+    cosines = cosines_of(got, exact)
     top1 = kl = None
     if output == "logits" and exact.ndim == 2 and exact.shape[1] > 1:
-        top1 = float((got.argmax(axis=1) == exact.argmax(axis=1)).mean())
-        theirs, ours = _log_shares(exact), _log_shares(got)
-        kl = float((np.exp(theirs) * (theirs - ours)).sum(axis=1).max())
+        top1 = float(agreed(got, exact).mean())
+        kl = float(divergences(got, exact).max())
     source = float(np.abs(got - near).max()) / scale
     worst, mean = float(off.max()) / scale, float(off.mean()) / scale
     return Row(output, images, worst, mean, source, float(cosines.min()), top1, kl)
-
-
-def _log_shares(logits: Array) -> Array:
-    """The logarithm of the softmax over the classes."""
-    powers = logits - logits.max(axis=1, keepdims=True)
-    shares: Array = powers - np.log(np.exp(powers).sum(axis=1, keepdims=True))
-    return shares
 
 
 def text(certificate: Certificate) -> str:

@@ -166,8 +166,8 @@ def _add_conversion(commands: Any) -> None:
     verify.add_argument("target", metavar="DST", help="another checkpoint, of the same sizes, or an exported program")
     _running(verify, "framework (%(default)s)")
     verify.add_argument("--image", metavar="FILE", help="image to compare with (random numbers)")
-    share = "of an output's largest value (%(default)s)"
-    verify.add_argument("--tolerance", type=float, default=1e-5, metavar="X", help=share)
+    share = "of an output's largest value (1e-5, or what the precision of an exported program allows)"
+    verify.add_argument("--tolerance", type=float, metavar="X", help=share)
     _reading(verify)
 
 
@@ -185,6 +185,14 @@ def _add_export(commands: Any, any_dialect: str) -> None:
     export.add_argument("--image-size", metavar="HxW", type=_size, help="another fixed size than the model's")
     text = "take uint8 images in this layout, rescale and normalise inside (nhwc)"
     export.add_argument("--with-preprocessing", choices=("nhwc", "nchw"), nargs="?", const="nhwc", help=text)
+    text = "of the weights and of what it computes in (%(default)s)"
+    export.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help=text)
+    text = "matrices of 8-bit integers: weights alone, or what they multiply too, with scales of each call or of images"
+    export.add_argument("--int8", choices=("dynamic", "static", "weights"), help=text)
+    text = "pictures for --int8 static to take its scales from: files and folders"
+    export.add_argument("--calibration", metavar="PATH", nargs="+", default=(), help=text)
+    text = "smallest cosine of a picture in int8 (0.997, of static 0.99)"
+    export.add_argument("--min-cosine", metavar="X", type=float, help=text)
     text = "pictures for the certificate: files and folders (digits)"
     export.add_argument("--images", metavar="PATH", nargs="+", default=(), help=text)
     export.add_argument("--aoti", action="store_true", help="of pt2: compiled to machine code, as --to aoti")

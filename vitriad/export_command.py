@@ -28,6 +28,10 @@ def run(arguments: Namespace) -> int:
         image_size=arguments.image_size,
         image_processor=processor,
         preprocessing=arguments.with_preprocessing,
+        dtype=arguments.dtype,
+        int8=arguments.int8,
+        calibration=[*image_paths(arguments.calibration)],
+        min_cosine=arguments.min_cosine,
         pictures=[*image_paths(arguments.images)],
         force=arguments.force,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,12 +27,23 @@ from vit_core.files.targets import check_target
 from vit_core.images.processor import ViTImageProcessor
 from vit_core.parameters import class_name
 from vit_core.programs import Program, pixels_of, settle
+from vit_core.tensors import Array
 from vitriad.artefacts import CERTIFICATE, Artefact, records
 from vitriad.auto import model_class
 from vitriad.backends import BACKENDS, backend_name
-from vitriad.certificate import Certificate, certify, check, text
+from vitriad.certificate import Certificate, certify, check, picture_batches, text
 from vitriad.engines import DESCRIPTION, ENGINES, engine_of
-from vitriad.models import find
+from vitriad.held_out import against_float32
+from vitriad.models import digit_files, find
+from vitriad.precision import (
+    COSINES,
+    Tool,
+    check_calibration,
+    is_made_from_file,
+    quantise_file,
+    reduced_model,
+    tool_of,
+)
 
 _STAGES = ("convert", "certify", "sync")
 _NAMES = {"pt": "torch", "tf": "tf", "jax": "flax", "flax": "flax"}  # model.framework -> backend
@@ -76,6 +88,10 @@ def export(
     image_size: int | tuple[int, int] | None = None,
     image_processor: ViTImageProcessor | None = None,
     preprocessing: str | None = None,
+    dtype: str = "float32",
+    int8: str | None = None,
+    calibration: Sequence[str | Path] = (),
+    min_cosine: float | None = None,
     pictures: Sequence[str | Path] = (),
     force: bool = False,
     backend: str = "auto",
@@ -98,6 +114,12 @@ def export(
         image_processor: recorded in `vitriad.json`, and what `preprocessing` takes; of a model given by name its own.
         preprocessing: "nhwc" or "nchw": the program takes uint8 images in this layout, and rescales and normalises them
             as the image processor does, bit for bit.
+        dtype: "float32", or "bfloat16" or "float16": of its weights and of what it computes in.
+        int8: "weights", "dynamic" or "static", for matrices of 8-bit integers; see docs/guides/export.md for which
+            formats have it.
+        calibration: image files that int8="static" takes its scales from.
+        min_cosine: the smallest cosine with the oracle that a picture may have in int8; None for 0.997, or of "static"
+            0.99.
         pictures: image files that the certificate is made with, beside random numbers; none means digits.
         force: replace what is there.
         backend: of a model given by name.
@@ -106,6 +128,7 @@ def export(
         InputError: a choice that the model or the format does not have.
         BackendError: a package is missing, or the converter refuses the model.
         CheckpointError: the program computes something else, or the folder cannot be written.
+        ImageError: a picture cannot be read.
     """
     if to not in FORMATS:
         raise InputError(f"to: expected one of {', '.join(FORMATS)}, got {str(to)[:80]!r}.")
@@ -117,8 +140,9 @@ def export(
         model, found = loaded(model, to, backend)
         image_processor = image_processor or found
     _check_framework(model, to, dynamic)
-    program, model = settled(model, outputs, layers, dynamic, image_size, image_processor, preprocessing)
-    return _written(model, Path(path), to, program, image_processor, pictures)
+    program, model = settled(model, outputs, layers, dynamic, image_size, image_processor, preprocessing, dtype, int8)
+    job = _job(program, to, _NAMES[model.framework], image_processor, calibration, pictures, min_cosine)
+    return _written(model, Path(path), job)
 
 
 def loaded(
@@ -189,6 +213,8 @@ def settled(
     image_size: int | tuple[int, int] | None,
     processor: ViTImageProcessor | None,
     preprocessing: str | None,
+    dtype: str = "float32",
+    int8: str | None = None,
 ) -> tuple[Program, Any]:
     """What is to be written, and the model that computes it: of features and attentions the encoder."""
     if dynamic not in ("batch", "size"):
@@ -205,6 +231,7 @@ def settled(
     size = None if dynamic == "size" else pair(image_size or config.image_size)
     pixels = None if preprocessing is None else pixels_of(processor, config.num_channels, preprocessing)  # type: ignore[arg-type]
     chosen: dict[str, Any] = {"purpose": outputs, "size": size, "layers": tuple(layers), "pixels": pixels}
+    chosen |= {"dtype": dtype, "int8": int8}
     name = class_name(type(model))
     program = settle(name, config, **chosen)
     if program.model == name:
@@ -217,16 +244,46 @@ def settled(
     return program, encoder
 
 
-def _written(
-    model: Any,
-    path: Path,
-    to: str,
+class _Job(NamedTuple):
+    """An export once it is known that it can be done."""
+
+    program: Program
+    to: str
+    backend: str
+    processor: ViTImageProcessor | None
+    tool: Tool
+    calibration: Sequence[Mapping[str, Array]]
+    pictures: Sequence[str | Path]
+    min_cosine: float | None
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """What pip calls the libraries that write the program."""
+        return (*FORMATS[self.to].converters[self.backend], *self.tool.distributions)
+
+
+def _job(
     program: Program,
+    to: str,
+    backend: str,
     processor: ViTImageProcessor | None,
+    calibration: Sequence[str | Path],
     pictures: Sequence[str | Path],
-) -> Certificate:
+    min_cosine: float | None,
+) -> _Job:
+    """Raises for a precision that cannot be had, and for images that cannot be read."""
+    tool = tool_of(to, backend, program)
+    check_calibration(program.int8, calibration, pictures)
+    if min_cosine is not None and program.int8 is None:
+        raise InputError(f"min_cosine: only of int8 programs; of {program.dtype} the error is bounded.")
+    if program.int8 is not None and min_cosine is None:
+        min_cosine = COSINES[program.int8]
+    images = picture_batches(program, processor, calibration, 1)
+    return _Job(program, to, backend, processor, tool, images, pictures, min_cosine)
+
+
+def _written(model: Any, path: Path, job: _Job) -> Certificate:
     """Writes the folder, and lets it appear once the certificate holds."""
-    converters = FORMATS[to].converters[_NAMES[model.framework]]
     size = sum(array.nbytes for array in model.canonical_tensors().values())
     names = {engine.file for engine in ENGINES.values()} | {DESCRIPTION, CERTIFICATE}
     stems = ("model.", "fingerprint.", "keras_metadata.")
@@ -236,17 +293,21 @@ def _written(
         return name in names or name.startswith(stems)
 
     with (
-        _progress(to) as begin,
+        _progress(job.to) as begin,
         replacing(path, size=2 * size, is_replaced=is_replaced, folders=folders) as new,
     ):
-        inside = new / ".program"  # alone, so that only its files are recorded
+        inside, full = new / ".program", new / ".float32"  # alone, so that only its files are recorded
         inside.mkdir()
         begin("convert")
-        _convert(model, inside / ENGINES[to].file, to, program, converters)
-        artefact = Artefact(inside, to, program, processor, records(inside), _source(model), _versions(converters))
+        _write_program(model, inside, full, job)
+        described = (records(inside), _source(model), _versions(job.packages), job.min_cosine)
+        artefact = Artefact(inside, job.to, job.program, job.processor, *described)
         begin("certify")
-        certificate = certify(artefact, model, pictures)
+        certificate = certify(artefact, model, job.pictures)
         check(certificate, path)
+        if full.exists():
+            certificate = _compared(certificate, artefact, full, job)
+            shutil.rmtree(full)
         begin("sync")
         for each in inside.iterdir():
             os.replace(each, new / each.name)
@@ -257,25 +318,41 @@ def _written(
     return certificate
 
 
-def _convert(model: Any, file: Path, to: str, program: Program, converters: Sequence[str]) -> None:
-    """Writes the program alone.
+def _write_program(model: Any, inside: Path, full: Path, job: _Job) -> None:
+    """Fills a folder with the program, and of one in less than float32 another one with the same in float32."""
+    to, program = job.to, job.program
+    exporting = import_module(f"{BACKENDS[job.backend].package}.exporting")
+    file = ENGINES[to].file
+    with _in_our_words(job):
+        if program.precision == "float32":
+            exporting.export_program(model, inside / file, to, program)
+            return
+        full.mkdir()
+        exporting.export_program(model, full / file, to, program._replace(dtype="float32", int8=None))
+        if is_made_from_file(to, program):
+            quantise_file(full, inside, model, to, program, job.tool, job.calibration)
+        else:
+            reduced = reduced_model(model, job.backend, to, program, job.tool)
+            exporting.export_program(reduced, inside / file, to, program)
 
-    Raises:
-        BackendError: a package is missing, or the converter refuses the model.
-    """
-    exporting = import_module(f"{BACKENDS[_NAMES[model.framework]].package}.exporting")
+
+@contextmanager
+def _in_our_words(job: _Job) -> Iterator[None]:
+    """Says of an error of a converter which one it is."""
     try:
-        exporting.export_program(model, file, to, program)
+        yield
     except (VitError, OSError, MemoryError):  # a full disk is not the converter's fault
         raise
     except ImportError as problem:
         raise BackendError(
-            f"{to}: a package is missing: {problem}.\nInstall it with: pip install {' '.join(converters)}"
+            f"{job.to}: a package is missing: {problem}.\nInstall it with: pip install {' '.join(job.packages)}"
         ) from None
     except Exception as problem:
-        versions = ", ".join(f"{name} {version(name)}" for name in converters)
+        versions = ", ".join(f"{name} {version(name)}" for name in job.packages)
         lines = str(problem).strip().splitlines() or [type(problem).__name__]
-        raise BackendError(f"{to}: {versions} cannot write this {program.model}:\n{lines[0][:300]}") from problem
+        raise BackendError(
+            f"{job.to}: {versions} cannot write this {job.program.model}:\n{lines[0][:300]}"
+        ) from problem
 
 
 @contextmanager
@@ -292,5 +369,14 @@ def _progress(to: str) -> Iterator[Callable[[str], None]]:
         yield begin
 
 
-def _versions(converters: Sequence[str]) -> dict[str, str]:
-    return {name: version(name) for name in ("vitriad", *converters)}
+def _compared(certificate: Certificate, artefact: Artefact, full: Path, job: _Job) -> Certificate:
+    """The certificate with size and speed beside those of the float32 program."""
+    if certificate.held_out is None:
+        return certificate
+    inputs = picture_batches(job.program, job.processor, [*job.pictures[:1]] or digit_files()[:1])[0]
+    held_out = against_float32(certificate.held_out, artefact.folder, full, job.to, inputs, job.program.outputs)
+    return certificate._replace(held_out=held_out)
+
+
+def _versions(packages: Sequence[str]) -> dict[str, str]:
+    return {name: version(name) for name in ("vitriad", *packages)}

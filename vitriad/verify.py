@@ -24,6 +24,7 @@ from vitriad.models import find
 from vitriad.printing import print_table
 
 _SEED = 0
+TOLERANCE = 1e-5  # of an output's largest value
 # What says how the same weights are computed with; a conversion may change these if it is allowed to.
 _NUMERICS = ("hidden_act", "layer_norm_eps", "pooler_act", "norm_pix_loss")
 _SIZES = ("image_size", "num_channels")  # both models have to take the same image
@@ -40,20 +41,21 @@ def run(arguments: Namespace) -> int:
     check_engine(arguments.target, arguments.backend)
     if arguments.threads or arguments.machine_code:
         raise InputError(f"verify: --threads and --machine-code are for exported programs, {arguments.target} is none.")
+    tolerance = TOLERANCE if arguments.tolerance is None else arguments.tolerance
     found = compare(
         arguments.source, arguments.target, arguments.backend, arguments.image, **reading_options(arguments)
     )
     rows = found["outputs"]
     worst = max(row["difference"] / row["scale"] for row in rows)
-    is_same = bool(worst <= arguments.tolerance)  # no NaN is
+    is_same = bool(worst <= tolerance)  # no NaN is
     if arguments.json:
-        print(json.dumps({"same": is_same, "tolerance": arguments.tolerance, **found}))
+        print(json.dumps({"same": is_same, "tolerance": tolerance, **found}))
     else:
         heads = [("output", "largest difference", "largest value")]
         print_table(heads + [(row["output"], f"{row['difference']:.2e}", f"{row['scale']:.3g}") for row in rows])
         for note in found["notes"]:
             print(f"note: {note}")
-        print(_verdict(rows, arguments.tolerance))
+        print(_verdict(rows, tolerance))
     return 0 if is_same else 1
 
 
@@ -73,7 +75,11 @@ def _verify_program(arguments: Namespace, folder: Path) -> int:
         options["add_pooling_layer"] = artefact.program.has_pooler
     model = model_class(artefact.program.model, backend).from_pretrained(find(arguments.source), **options)
     pictures = [arguments.image] if arguments.image else []
-    certificate = certify(artefact, model, pictures, arguments.threads)._replace(tolerance=arguments.tolerance)
+    certificate = certify(artefact, model, pictures, arguments.threads)
+    if arguments.tolerance is not None:
+        if artefact.program.int8 is not None:
+            raise InputError("verify: --tolerance: a program of 8-bit integers is judged by its cosines.")
+        certificate = certificate._replace(tolerance=arguments.tolerance)
     print(json.dumps(certificate.as_dict()) if arguments.json else certificate)
     return 0 if certificate.holds else 1
 

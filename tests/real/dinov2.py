@@ -85,8 +85,13 @@ def write(path: Path) -> Path:
 
 def photographs() -> list[Any]:
     """Two that scikit-learn brings, and four of scikit-image's."""
+    return [open_image(path) for path in (*sklearn_s(), *fetched(PHOTOGRAPHS))]
+
+
+def sklearn_s() -> list[Path]:
+    """The two photographs that scikit-learn brings."""
     images = Path(str(files("sklearn.datasets"))) / "images"
-    return [open_image(path) for path in (images / "china.jpg", images / "flower.jpg", *fetched(PHOTOGRAPHS))]
+    return [images / "china.jpg", images / "flower.jpg"]
 
 
 def pixel_values(size: Any = 224) -> Array:

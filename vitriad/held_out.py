@@ -1,0 +1,150 @@
+"""What a program in less than float32 loses on pictures, and what it gains."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from vit_core.errors import BackendError
+from vit_core.tensors import Array
+
+
+class Kept(NamedTuple):
+    """How near one output stays to the float64 oracle's.
+
+    Attributes:
+        output: its name.
+        mean, worst: cosine of a picture's numbers with the oracle's.
+    """
+
+    output: str
+    mean: float
+    worst: float
+
+
+class HeldOut(NamedTuple):
+    """What was measured on pictures.
+
+    Attributes:
+        pictures: how many.
+        outputs: how near each stays; the first one is what the program is for.
+        top1: share of pictures whose largest logit is the oracle's; None for programs of no logits.
+        kl: mean Kullback-Leibler divergence from the oracle's probabilities, in nats; None likewise.
+        bytes: size of the program's files.
+        size: the same as a share of the float32 program's; None where that one is not at hand.
+        speed: how many times as fast as the float32 program, in the same process and in turn with it; None likewise.
+    """
+
+    pictures: int
+    outputs: tuple[Kept, ...]
+    top1: float | None
+    kl: float | None
+    bytes: int | None = None
+    size: float | None = None
+    speed: float | None = None
+
+    @property
+    def worst(self) -> float:
+        """The smallest cosine of any output and picture; NaN if one is."""
+        return float(np.min([kept.worst for kept in self.outputs]))
+
+    @property
+    def output_at_worst(self) -> str:
+        """The output that has it."""
+        return min(self.outputs, key=lambda kept: np.nan_to_num(kept.worst, nan=-np.inf)).output
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it for JSON."""
+        return {**self._asdict(), "outputs": [kept._asdict() for kept in self.outputs], "worst": self.worst}
+
+    def __str__(self) -> str:
+        """Part of a line."""
+        first = self.outputs[0]
+        said = f"{first.output} of {self.pictures} pictures: cosine {first.mean:.5f} (mean), {first.worst:.5f} (worst)"
+        if self.top1 is not None and self.kl is not None:
+            said += f", top-1 {self.top1:.1%}, KL {self.kl:.1e}"
+        if self.size is not None and self.speed is not None:
+            said += f"; {self.size:.0%} of float32's size, {self.speed:.2f} x its speed"
+        return said
+
+
+def measured(outputs: Sequence[str], got: Sequence[Sequence[Array]], exact: Sequence[Sequence[Any]]) -> HeldOut:
+    """The loss, from what the program returned for every batch and from what the oracle did."""
+    joined = [
+        [np.concatenate([np.asarray(each[i], np.float64) for each in batches]) for i in range(len(outputs))]
+        for batches in (got, exact)
+    ]
+    kept = []
+    for name, *pair in zip(outputs, *joined, strict=True):
+        cosines = cosines_of(*pair)
+        kept.append(Kept(name, float(cosines.mean()), float(cosines.min())))
+    ours, theirs = joined[0][0], joined[1][0]
+    top1 = kl = None
+    if outputs[0] == "logits" and theirs.ndim == 2 and theirs.shape[1] > 1:
+        top1, kl = float(agreed(ours, theirs).mean()), float(divergences(ours, theirs).mean())
+    return HeldOut(len(theirs), tuple(kept), top1, kl)
+
+
+def cosines_of(got: Array, exact: Array) -> Array:
+    """(batch,): the cosine of each image's numbers; one where all of both are zero, zero where all of one are."""
+    flat, other = got.reshape(len(got), -1), exact.reshape(len(exact), -1)
+    one, two = np.linalg.norm(flat, axis=1), np.linalg.norm(other, axis=1)
+    found: Array = np.divide(
+        (flat * other).sum(axis=1), one * two, out=(one == two).astype(float), where=one * two != 0
+    )
+    return found
+
+
+def agreed(got: Array, exact: Array) -> Array:
+    """(batch,): whether the largest logit is the same one."""
+    same: Array = got.argmax(axis=1) == exact.argmax(axis=1)
+    return same
+
+
+def divergences(got: Array, exact: Array) -> Array:
+    """(batch,): Kullback-Leibler divergence of the probabilities, in nats."""
+    theirs, ours = _log_shares(exact), _log_shares(got)
+    found: Array = (np.exp(theirs) * (theirs - ours)).sum(axis=1)
+    return found
+
+
+def _log_shares(logits: Array) -> Array:
+    """The logarithm of the softmax over the classes."""
+    powers = logits - logits.max(axis=1, keepdims=True)
+    shares: Array = powers - np.log(np.exp(powers).sum(axis=1, keepdims=True))
+    return shares
+
+
+def against_float32(
+    held_out: HeldOut, folder: Path, full: Path, to: str, inputs: Mapping[str, Array], outputs: Sequence[str]
+) -> HeldOut:
+    """The same with size and speed, beside the float32 program.
+
+    Args:
+        folder: of the program alone.
+        full: of the same one in float32.
+        inputs: one batch.
+
+    Raises:
+        BackendError: the engine failed.
+    """
+    sizes = [sum(path.stat().st_size for path in each.rglob("*") if path.is_file()) for each in (folder, full)]
+    with tempfile.TemporaryDirectory() as scratch:
+        given = Path(scratch) / "inputs.npz"
+        np.savez(given, allow_pickle=False, **inputs)
+        asked = {"folders": [str(full), str(folder)], "to": to, "inputs": [*inputs], "outputs": [*outputs]}
+        command = [sys.executable, "-m", "vitriad.engines.race", json.dumps(asked), str(given)]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "TF_CPP_MIN_LOG_LEVEL": "3"}
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+        if done.returncode:
+            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+            raise BackendError(f"{to}: the program cannot be timed:\n{last[:300]}")
+        return held_out._replace(bytes=sizes[0], size=sizes[0] / sizes[1], speed=json.loads(done.stdout))
