@@ -36,6 +36,30 @@ def noise(seed: int, batch: int, patches: int, step: int = 0) -> Array:
     return ((bits >> np.uint64(40)) * 2.0**-24).astype(np.float32).reshape(batch, patches)
 
 
+def mask_noise(mask: Array) -> tuple[Array, float]:
+    """The arguments `noise` and `mask_ratio` with which ViTMAE removes just these patches.
+
+    Args:
+        mask: (batch, patches), bool, True for what is removed: equally many in every image, and not all.
+
+    Returns:
+        noise (batch, patches), float32, and the ratio. Kept patches keep their order.
+
+    Raises:
+        InputError: a mask of another kind.
+    """
+    mask = np.asarray(mask)
+    removed = mask.sum(axis=-1) if mask.ndim == 2 and mask.dtype == bool else np.empty(0)
+    if removed.size == 0 or (removed != removed[0]).any() or not removed[0] < mask.shape[1]:
+        raise InputError(
+            "mask: expected (batch, patches), bool, with equally many removed patches in every image and one kept, got "
+            f"{mask.dtype} {mask.shape}" + (f" with {removed.tolist()[:5]} removed." if removed.size else ".")
+        )
+    patches = mask.shape[1]
+    ratio = max(0.0, (int(removed[0]) - 0.5) / patches)  # half a patch away from where rounding could decide
+    return mask.astype(np.float32), ratio
+
+
 def num_kept(patches: int, mask_ratio: float) -> int:
     """How many patches MAE's encoder sees: the integer part of patches * (1 - mask_ratio), in double arithmetic.
 

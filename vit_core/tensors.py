@@ -6,7 +6,8 @@ Incoming tensors are recognised by the module of their type: if there is one, it
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -88,6 +89,15 @@ def missing_backend(extra: str, wanted_by: str) -> BackendError:
     return BackendError(
         f"{wanted_by} needs a framework that is not installed.\nInstall it with: {install_command(extra)}"
     )
+
+
+def digest(tensors: Mapping[str, Array]) -> str:
+    """SHA-256 of named arrays, in hexadecimal: of their names, dtypes, shapes and bytes, whatever their order."""
+    found = hashlib.sha256()
+    for name, array in sorted(tensors.items()):
+        found.update(f"{name} {array.dtype} {array.shape}".encode())
+        found.update(np.ascontiguousarray(array).view(np.uint8).data)
+    return found.hexdigest()
 
 
 def dtype_name(dtype: object) -> str:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # the same names as below, for type checkers and editors
     from vitriad.auto import AutoModelForPreTraining as AutoModelForPreTraining
     from vitriad.auto import load as load
     from vitriad.exporting import export as export
+    from vitriad.features import Embedder as Embedder
 
 # name -> module that defines it
 _PUBLIC = {
@@ -31,6 +32,7 @@ _PUBLIC = {
     "AutoModelForImageClassification": "vitriad.auto",
     "AutoModelForMaskedImageModeling": "vitriad.auto",
     "AutoModelForPreTraining": "vitriad.auto",
+    "Embedder": "vitriad.features",
     "ViTConfig": "vit_core.config",
     "ViTImageProcessor": "vit_core.images.processor",
     "ViTMAEConfig": "vit_core.config",

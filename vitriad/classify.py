@@ -33,7 +33,7 @@ from vitriad.printing import shown
 
 BATCH = 16
 _GRAY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "F")
-_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 
 def run(arguments: Namespace) -> int:
@@ -83,9 +83,9 @@ def image_paths(names: Iterable[str]) -> Iterator[str]:
         if not os.path.isdir(name):
             yield name
             continue
-        files = [path for path in Path(name).rglob("*") if path.suffix.lower() in _SUFFIXES and path.is_file()]
+        files = [path for path in Path(name).rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()]
         if not files:
-            raise InputError(f"{name}: no image file in this folder; expected one of {', '.join(_SUFFIXES)}.")
+            raise InputError(f"{name}: no image file in this folder; expected one of {', '.join(SUFFIXES)}.")
         yield from map(str, sorted(files))
 
 
@@ -155,8 +155,19 @@ def predict(model: Any, pixel_values: Array) -> Array:
     return to_numpy(model(pixel_values=pixel_values).logits)
 
 
-def read_pixels(path: str | Path, processor: ViTImageProcessor, config: PretrainedConfig) -> Array:
-    """One image file as the model takes it: (channels, height, width).
+def read_pixels(
+    path: str | Path | bytes,
+    processor: ViTImageProcessor,
+    config: PretrainedConfig,
+    *,
+    size: tuple[int, int] | None = None,
+    expected: tuple[int, int] | None = None,
+) -> Array:
+    """One image file, or the bytes of one, as the model takes it: (channels, height, width).
+
+    Args:
+        size: (height, width) to resize to in place of the processor's size; nothing is cropped then.
+        expected: (height, width) that the image has to have in the end, in place of the model's.
 
     A grayscale model gets the luminance of colour images. An RGB model gets three equal channels of grayscale ones,
     unless its processor says do_convert_rgb=False.
@@ -165,23 +176,31 @@ def read_pixels(path: str | Path, processor: ViTImageProcessor, config: Pretrain
         ImageError: the file cannot be read, or has another number of channels than the model.
     """
     image = open_image(path)
+    name = "the image" if isinstance(path, bytes) else path
     try:
-        return _pixels(image, processor, config)
+        return _pixels(image, processor, config, size, size or expected or pair(config.image_size))
     except ImageError as error:
-        raise ImageError(f"{path}: {error}") from None
+        raise ImageError(f"{name}: {error}") from None
     except MemoryError:
-        raise ImageError(f"{path}: not enough memory for it.") from None
+        raise ImageError(f"{name}: not enough memory for it.") from None
 
 
-def _pixels(image: Image.Image, processor: ViTImageProcessor, config: PretrainedConfig) -> Array:
+def _pixels(
+    image: Image.Image,
+    processor: ViTImageProcessor,
+    config: PretrainedConfig,
+    size: tuple[int, int] | None,
+    expected: tuple[int, int],
+) -> Array:
     if config.num_channels == 1 and image.mode not in _GRAY_MODES:
         image = image.convert("L")
     convert = True if config.num_channels == 3 and processor.do_convert_rgb is None else None
-    pixels: Array = processor(image, do_convert_rgb=convert)["pixel_values"][0]
+    other: Any = {} if size is None else {"size": size, "do_resize": True, "do_center_crop": False}
+    pixels: Array = processor(image, do_convert_rgb=convert, **other)["pixel_values"][0]
     if len(pixels) != config.num_channels:
         raise ImageError(f"expected {config.num_channels} channels, got {len(pixels)}")
-    if pixels.shape[1:] != pair(config.image_size):
-        height, width = pair(config.image_size)
+    if pixels.shape[1:] != expected:
+        height, width = expected
         got = "x".join(map(str, pixels.shape[1:]))
         raise ImageError(f"expected {height}x{width} pixels, got {got} from an image processor that does not resize")
     return pixels

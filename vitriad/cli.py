@@ -25,8 +25,10 @@ _DTYPES = ("float64", "float32", "bfloat16", "float16")
 _TARGETS = ("hf", "hf_tf", "hf_flax", "timm", "google", "torchvision", "mae")
 _FORMATS = ("onnx", "openvino", "pt2", "aoti", "litert", "savedmodel", "stablehlo")
 _PURPOSES = ("logits", "features", "reconstruction", "attentions")
+_FEATURES = ("class_token", "patch_mean", "patch_tokens")
 _LOSSES = ("numerics", "pre_logits", "distillation")
 _CONFIG = "config.json to go by, in place of the checkpoint's own"
+_PROCESSOR = "folder, JSON file or hub name of an image processor (the model's own, or its program's)"
 _REVISION = "commit, tag or branch on the hub; name a commit where nobody watches"
 
 
@@ -126,16 +128,88 @@ def _parser() -> argparse.ArgumentParser:
     classify.add_argument("--config", metavar="FILE", help=_CONFIG)
     classify.add_argument("--revision", metavar="COMMIT", help=_REVISION)
     _running(classify, "auto: the first installed")
-    own = "folder, JSON file or hub name of an image processor (the model's own, or its program's)"
-    classify.add_argument("--processor", metavar="DIR_OR_ID", help=own)
+    classify.add_argument("--processor", metavar="DIR_OR_ID", help=_PROCESSOR)
     classify.add_argument("--top-k", metavar="N", type=_positive, default=3, help="classes to show (%(default)s)")
     classify.add_argument("--json", action="store_true", help="one JSON object per image, also for those skipped")
 
+    _add_pictures(commands)
     _add_conversion(commands)
     _add_parity(commands)
     doctor = _command(commands, "doctor", "versions, backends and devices, for bug reports", "vitriad doctor")
     doctor.add_argument("--json", action="store_true", help="one JSON object")
     return parser
+
+
+def _add_pictures(commands: Any) -> None:
+    """What draws what a model does with images."""
+    example = "vitriad embed photos 'more/**/*.jpg' --model owner/name --out features.npz"
+    embed = _command(commands, "embed", "write the features of many images to a file", example)
+    text = "file, folder, pattern or .tar of images, or - for names on stdin"
+    embed.add_argument("images", metavar="IMAGE", nargs="+", help=text)
+    _asking(embed, NAMES[0])
+    embed.add_argument("--out", metavar="FILE", required=True, help="file to write: .npz, .npy or .parquet")
+    text = "some of class_token, patch_mean, patch_tokens (class_token)"
+    embed.add_argument("--features", metavar="NAMES", type=_some_of(_FEATURES), default=["class_token"], help=text)
+    text = "layers to take them from, as --layers=-1,6: 0 is what enters the first one, -1 the output (-1)"
+    embed.add_argument("--layers", metavar="N,N", type=_numbers, default=(-1,), help=text)
+    embed.add_argument("--dtype", choices=("float32", "float16"), default="float32", help="of the file (%(default)s)")
+    embed.add_argument("--batch-size", metavar="N", type=_positive, help="images at a time (what is fastest here)")
+    embed.add_argument("--force", action="store_true", help="replace what is there; begin an interrupted run anew")
+
+    example = "vitriad search features.npz photo.jpg --out nearest.png"
+    search = _command(commands, "search", "find the images whose features are nearest to a picture's", example)
+    search.add_argument("features", metavar="FEATURES", help="file that vitriad embed wrote, with the same model")
+    search.add_argument("images", metavar="IMAGE", nargs="+", help="image file, or a folder of them")
+    _asking(search, NAMES[0])
+    search.add_argument("--column", metavar="NAME", help="which features (the first of one row for each image)")
+    search.add_argument("--top-k", metavar="N", type=_positive, default=5, help="images to find (%(default)s)")
+    search.add_argument("--json", action="store_true", help="one JSON object per picture")
+    search.add_argument("--out", metavar="FILE", help="contact sheet to write, a PNG file")
+    search.add_argument("--force", action="store_true", help="replace what is there")
+
+    example = "vitriad probe features.npz --out confusion.png"
+    probe = _command(commands, "probe", "say how well simple classifiers do on features", example)
+    probe.add_argument("features", metavar="FEATURES", help="file that vitriad embed wrote")
+    text = "JSON file {name: class} (the folder that an image is in)"
+    probe.add_argument("--labels", metavar="FILE", help=text)
+    probe.add_argument("--column", metavar="NAME", help="which features (the first of one row for each image)")
+    probe.add_argument("--neighbours", metavar="K", type=_positive, default=5, help="of the k-NN probe (%(default)s)")
+    probe.add_argument("--test-share", metavar="X", type=float, default=0.2, help="held out (%(default)s)")
+    probe.add_argument("--seed", metavar="N", type=int, default=0, help="which images are held out (%(default)s)")
+    probe.add_argument("--json", action="store_true", help="one JSON object")
+    probe.add_argument("--out", metavar="FILE", help="picture of the linear probe's confusions, a PNG file")
+    probe.add_argument("--force", action="store_true", help="replace what is there")
+
+    example = "vitriad attend photo.jpg --model owner/name --out attention.png"
+    attend = _command(commands, "attend", "draw what a model looks at in images", example)
+    _viewing(attend, NAMES[0], "attention.png")
+    attend.add_argument("--layer", metavar="N", type=int, default=-1, help="whose heads to draw, from 0 (the last)")
+    attend.add_argument("--image-size", metavar="HxW", type=_size, help="another size than the model's: finer maps")
+
+    example = "vitriad reconstruct digit.png --seed 3 --mask-ratio 0.5"
+    reconstruct = _command(commands, "reconstruct", "draw what a masked autoencoder paints into gaps", example)
+    _viewing(reconstruct, NAMES[1], "reconstruction.png")
+    reconstruct.add_argument("--seed", metavar="N", type=int, default=0, help="which patches are hidden (%(default)s)")
+    reconstruct.add_argument("--mask-ratio", metavar="X", type=float, help="share of hidden patches (the model's)")
+    text = "picture of the mask in place of a seed: white is hidden; one pixel for each patch, or the image's size"
+    reconstruct.add_argument("--mask", metavar="FILE", help=text)
+
+
+def _viewing(parser: argparse.ArgumentParser, model: str, out: str) -> None:
+    """The options of all commands that draw."""
+    parser.add_argument("images", metavar="IMAGE", nargs="+", help="image file, or a folder of them")
+    _asking(parser, model)
+    parser.add_argument("--out", metavar="FILE", default=out, help="PNG file to write (%(default)s)")
+    parser.add_argument("--force", action="store_true", help="replace what is there")
+
+
+def _asking(parser: argparse.ArgumentParser, model: str) -> None:
+    """The options that say which model sees the images, and how they are prepared for it."""
+    parser.add_argument("--model", metavar="DIR_OR_ID", default=model, help=f"{_MODEL} (%(default)s)")
+    parser.add_argument("--revision", metavar="COMMIT", help=_REVISION)
+    text = "framework (the first installed)"
+    parser.add_argument("--backend", type=backend_name, choices=("auto", *BACKENDS), default="auto", help=text)
+    parser.add_argument("--processor", metavar="DIR_OR_ID", help=_PROCESSOR)
 
 
 def _add_conversion(commands: Any) -> None:

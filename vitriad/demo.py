@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 from argparse import Namespace
-from itertools import accumulate, combinations
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -20,14 +20,13 @@ from vit_core.masking import noise
 from vit_core.tensors import Array, to_numpy
 from vitriad.auto import available_backends, model_class
 from vitriad.classify import load_classifier, predict, probabilities, read_pixels
+from vitriad.drawing import FRAME, INK, PAPER, REMOVED, framed, sheet, stacked
 from vitriad.models import digit_files, find
 from vitriad.printing import print_table
 
 SEED = 7  # of the masks
 _ZOOM = 6  # pixels drawn for a pixel
 _LARGE, _LINE = 12, 28  # pixels: drawn for one of a bare scan, of 8 x 8; height of a line of text under it
-_GAP, _LEFT, _TOP, _MARGIN = 10, 176, 44, 16  # pixels: between tiles, for the rows' titles, for the labels, around all
-_PAPER, _INK, _REMOVED, _FRAME = (250, 250, 248), (30, 30, 30), (112, 128, 168), (242, 142, 43)
 
 
 def run(arguments: Namespace) -> int:
@@ -36,11 +35,11 @@ def run(arguments: Namespace) -> int:
     check_target(output, is_folder=True, error=InputError)
     (output / "digits").mkdir(parents=True, exist_ok=True)
     files = [Path(shutil.copy(file, output / "digits")) for file in digit_files()]
-    sheet = output / "digits.png"
-    _classify(files, sheet)
+    enlarged = output / "digits.png"
+    _classify(files, enlarged)
     picture = output / "mae-digits.png"
     _reconstruct(files[::2], picture)
-    print(f"\ndigits: {output / 'digits'}\nenlarged: {sheet}\nreconstructions: {picture}")
+    print(f"\ndigits: {output / 'digits'}\nenlarged: {enlarged}\nreconstructions: {picture}")
     return 0
 
 
@@ -62,10 +61,10 @@ def _classify(files: list[Path], picture: Path) -> None:
         rows[backend] = [_word(*each) for each in zip(cells, map(str.__eq__, labels, true), strict=True)]
     print_table([*zip(*columns, strict=True)])
     halves = [
-        _sheet(true[half], {title: tiles[half] for title, tiles in rows.items()})
+        sheet(true[half], {title: tiles[half] for title, tiles in rows.items()})
         for half in (slice(0, None, 2), slice(1, None, 2))  # one scan of every digit in each
     ]
-    _stacked(halves).save(picture)
+    stacked(halves).save(picture)
     for one, other in combinations(logits, 2):
         print(f"{one} and {other}: logits differ by at most {np.abs(logits[one] - logits[other]).max():.1e}")
 
@@ -90,10 +89,10 @@ def _reconstruct(files: list[Path], picture: Path) -> None:
         rows["what the\nencoder sees"] = [_tile(*each) for each in zip(pixels[:, 0], is_removed, strict=True)]
         pasted = np.where(is_removed, painted, pixels[:, 0])
         rows[f"reconstruction\nby {backend}\n(framed: copied)"] = [
-            _framed(_tile(each), ~row, config) for each, row in zip(pasted, removed, strict=True)
+            framed(_tile(each), ~row.reshape(patch_grid(config))) for each, row in zip(pasted, removed, strict=True)
         ]
         print(f"{backend}: mean squared error on removed patches {to_numpy(output.loss):.4f} (pixels from -1 to 1)")
-    _sheet([file.name[0] for file in files], rows).save(picture)
+    sheet([file.name[0] for file in files], rows).save(picture)
 
 
 def _unpatchify(patches: Array, config: ViTMAEConfig) -> Array:
@@ -108,49 +107,15 @@ def _tile(scan: Array, is_removed: Array | None = None, zoom: int = _ZOOM) -> Im
     gray = np.clip((scan + 1) * 127.5, 0, 255).round().astype(np.uint8)
     colours = np.repeat(gray[..., None], 3, axis=2)
     if is_removed is not None:
-        colours[is_removed] = _REMOVED
+        colours[is_removed] = REMOVED
     return Image.fromarray(colours.repeat(zoom, axis=0).repeat(zoom, axis=1))
 
 
 def _word(text: str, is_right: bool) -> Image.Image:
     """A prediction as a tile under its scan, framed where it is wrong."""
-    tile = Image.new("RGB", (8 * _LARGE, _LINE), _PAPER)
+    tile = Image.new("RGB", (8 * _LARGE, _LINE), PAPER)
     pen = ImageDraw.Draw(tile)
-    pen.text((4 * _LARGE, _LINE / 2), text, _INK, ImageFont.load_default(size=16), anchor="mm")
+    pen.text((4 * _LARGE, _LINE / 2), text, INK, ImageFont.load_default(size=16), anchor="mm")
     if not is_right:
-        pen.rectangle((0, 0, tile.width - 1, tile.height - 1), outline=_FRAME, width=3)
+        pen.rectangle((0, 0, tile.width - 1, tile.height - 1), outline=FRAME, width=3)
     return tile
-
-
-def _framed(tile: Image.Image, is_kept: Array, config: ViTMAEConfig) -> Image.Image:
-    """The same tile with a frame around every kept patch."""
-    _, columns = patch_grid(config)
-    height, width = (_ZOOM * side for side in pair(config.patch_size))
-    for patch in np.flatnonzero(is_kept).tolist():
-        top, left = patch // columns * height, patch % columns * width
-        ImageDraw.Draw(tile).rectangle((left, top, left + width - 1, top + height - 1), outline=_FRAME)
-    return tile
-
-
-def _sheet(labels: list[str], rows: dict[str, list[Image.Image]]) -> Image.Image:
-    """Rows of tiles under their labels and beside their titles."""
-    step = next(iter(rows.values()))[0].width + _GAP
-    heights = [tiles[0].height + _GAP for tiles in rows.values()]
-    size = (_LEFT + len(labels) * step - _GAP + _MARGIN, _TOP + sum(heights) - _GAP + _MARGIN)
-    sheet = Image.new("RGB", size, _PAPER)
-    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=18)
-    for column, label in enumerate(labels):
-        pen.text((_LEFT + column * step + (step - _GAP) / 2, _TOP / 2), label, _INK, font, anchor="mm")
-    for (title, tiles), top, height in zip(rows.items(), accumulate([_TOP, *heights[:-1]]), heights, strict=True):
-        pen.multiline_text((_MARGIN, top + (height - _GAP) / 2), title, _INK, font, anchor="lm")
-        for column, tile in enumerate(tiles):
-            sheet.paste(tile, (_LEFT + column * step, top))
-    return sheet
-
-
-def _stacked(sheets: list[Image.Image]) -> Image.Image:
-    """Sheets of one width below one another."""
-    whole = Image.new("RGB", (sheets[0].width, sum(sheet.height for sheet in sheets)), _PAPER)
-    for sheet, top in zip(sheets, accumulate([0, *(sheet.height for sheet in sheets[:-1])]), strict=True):
-        whole.paste(sheet, (0, top))
-    return whole

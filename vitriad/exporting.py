@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import sys
@@ -14,7 +13,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-import numpy as np
 from tqdm import tqdm
 
 from conversion.auto import architecture
@@ -27,7 +25,7 @@ from vit_core.files.targets import check_target
 from vit_core.images.processor import ViTImageProcessor
 from vit_core.parameters import class_name
 from vit_core.programs import Program, pixels_of, settle
-from vit_core.tensors import Array
+from vit_core.tensors import Array, digest
 from vitriad.artefacts import CERTIFICATE, Artefact, records
 from vitriad.auto import model_class
 from vitriad.backends import BACKENDS, backend_name
@@ -197,12 +195,9 @@ def _check_framework(model: Any, to: str, dynamic: str) -> None:
 
 def _source(model: Any) -> dict[str, str]:
     """What a program is made from: where a hub is the source its name and commit, and a digest of the weights."""
-    digest, config = hashlib.sha256(), model.config
-    for name, array in sorted(model.canonical_tensors().items()):
-        digest.update(f"{name} {array.dtype} {array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).data)
+    config = model.config
     hub = {"repository": f"{config.name_or_path}@{config.hub_commit}"} if config.hub_commit else {}
-    return {**hub, "weights_sha256": digest.hexdigest()}
+    return {**hub, "weights_sha256": digest(model.canonical_tensors())}
 
 
 def settled(

@@ -18,14 +18,14 @@ from typing import Any
 
 import numpy as np
 
-from vit_core.tensors import Array
+from vit_core.tensors import Array, digest
 from vitriad.artefacts import Artefact
 from vitriad.backends import BACKENDS
 from vitriad.certificate import run_alone
 from vitriad.engines import ENGINES
 from vitriad.exporting import FORMATS, settled
 from vitriad.parity_cases import Case
-from vitriad.parity_worker import digest_of, made, read_case
+from vitriad.parity_worker import made, read_case
 
 DTYPE = "float32"
 # Names that a program has for what the model calls otherwise, or does not return.
@@ -46,7 +46,7 @@ def main(to: str, folder: Path) -> None:
         for purpose, layers in _purposes(job["class"], model.config):
             found |= _computed(to, backend, model, purpose, layers, inputs)
         np.savez(folder / f"{to}-{job['index']}-{DTYPE}.npz", allow_pickle=False, **found)
-        done["digests"][f"{job['index']} {DTYPE}"] = digest_of(exact)
+        done["digests"][f"{job['index']} {DTYPE}"] = digest(exact)
     (folder / f"{to}.json").write_text(json.dumps(done))
 
 

@@ -5,7 +5,6 @@ Reads what DIR/jobs.json asks for and writes DIR/BACKEND.json and arrays beside 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import sys
@@ -21,7 +20,7 @@ import numpy as np
 from vit_core.images.files import open_image
 from vit_core.images.processor import AutoImageProcessor
 from vit_core.parameters import MODEL_CLASSES, draw
-from vit_core.tensors import Array, to_numpy
+from vit_core.tensors import Array, digest, to_numpy
 from vitriad.auto import model_class
 from vitriad.backends import BACKENDS
 from vitriad.models import digit_files, find
@@ -74,7 +73,7 @@ def _case(backend: str, parity: Any, folder: Path, job: Mapping[str, Any], dtype
         _, gradients = parity.gradients(model, inputs, weights)
         found |= {f"g:{name}": np.asarray(gradient, np.float64) for name, gradient in gradients.items()}
     np.savez(folder / f"{backend}-{job['index']}-{dtype}.npz", allow_pickle=False, **found)
-    return digest_of(exact)
+    return digest(exact)
 
 
 def read_case(folder: Path, job: Mapping[str, Any]) -> tuple[dict[str, Array], dict[str, Array], dict[str, Array]]:
@@ -98,14 +97,6 @@ def _numpy_dtype(name: str) -> Any:
     import ml_dtypes
 
     return ml_dtypes.bfloat16 if name == "bfloat16" else np.dtype(name)
-
-
-def digest_of(tensors: Tensors) -> str:
-    """Of the names and bits of tensors."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        digest.update(name.encode() + tensors[name].tobytes())
-    return digest.hexdigest()
 
 
 def _training(backend: str, parity: Any, folder: Path) -> dict[str, Any]:
@@ -146,7 +137,7 @@ def _preprocessing(backend: str) -> str:
     """A digest of the pixels of real images, taken through this framework's tensors."""
     processor = AutoImageProcessor.from_pretrained(find("digits-vit"))
     pictures = [open_image(file) for file in digit_files()]
-    return digest_of({"pixels": to_numpy(processor(pictures, return_tensors=_FORMATS[backend])["pixel_values"])})
+    return digest({"pixels": to_numpy(processor(pictures, return_tensors=_FORMATS[backend])["pixel_values"])})
 
 
 def roundtrip(backend: str, folder: Path, step: int) -> None:

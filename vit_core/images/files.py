@@ -61,7 +61,7 @@ def open_image(
         ) from error
 
 
-def image_pixels(path: str | os.PathLike[str], *, limits: Limits = LIMITS) -> int:
+def image_pixels(path: str | os.PathLike[str] | bytes, *, limits: Limits = LIMITS) -> int:
     """Pixels of an image file, by its header: nothing is decoded. 0 of what `open_image` will refuse.
 
     Raises:

@@ -1,0 +1,188 @@
+"""Files of features: shards while they are made, then .npz, .npy with a list of names, or Parquet."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+from zipfile import ZIP_STORED, ZipFile, ZipInfo
+
+import numpy as np
+
+from vit_core.errors import BackendError, InputError, MissingFileError
+from vit_core.files.atomic_folder import replacing_file
+from vit_core.installing import install_command
+from vit_core.tensors import Array
+
+SUFFIXES = (".npz", ".npy", ".parquet")
+NAMES = "name"  # the column that says which image a row is of
+
+Columns = dict[str, Array]
+
+
+def names_file(path: str | Path) -> Path:
+    """Where the names of the rows of an .npy file stand, one on each line."""
+    return Path(path).with_suffix(".names.txt")
+
+
+def check_format(path: str | Path, columns: Sequence[str]) -> None:
+    """Checks that a file can hold these columns.
+
+    Raises:
+        InputError: another suffix, or several features for .npy.
+        BackendError: Parquet without pyarrow.
+    """
+    suffix = Path(path).suffix
+    if suffix not in SUFFIXES:
+        raise InputError(f"{path}: expected the name of a file that ends in {', '.join(SUFFIXES)}.")
+    if suffix == ".npy" and len(columns) > 1:
+        raise InputError(f"{path}: .npy holds one array, and {', '.join(columns)} are asked for; write .npz.")
+    if suffix == ".parquet" and find_spec("pyarrow") is None:
+        raise BackendError(
+            f"{path}: needs pyarrow, which is not installed.\nInstall it with: {install_command('data')}"
+        )
+
+
+def write_features(path: str | Path, shards: Sequence[Path], columns: Sequence[str]) -> None:
+    """Puts shards together into one file, a shard at a time. The file is the old one or the new one at any moment.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    writer: Callable[[Path, Sequence[Path], Sequence[str]], None]
+    writer = {".npz": _write_npz, ".npy": _write_npy, ".parquet": _write_parquet}[Path(path).suffix]
+    size = sum(shard.stat().st_size for shard in shards)
+    with ExitStack() as files:
+        if Path(path).suffix == ".npy":
+            text = "".join(
+                f"{_line(name)}\n" for shard in shards for name in read_shard(shard, [NAMES])[NAMES].tolist()
+            )
+            listing = files.enter_context(replacing_file(names_file(path), error=InputError))
+            listing.write_text(text, encoding="utf-8")
+        new = files.enter_context(replacing_file(path, error=InputError, size=size))
+        writer(new, shards, columns)
+        with open(new, "rb") as written:
+            os.fsync(written.fileno())
+
+
+def _line(name: str) -> str:
+    """A name on one line; one that has several, or begins with a quotation mark, as JSON writes it."""
+    return json.dumps(name) if name.splitlines() != [name] or name.startswith('"') else name
+
+
+def write_shard(path: Path, columns: Mapping[str, Array]) -> None:
+    """Writes a shard: it is there as a whole, or not at all."""
+    with replacing_file(path, error=InputError) as new, open(new, "wb") as file:
+        np.savez(file, allow_pickle=False, **columns)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_shard(path: Path, columns: Sequence[str] | None = None) -> Columns:
+    """Some columns of a shard, or all."""
+    with np.load(path, allow_pickle=False) as stored:
+        return {name: stored[name] for name in columns or stored.files}
+
+
+def read_features(path: str | Path) -> tuple[list[str], Columns]:
+    """The names of images and their features, from a file that `vitriad embed` wrote.
+
+    Returns:
+        names; column -> array whose first axis is the images.
+
+    Raises:
+        MissingFileError, InputError: no such file, or another kind of file.
+    """
+    suffix = Path(path).suffix
+    if not os.path.isfile(path):
+        raise MissingFileError(f"{path}: no such file.")
+    check_format(path, [])
+    try:
+        if suffix == ".npy":
+            lines = names_file(path).read_text(encoding="utf-8").splitlines()
+            names = [json.loads(line) if line.startswith('"') else line for line in lines]
+            columns = {"features": np.load(path, allow_pickle=False)}
+        elif suffix == ".npz":
+            columns = read_shard(Path(path))
+            names = columns.pop(NAMES).tolist()
+        else:
+            names, columns = _read_parquet(path)
+    except (OSError, ValueError, KeyError, EOFError) as problem:
+        raise InputError(f"{path}: no features of images as vitriad embed writes them: {problem}.") from None
+    if wrong := [name for name, array in columns.items() if array.ndim < 2 or len(array) != len(names)]:
+        raise InputError(f"{path}: {wrong[0]}: expected a row for each of {len(names)} names.")
+    return names, columns
+
+
+def _shape(shards: Sequence[Path], column: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """The shape of a column of all shards, and its dtype."""
+    arrays = [read_shard(shard, [column])[column] for shard in shards[:1]]
+    count = sum(len(read_shard(shard, [NAMES])[NAMES]) for shard in shards)
+    return (count, *arrays[0].shape[1:]), arrays[0].dtype
+
+
+def _pieces(shards: Sequence[Path], column: str) -> Iterator[Array]:
+    for shard in shards:
+        yield read_shard(shard, [column])[column]
+
+
+def _write_npy(path: Path, shards: Sequence[Path], columns: Sequence[str]) -> None:
+    with open(path, "wb") as file:
+        _write_array(file, shards, columns[0])
+
+
+def _write_npz(path: Path, shards: Sequence[Path], columns: Sequence[str]) -> None:
+    names = np.array([name for piece in _pieces(shards, NAMES) for name in piece.tolist()])
+    with ZipFile(path, "w", ZIP_STORED) as archive:
+        with archive.open(ZipInfo(f"{NAMES}.npy"), "w") as member:
+            np.lib.format.write_array(member, names, allow_pickle=False)
+        for column in columns:
+            with archive.open(ZipInfo(f"{column}.npy"), "w", force_zip64=True) as member:
+                _write_array(member, shards, column)
+
+
+def _write_array(file: Any, shards: Sequence[Path], column: str) -> None:
+    """One array in the format of .npy, a shard at a time."""
+    shape, dtype = _shape(shards, column)
+    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_2_0(file, header)
+    for piece in _pieces(shards, column):
+        file.write(np.ascontiguousarray(piece).data)
+
+
+def _write_parquet(path: Path, shards: Sequence[Path], columns: Sequence[str]) -> None:
+    """A row group for each shard; features are lists of numbers of fixed size, their shape stands in the metadata."""
+    import pyarrow
+    from pyarrow import parquet
+
+    shapes = {column: _shape(shards, column) for column in columns}
+    fields = [pyarrow.field(NAMES, pyarrow.string())]
+    for column, (shape, dtype) in shapes.items():
+        kind = pyarrow.list_(pyarrow.from_numpy_dtype(dtype), int(np.prod(shape[1:])))
+        fields.append(pyarrow.field(column, kind, metadata={"shape": json.dumps(shape[1:])}))
+    schema = pyarrow.schema(fields)
+    with parquet.ParquetWriter(path, schema) as writer:
+        for shard in shards:
+            held = read_shard(shard)
+            arrays = [pyarrow.array(held[NAMES].tolist(), pyarrow.string())]
+            for column in columns:
+                flat = pyarrow.array(held[column].reshape(-1))
+                arrays.append(pyarrow.FixedSizeListArray.from_arrays(flat, int(np.prod(shapes[column][0][1:]))))
+            writer.write_table(pyarrow.Table.from_arrays(arrays, schema=schema))
+
+
+def _read_parquet(path: str | Path) -> tuple[list[str], Columns]:
+    from pyarrow import parquet
+
+    table = parquet.read_table(path)
+    columns = {}
+    for field in table.schema:
+        if field.name != NAMES:
+            shape = json.loads((field.metadata or {}).get(b"shape", b"[-1]"))
+            flat = table[field.name].combine_chunks()
+            columns[field.name] = flat.flatten().to_numpy().reshape(len(table), *shape)
+    return table[NAMES].to_pylist(), columns
