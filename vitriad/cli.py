@@ -180,6 +180,17 @@ def _add_pictures(commands: Any) -> None:
     probe.add_argument("--out", metavar="FILE", help="picture of the linear probe's confusions, a PNG file")
     probe.add_argument("--force", action="store_true", help="replace what is there")
 
+    example = "vitriad compare digits-vit@torch digits-vit@tf photos --out curve.png"
+    compare = _command(commands, "compare", "say where two models part on the same images", example)
+    text = f"MODEL or MODEL@BACKEND: {_MODEL}"
+    compare.add_argument("first", metavar="A", help=text)
+    compare.add_argument("second", metavar="B", help="the other one")
+    compare.add_argument("images", metavar="IMAGE", nargs="+", help="image file, or a folder of them")
+    compare.add_argument("--processor", metavar="DIR_OR_ID", help=f"for both: {_PROCESSOR}")
+    compare.add_argument("--json", action="store_true", help="one JSON object")
+    compare.add_argument("--out", metavar="FILE", help="picture of the curve to write, a PNG file")
+    compare.add_argument("--force", action="store_true", help="replace what is there")
+
     example = "vitriad attend photo.jpg --model owner/name --out attention.png"
     attend = _command(commands, "attend", "draw what a model looks at in images", example)
     _viewing(attend, NAMES[0], "attention.png")
