@@ -27,9 +27,11 @@ class Program(NamedTuple):
 
 
 def programs(folder: Path) -> Iterator[Program]:
-    """What lies below a folder."""
+    """What lies below a folder in float32."""
     for path in sorted(folder.rglob("certificate.json")):
         said, found = (json.loads(each.read_text()) for each in (path.with_name("vitriad.json"), path))
+        if found["precision"] != "float32":
+            continue
         to, packages = said["format"], {*said["versions"]}
         backend = next(name for name, needed in FORMATS[to].converters.items() if {*needed} <= packages)
         what = UINT8 if said["preprocessing"] else f"{said['model']}, {said['outputs']}"

@@ -50,7 +50,10 @@ _NEED_TENSORFLOW = [
     "real/test_precision.py",
     "real/test_programs.py",
 ]
-_NEED_ALL = ["test_front_picture.py", "vitriad/test_engines.py", "vitriad/test_export.py", "vitriad/test_precision.py"]
+_NEED_ALL = [
+    "test_front_picture.py",
+    *(f"vitriad/test_{name}.py" for name in ("engines", "export", "export_files", "precision")),
+]
 _FRAMEWORKS = [find_spec(name) is not None for name in ("torch", "tensorflow", "flax")]
 
 collect_ignore = [

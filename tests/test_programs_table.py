@@ -20,18 +20,19 @@ def script(monkeypatch):
     del sys.modules["programs_table"]
 
 
-def program(folder, worst, **fields):
+def program(folder, worst, precision="float32", **fields):
     """What an export leaves."""
     folder.mkdir()
     said = {"format": "onnx", "image_size": None, "preprocessing": None, "model": "ViTModel", "outputs": "features"}
     versions = dict.fromkeys(("vitriad", "tensorflow", "tf2onnx"), "1")
     (folder / "vitriad.json").write_text(json.dumps({**said, "versions": versions, **fields}))
-    (folder / "certificate.json").write_text(json.dumps({"worst": worst}))
+    (folder / "certificate.json").write_text(json.dumps({"worst": worst, "precision": precision}))
 
 
 def test_it_has_the_worst_of_every_cell(script, tmp_path):
     program(tmp_path / "one", 1e-7)
     program(tmp_path / "two", 2e-7)
+    program(tmp_path / "reduced", 1e-2, "bfloat16")
     program(tmp_path / "pixels", 3e-7, preprocessing="nhwc", model="ViTForImageClassification", outputs="logits")
     lines = script.table([*script.programs(tmp_path)]).splitlines()
     found = {

@@ -13,6 +13,7 @@ import numpy as np
 
 from vit_core.config import PretrainedConfig, pair, patch_grid
 from vit_core.errors import InputError
+from vit_core.images.options import height_width
 from vit_core.images.processor import ViTImageProcessor
 from vit_core.masking import num_kept
 from vit_core.parameters import BASE_CLASSES
@@ -28,6 +29,8 @@ PURPOSES: dict[str, tuple[str, ...]] = {
 DTYPES = ("float32", "bfloat16", "float16")  # of the weights of a program, and of what it computes in
 INT8 = ("dynamic", "static", "weights")
 LAYOUTS = ("nhwc", "nchw")  # of images, by their axes: batch, height, width, channels
+FILES = ("bytes", "base64")  # forms of image files
+FILTERS = (1, 2, 3)  # PIL's numbers of those that a program may resize opened files with: Lanczos, bilinear, bicubic
 
 _MAE_HEAD = "ViTMAEForPreTraining"
 
@@ -37,12 +40,19 @@ class Pixels(NamedTuple):
 
     Attributes:
         layout: "nhwc" or "nchw": of the uint8 images that it takes, (batch, height, width, channels) or (batch,
-            channels, height, width).
+            channels, height, width); or the form of the image files that it opens and resizes, "bytes" or "base64".
         table: (channels, 256), float32: the pixel value of every number that a channel can have.
+        resample: PIL's number of the filter with which it resizes files.
     """
 
     layout: str
     table: Array
+    resample: int = 0
+
+    @property
+    def opens_files(self) -> bool:
+        """Whether it takes image files."""
+        return self.layout in FILES
 
 
 class Input(NamedTuple):
@@ -95,6 +105,8 @@ class Program(NamedTuple):
         patches = "patches" if self.size is None else self.patches(*self.size)
         if self.pixels is None:
             first = Input("pixel_values", "float32", ("batch", channels, height, width))
+        elif self.pixels.opens_files:
+            first = Input("images", "string", ("batch",))
         elif self.pixels.layout == "nchw":
             first = Input("images", "uint8", ("batch", channels, height, width))
         else:
@@ -261,15 +273,45 @@ def _place(name: str) -> tuple[str, int] | None:
     return None
 
 
-def pixels_of(processor: ViTImageProcessor, channels: int, layout: str) -> Pixels:
-    """What a program does to uint8 images in place of an image processor: it rescales and normalises.
+def pixels_of(processor: ViTImageProcessor, channels: int, layout: str, size: tuple[int, int] | None = None) -> Pixels:
+    """What a program does to uint8 images, or to image files, in place of an image processor.
+
+    Args:
+        channels: of the model's images.
+        layout: see `Pixels`.
+        size: (height, width) of the model's images, to which files are resized.
 
     Raises:
-        InputError: an unknown layout.
+        InputError: an unknown layout, or steps that a program does not do to files.
     """
-    if layout not in LAYOUTS:
-        raise InputError(f"preprocessing: expected one of {', '.join(LAYOUTS)}, got {layout!r}.")
+    if layout not in (*LAYOUTS, *FILES):
+        raise InputError(f"preprocessing: expected one of {', '.join((*LAYOUTS, *FILES))}, got {layout!r}.")
     numbers = np.broadcast_to(np.arange(256, dtype=np.uint8), (channels, 1, 256))
     steps: dict[str, Any] = {"do_resize": False, "do_center_crop": False, "input_data_format": "channels_first"}
     table = processor.preprocess(numbers, return_tensors="np", **steps)["pixel_values"][0, :, 0]
-    return Pixels(layout, np.ascontiguousarray(table, np.float32))
+    resample = resample_of("preprocessing", processor, channels, size) if layout in FILES else 0
+    return Pixels(layout, np.ascontiguousarray(table, np.float32), resample)
+
+
+def resample_of(what: str, processor: ViTImageProcessor, channels: int, size: tuple[int, int] | None) -> int:
+    """PIL's number of the filter with which a program resizes the image files that it opens itself.
+
+    Args:
+        what: whose files, for the error.
+
+    Raises:
+        InputError: the processor does not resize to the size alone, with a filter that programs have.
+    """
+    if channels not in (1, 3):
+        raise InputError(f"{what}: files are decoded to 1 or 3 channels, the model has {channels}.")
+    wrong = [name for name in ("do_center_crop", "do_exif_transpose") if getattr(processor, name, False)]
+    if processor.do_resize and processor.resample not in FILTERS:
+        wrong.append(f"resample={processor.resample}")
+    if size is None or not processor.do_resize or height_width("size", processor.size) != size:
+        wrong.append(f"a size other than the model's {size or 'any'}")
+    if wrong:
+        raise InputError(
+            f"{what}: image_processor: {', '.join(wrong)}: not for files that TensorFlow opens.\n"
+            "Export for pixels, and open and resize the files with the processor."
+        )
+    return int(processor.resample)

@@ -17,15 +17,13 @@ from tensorflow import Tensor
 
 from vit_core.config import pair, patch_grid
 from vit_core.errors import BackendError, InputError
-from vit_core.images.options import height_width
 from vit_core.images.processor import ViTImageProcessor
 from vit_core.outputs import ModelOutput
-from vit_core.programs import Pixels, Program, pixels_of
+from vit_core.programs import FILES, Pixels, Program, pixels_of, resample_of
 from vit_tf.layers import grid_of
 
 METHODS = {1: "lanczos3", 2: "bilinear", 3: "bicubic"}  # PIL's numbers of filters -> TensorFlow's names
 SAVED_MODEL = "saved_model"  # the folder, with one inside per version, that TensorFlow Serving is pointed to
-FILES = ("bytes", "base64")  # forms of image files; the third form of an image is its pixels
 
 
 class ExportedModel(keras.Model):
@@ -91,20 +89,9 @@ class ExportedModel(keras.Model):
         Raises:
             InputError: it does not resize to the model's size alone, with a filter that TensorFlow has.
         """
-        _, channels, *sides = self._built_for
-        if channels not in (1, 3):
-            raise InputError(f"{type(self).__name__}: files are decoded to 1 or 3 channels, the model has {channels}.")
-        wrong = [name for name in ("do_center_crop", "do_exif_transpose") if getattr(processor, name, False)]
-        if processor.do_resize and processor.resample not in METHODS:
-            wrong.append(f"resample={processor.resample}")
-        if not processor.do_resize or list(height_width("size", processor.size)) != sides:
-            wrong.append(f"a size other than the model's {tuple(sides)}")
-        if wrong:
-            raise InputError(
-                f"{type(self).__name__}: image_processor: {', '.join(wrong)}: not for files that TensorFlow opens.\n"
-                'Export with images="pixels", and open and resize them with the processor.'
-            )
-        return METHODS[processor.resample]
+        _, channels, height, width = self._built_for
+        size = (int(height or 0), int(width or 0))
+        return METHODS[resample_of(type(self).__name__, processor, int(channels or 0), size)]
 
     def export(
         self,
@@ -197,6 +184,9 @@ def export_program(model: Any, file: Path, to: str, program: Program) -> None:
 
     def compute(*arrays: Tensor) -> dict[str, Tensor]:
         images, *beside = arrays
+        if program.pixels is not None and program.pixels.opens_files:
+            shape = (*program.example_size, program.config.num_channels)
+            images = _opened(images, program.pixels.layout == "base64", shape, METHODS[program.pixels.resample])
         named = dict(zip(names[1:], beside, strict=True))
         pixel_values = _pixel_values(images, program.pixels)
         if program.model == "ViTMAEModel":  # sees every patch, so that no noise need be drawn in the program
@@ -234,7 +224,7 @@ def _pixel_values(images: Tensor, pixels: Pixels | None) -> Tensor:
     if pixels is None:
         return images
     images = ops.cast(images, "int32")
-    if pixels.layout == "nhwc":
+    if pixels.layout != "nchw":  # as opened files are
         images = ops.transpose(images, (0, 3, 1, 2))
     return ops.stack([ops.take(row, images[:, i]) for i, row in enumerate(pixels.table)], axis=1)
 

@@ -124,6 +124,8 @@ class Artefact(NamedTuple):
 def _left_to_do(program: Program) -> str:
     """What has to be done to an image file before the program sees it, in words."""
     size = "any size" if program.size is None else "{}x{} pixels (height x width)".format(*program.size)
+    if program.pixels is not None and program.pixels.opens_files:
+        return "nothing: it takes JPEG, PNG, GIF and BMP files"
     if program.pixels is None:
         return f"decode, resize to {size}, rescale and normalise: image_processor says how"
     return f"decode and resize to {size}: image_processor says with which filter"
@@ -171,14 +173,14 @@ def _understood(folder: Path, said: Mapping[str, Any]) -> Artefact:
     processor = said.get("image_processor")
     made = None if processor is None else ViTImageProcessor.from_dict(processor)
     layout = said.get("preprocessing")
-    size = said.get("image_size")
+    size = None if said.get("image_size") is None else _pair(said["image_size"])
     program = settle(
         model,
         config,
         purpose=said["outputs"],
-        size=None if size is None else _pair(size),
+        size=size,
         layers=tuple(map(int, said["layers"])),
-        pixels=None if layout is None or made is None else pixels_of(made, config.num_channels, layout),
+        pixels=None if layout is None or made is None else pixels_of(made, config.num_channels, layout, size),
         has_pooler=bool(said["has_pooler"]),
         dtype=said.get("dtype", "float32"),
         int8=said.get("int8"),
@@ -271,7 +273,7 @@ class ExportedModel:
 
         Args:
             pixel_values: (batch, channels, height, width) or channels-last, floating; uint8 `images` of a program that
-                normalises them itself.
+                normalises them itself; the bytes of files, or their base64, of one that opens them.
             **inputs: `noise` or `bool_masked_pos` (batch, patches), where the program takes it; `images`.
 
         Raises:
@@ -280,8 +282,11 @@ class ExportedModel:
         first, *others = self.artefact.program.inputs
         if first.name in inputs and pixel_values is None:
             pixel_values = inputs.pop(first.name)
-        model = f"{self.artefact.program.model} ({self.artefact.to})"
-        images = self._images(model, to_numpy(images_given(model, pixel_values)))
+        program, model = self.artefact.program, f"{self.artefact.program.model} ({self.artefact.to})"
+        if program.pixels is not None and program.pixels.opens_files:
+            images = _files(model, pixel_values)
+        else:
+            images = self._images(model, to_numpy(images_given(model, pixel_values)))
         arrays = {first.name: images}
         for each in others:
             if inputs.get(each.name) is None:
@@ -313,6 +318,8 @@ class ExportedModel:
 
     def _sides(self, images: Array) -> tuple[int, int]:
         pixels = self.artefact.program.pixels
+        if pixels is not None and pixels.opens_files:
+            return self.artefact.program.example_size
         height, width = images.shape[1:3] if pixels is not None and pixels.layout == "nhwc" else images.shape[2:]
         return height, width
 
@@ -327,3 +334,11 @@ class ExportedModel:
         kind = kinds.get(program.purpose) or _OUTPUTS[program.model]
         output: ModelOutput = kind(**named, **({several: parts} if parts else {}))
         return output
+
+
+def _files(model: str, given: Any) -> Array:
+    """Image files (batch,) as a program takes them: bytes, or their base64 as text or bytes."""
+    files = [each.encode() if isinstance(each, str) else each for each in ([] if given is None else given)]
+    if isinstance(given, str | bytes) or not files or not all(isinstance(each, bytes) for each in files):
+        raise InputError(f"{model}: images: expected a list with the content of image files, got {short(repr(given))}.")
+    return np.array(files, object)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +26,7 @@ from vit_core.programs import Program
 from vit_core.reference import forward
 from vit_core.tensors import Array, to_numpy
 from vitriad.artefacts import Artefact
+from vitriad.certificate_files import decoded, encoded, prepared, whole_files
 from vitriad.engines import engine_version
 from vitriad.held_out import HeldOut, agreed, cosines_of, divergences, measured
 from vitriad.models import digit_files
@@ -71,6 +73,7 @@ class Certificate(NamedTuple):
         precision: of the program, such as "float32" or "int8 dynamic".
         min_cosine: what the smallest cosine of 8-bit integers on pictures has to be; None for floats.
         held_out: what is lost on pictures; None in float32.
+        notes: what else was measured, a line each.
     """
 
     to: str
@@ -80,6 +83,7 @@ class Certificate(NamedTuple):
     precision: str = "float32"
     min_cosine: float | None = None
     held_out: HeldOut | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def worst(self) -> float:
@@ -110,13 +114,14 @@ class Certificate(NamedTuple):
         """One line."""
         if self.precision != "float32":
             return self._reduced()
-        cosine = min(row.cosine for row in self.rows)
+        cosine, notes = min(row.cosine for row in self.rows), "".join(f"; {note}" for note in self.notes)
         agreed = [row.top1 for row in self.rows if row.top1 is not None]
         top1 = f", top-1 {np.mean(agreed):.0%}" if agreed else ""
         batches = len({row.images for row in self.rows})
         return (
             f"{self.to}: {'equal' if self.holds else 'NOT EQUAL'} to the float64 oracle: off by {self.worst:.1e} of "
-            f"scale, {self.tolerance:g} allowed; cosine {cosine:.7f}{top1}; {batches} batches, run by {self.engine}"
+            f"scale, {self.tolerance:g} allowed; cosine {cosine:.7f}{top1}; {batches} batches, run by "
+            f"{self.engine}{notes}"
         )
 
     def _reduced(self) -> str:
@@ -146,20 +151,24 @@ def certify(
     files = pictures or digit_files()
     batches = _batches(program, artefact.processor, files)
     shown = [] if program.precision == "float32" else picture_batches(program, artefact.processor, files)
-    found = run_alone(artefact, [inputs for _, inputs in batches] + shown, threads)
+    whole = [_whole_files(program, files)] if _opens_files(program) else []
+    asked = [[inputs for _, inputs in batches], shown, [inputs for _, inputs in whole]]
+    computed = iter(run_alone(artefact, [*chain(*asked)], threads))
+    found, on_shown, on_whole = ([*islice(computed, len(part))] for part in asked)
     tensors = {name: array.astype(np.float64) for name, array in model.canonical_tensors().items()}
     rows = []
-    for (said, inputs), got in zip(batches, found, strict=False):
+    for (said, inputs), got in zip(batches, found, strict=True):
         named = _for_model(program, inputs)
         exact = program.selected(_exact(program, tensors, named), _mean)
         near = program.selected(_computed(model, named, program.options), _mean)
         for name, *arrays in zip(program.outputs, got, exact, near, strict=True):
             rows.append(_row(name, said, *(np.asarray(array, np.float64) for array in arrays)))
     expected = [program.selected(_exact(program, tensors, _for_model(program, inputs)), _mean) for inputs in shown]
-    loss = measured(program.outputs, found[len(batches) :], expected) if shown else None
+    loss = measured(program.outputs, on_shown, expected) if shown else None
     tolerance = FLOATS[program.dtype] if program.int8 is None else None
-    engine = engine_version(artefact.to)
-    return Certificate(artefact.to, engine, tolerance, tuple(rows), program.precision, artefact.min_cosine, loss)
+    notes = [_file_note(artefact, model, *each, got) for each, got in zip(whole, on_whole, strict=True)]
+    stated = (program.precision, artefact.min_cosine, loss, tuple(notes))
+    return Certificate(artefact.to, engine_version(artefact.to), tolerance, tuple(rows), *stated)
 
 
 def check(certificate: Certificate, where: str | Path) -> None:
@@ -199,10 +208,8 @@ def _batches(
             images = np.stack([_picture(file, program, processor, (height, width)) for file in files])
         else:
             images = _random(program, (count, height, width))
-        inputs = {program.inputs[0].name: images}
-        for each in program.inputs[1:]:
-            drawn = noise(_SEED, count, program.patches(height, width), step=i)
-            inputs[each.name] = drawn if each.dtype == "float32" else drawn < 0.5
+        beside = _beside(program, (count, program.patches(height, width)), i)
+        inputs = {program.inputs[0].name: _as_taken(program, images), **beside}
         what = ("picture" if is_picture else "image of random numbers") + "s" * (count > 1)
         batches.append((f"{count} {what} of {height}x{width}", inputs))
     return batches
@@ -216,12 +223,44 @@ def picture_batches(
     batches = []
     for start in range(0, len(pictures), count):
         images = np.stack([_picture(file, program, processor, size) for file in pictures[start : start + count]])
-        inputs = {program.inputs[0].name: images}
-        for each in program.inputs[1:]:
-            drawn = noise(_SEED, len(images), program.patches(*size), step=start)
-            inputs[each.name] = drawn if each.dtype == "float32" else drawn < 0.5
-        batches.append(inputs)
+        beside = _beside(program, (len(images), program.patches(*size)), start)
+        batches.append({program.inputs[0].name: _as_taken(program, images), **beside})
     return batches
+
+
+def _as_taken(program: Program, images: Array) -> Array:
+    """Images as a program takes them: as they are, or in files."""
+    return encoded(images, program.pixels.layout) if program.pixels and program.pixels.opens_files else images
+
+
+def _opens_files(program: Program) -> bool:
+    return program.pixels is not None and program.pixels.opens_files
+
+
+def _beside(program: Program, shape: tuple[int, int], step: int) -> Inputs:
+    """The other inputs, (batch, patches)."""
+    drawn = noise(_SEED, *shape, step=step)
+    return {each.name: drawn if each.dtype == "float32" else drawn < 0.5 for each in program.inputs[1:]}
+
+
+def _whole_files(program: Program, pictures: Sequence[str | Path]) -> tuple[list[str | Path], Inputs]:
+    """Pictures of any size, and a batch of what is in them, for a program that opens and resizes files."""
+    chosen, files = whole_files(pictures, program.pixels.layout if program.pixels else "")
+    return chosen, {"images": files, **_beside(program, (len(files), program.patches(*program.example_size)), 0)}
+
+
+def _file_note(artefact: Artefact, model: Any, chosen: Sequence[str | Path], inputs: Inputs, got: list[Array]) -> str:
+    """How far files that TensorFlow opens and resizes are from the same ones in the processor's hands."""
+    program = artefact.program
+    if artefact.processor is None or not chosen:
+        return "no file to compare with Pillow: give pictures in JPEG, PNG, GIF or BMP"
+    pixels = prepared(chosen, artefact.processor, program.config.num_channels)
+    named = {**inputs, "pixel_values": pixels}
+    del named["images"]
+    near = program.selected(_computed(model, named, program.options), _mean)
+    scales = [max(float(np.abs(each).max()), _TINY) for each in near]
+    off = max(float(np.abs(a - b).max()) / scale for a, b, scale in zip(got, near, scales, strict=True))
+    return f"{len(chosen)} files opened and resized by TensorFlow instead of Pillow: outputs {off:.1e} of scale apart"
 
 
 def _sizes(program: Program) -> list[tuple[int, int]]:
@@ -249,7 +288,7 @@ def _picture(file: str | Path, program: Program, processor: ViTImageProcessor | 
     if channels not in (1, 3):
         pixels = np.repeat(pixels[..., :1], channels, axis=2)
     if program.pixels is not None:
-        return pixels if program.pixels.layout == "nhwc" else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+        return pixels if program.pixels.layout != "nchw" else np.ascontiguousarray(pixels.transpose(2, 0, 1))
     steps: dict[str, Any] = {"do_resize": False, "do_center_crop": False, "input_data_format": "channels_last"}
     known = processor or ViTImageProcessor(image_mean=[0.5] * channels, image_std=[0.5] * channels)
     found: Array = known.preprocess(pixels, return_tensors="np", **steps)["pixel_values"][0]
@@ -261,16 +300,18 @@ def _random(program: Program, shape: tuple[int, int, int]) -> Array:
     random, channels = np.random.default_rng([_SEED, *shape]), program.config.num_channels
     if program.pixels is None:
         return random.standard_normal((count, channels, height, width)).astype(np.float32)
-    sides = (height, width, channels) if program.pixels.layout == "nhwc" else (channels, height, width)
+    sides = (height, width, channels) if program.pixels.layout != "nchw" else (channels, height, width)
     return random.integers(0, 256, (count, *sides), np.uint8)
 
 
 def _for_model(program: Program, inputs: Inputs) -> Inputs:
-    """The inputs of the model for those of the program: pixel values, by the table, for uint8 images."""
+    """The inputs of the model for those of the program: pixel values, by the table, for uint8 images and files."""
     if program.pixels is None:
         return inputs
     images, table = inputs["images"], program.pixels.table
-    if program.pixels.layout == "nhwc":
+    if program.pixels.opens_files:
+        images = decoded(images, program.pixels.layout)
+    if program.pixels.layout != "nchw":
         images = images.transpose(0, 3, 1, 2)
     pixel_values = np.stack([table[i][images[:, i]] for i in range(len(table))], axis=1)
     return {"pixel_values": pixel_values, **{name: value for name, value in inputs.items() if name != "images"}}

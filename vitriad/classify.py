@@ -116,6 +116,11 @@ def load_program(folder: str | Path, backend: str, threads: int | None = None, m
     exported = load(folder, backend, threads=threads, machine_code=machine_code)
     if exported.artefact.program.purpose != "logits":
         raise InputError(f"classify: {folder}: a program of {exported.artefact.program.purpose}, not of logits.")
+    if exported.artefact.program.inputs[0].dtype == "string":
+        raise InputError(
+            f"classify: {folder}: a program that opens files itself, so that no processor is at work.\n"
+            "Call it with their content: vitriad.load(folder)(images=[file.read_bytes()])."
+        )
     return exported
 
 

@@ -268,8 +268,9 @@ def _add_export(commands: Any, any_dialect: str) -> None:
     export.add_argument("--layers", metavar="N,N", type=_numbers, default=(), help="hidden states beside the features")
     export.add_argument("--dynamic", choices=("batch", "size"), default="batch", help="size: images of any size too")
     export.add_argument("--image-size", metavar="HxW", type=_size, help="another fixed size than the model's")
-    text = "take uint8 images in this layout, rescale and normalise inside (nhwc)"
-    export.add_argument("--with-preprocessing", choices=("nhwc", "nchw"), nargs="?", const="nhwc", help=text)
+    text = "take uint8 images in this layout, rescale and normalise inside (nhwc); or, of savedmodel, image files"
+    layouts = ("nhwc", "nchw", "bytes", "base64")
+    export.add_argument("--with-preprocessing", choices=layouts, nargs="?", const="nhwc", help=text)
     text = "of the weights and of what it computes in (%(default)s)"
     export.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help=text)
     text = "matrices of 8-bit integers: weights alone, or what they multiply too, with scales of each call or of images"

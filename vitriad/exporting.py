@@ -24,7 +24,7 @@ from vit_core.files.atomic_folder import replacing, sync_files
 from vit_core.files.targets import check_target
 from vit_core.images.processor import ViTImageProcessor
 from vit_core.parameters import class_name
-from vit_core.programs import Program, pixels_of, settle
+from vit_core.programs import FILES, Program, pixels_of, settle
 from vit_core.tensors import Array, digest
 from vitriad.artefacts import CERTIFICATE, Artefact, records
 from vitriad.auto import model_class
@@ -53,11 +53,13 @@ class Format(NamedTuple):
     Attributes:
         converters: which backends can write it, the usual one first -> what pip calls the libraries that do.
         folders: folders that it has beside its files.
+        opens_files: whether its programs can open and resize image files.
         one_size: backends whose converter writes programs for images of one size only -> the converter that was tried.
     """
 
     converters: Mapping[str, tuple[str, ...]]
     folders: tuple[str, ...] = ()
+    opens_files: bool = False
     one_size: Mapping[str, str] = MappingProxyType({})
 
 
@@ -70,7 +72,7 @@ FORMATS = {
     "pt2": Format({"torch": ("torch",)}),
     "aoti": Format({"torch": ("torch",)}),
     "litert": Format({"tf": ("tensorflow",)}),
-    "savedmodel": Format({"tf": ("tensorflow", "keras")}, ("variables", "assets")),
+    "savedmodel": Format({"tf": ("tensorflow", "keras")}, ("variables", "assets"), opens_files=True),
     "stablehlo": Format({"flax": ("jax", "flax")}),
 }
 
@@ -111,7 +113,8 @@ def export(
         image_size: pixels, int or (height, width), for another fixed size than the configuration's.
         image_processor: recorded in `vitriad.json`, and what `preprocessing` takes; of a model given by name its own.
         preprocessing: "nhwc" or "nchw": the program takes uint8 images in this layout, and rescales and normalises them
-            as the image processor does, bit for bit.
+            as the image processor does, bit for bit. "bytes" or "base64", of a SavedModel: image files, which it also
+            opens and resizes; the certificate says how far that is from Pillow.
         dtype: "float32", or "bfloat16" or "float16": of its weights and of what it computes in.
         int8: "weights", "dynamic" or "static", for matrices of 8-bit integers; see docs/guides/export.md for which
             formats have it.
@@ -138,6 +141,9 @@ def export(
         model, found = loaded(model, to, backend)
         image_processor = image_processor or found
     _check_framework(model, to, dynamic)
+    if preprocessing in FILES and not FORMATS[to].opens_files:
+        able = ", ".join(name for name, known in FORMATS.items() if known.opens_files)
+        raise InputError(f"preprocessing: {preprocessing}: image files are opened by programs of {able}, got {to}.")
     program, model = settled(model, outputs, layers, dynamic, image_size, image_processor, preprocessing, dtype, int8)
     job = _job(program, to, _NAMES[model.framework], image_processor, calibration, pictures, min_cosine)
     return _written(model, Path(path), job)
@@ -224,7 +230,7 @@ def settled(
         )
     config = model.config
     size = None if dynamic == "size" else pair(image_size or config.image_size)
-    pixels = None if preprocessing is None else pixels_of(processor, config.num_channels, preprocessing)  # type: ignore[arg-type]
+    pixels = None if preprocessing is None else pixels_of(processor, config.num_channels, preprocessing, size)  # type: ignore[arg-type]
     chosen: dict[str, Any] = {"purpose": outputs, "size": size, "layers": tuple(layers), "pixels": pixels}
     chosen |= {"dtype": dtype, "int8": int8}
     name = class_name(type(model))
