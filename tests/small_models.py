@@ -117,6 +117,10 @@ class Backend:
         """Those of one training step, of the sum of squares of the main output."""
         raise NotImplementedError
 
+    def add_one(self, model: Any) -> None:
+        """Changes every parameter in place, as an optimizer does."""
+        raise NotImplementedError
+
     def main_output(self, model: Any) -> str:
         return MAIN_OUTPUT[type(model).__name__.removeprefix(self.prefix)]
 

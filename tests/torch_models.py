@@ -38,6 +38,11 @@ class Torch(Backend):
         model.eval()
         return [parameter.grad.numpy() for parameter in model.parameters() if parameter.grad is not None]
 
+    @torch.no_grad()
+    def add_one(self, model):
+        for parameter in model.parameters():
+            parameter.add_(1)
+
     def seed(self, seed):
         torch.manual_seed(seed)
 

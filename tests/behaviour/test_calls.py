@@ -52,10 +52,16 @@ def test_arguments_stay_as_they_were(backend):
         "bool_masked_pos": backend.native(np.zeros((2, PATCHES), bool)),
     }
     before = {key: to_numpy(value).copy() for key, value in inputs.items()}
-    model(**inputs)
-    assert list(inputs) == list(before)
-    for key, value in before.items():
-        np.testing.assert_array_equal(to_numpy(inputs[key]), value)
+    for call in (lambda: model(**inputs), *backend.other_calls(model, inputs)):
+        call()
+        assert list(inputs) == list(before)
+        for key, value in before.items():
+            np.testing.assert_array_equal(to_numpy(inputs[key]), value)
+
+
+def test_unknown_keyword_is_an_error(backend, name):
+    with pytest.raises(TypeError, match="attention_mask"):
+        backend.make_model(name)(**backend.make_inputs(name), attention_mask=None)
 
 
 @pytest.mark.parametrize("implementation", ["eager", "sdpa"])

@@ -10,7 +10,7 @@ from small_models import FIELDS
 
 from vit_core import CheckpointError, ConfigError, InputError, MissingFileError
 from vit_core.positions import resize_table
-from vit_core.tensors import to_numpy
+from vit_core.tensors import from_numpy, to_numpy
 
 CLASSIFIER = "ViTForImageClassification"
 
@@ -163,6 +163,48 @@ def test_missing_folders_and_callable_activations(backend, tmp_path):
     with pytest.raises(ConfigError, match="callable"):
         model.save_pretrained(tmp_path / "callable")
     assert not (tmp_path / "callable").exists()
+
+
+def test_tensors_of_the_framework_are_taken_as_arrays_are(backend):
+    name = "ViTForMaskedImageModeling"
+    arrays = backend.make_tensors(name, "float64")
+    with backend.doubles():
+        tensors = {key: from_numpy(array, backend.tensors_word) for key, array in arrays.items()}
+        model = backend.cls(name).from_tensors(backend.make_config(name), tensors)
+        check_tensors(model.canonical_tensors(), arrays)
+
+
+def test_training_leaves_the_file_and_the_tensors_of_a_model_alone(backend, tmp_path):
+    tensors = backend.make_tensors("ViTModel")
+    tensors["layernorm.bias"].flags.writeable = False
+    before = {key: value.copy() for key, value in tensors.items()}
+    model = backend.cls("ViTModel").from_tensors(backend.make_config("ViTModel"), tensors)
+    model.save_pretrained(tmp_path)
+    stored = (tmp_path / "model.safetensors").read_bytes()
+    for trained in (model, backend.cls("ViTModel").from_pretrained(tmp_path)):
+        backend.add_one(trained)
+        found = trained.canonical_tensors()["layernorm.bias"]
+        np.testing.assert_array_equal(found, before["layernorm.bias"] + 1)
+    assert (tmp_path / "model.safetensors").read_bytes() == stored
+    check_tensors(tensors, before)
+
+
+def aligned(array: np.ndarray) -> np.ndarray:
+    """A copy at an address where XLA takes memory over as it is."""
+    room = np.empty(array.nbytes + 64, np.uint8)
+    start = -room.ctypes.data % 64
+    found = room[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    found[...] = array
+    return found
+
+
+def test_a_model_keeps_its_weights_when_the_tensors_that_it_was_made_from_change(backend):
+    tensors = {key: aligned(array) for key, array in backend.make_tensors("ViTModel").items()}
+    before = {key: value.copy() for key, value in tensors.items()}
+    model = backend.cls("ViTModel").from_tensors(backend.make_config("ViTModel"), tensors)
+    for array in tensors.values():
+        array[...] = 0
+    check_tensors(model.canonical_tensors(), before)
 
 
 def test_from_tensors_wants_exactly_the_parameters(backend):

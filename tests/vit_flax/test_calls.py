@@ -52,11 +52,6 @@ def test_arguments_in_every_form_give_the_same(name):
         check_same(got, expected, 1e-6)
 
 
-def test_arguments_that_do_not_exist_are_errors(name):
-    with pytest.raises(TypeError, match="attention_mask"):
-        make_model(name)(**make_inputs(name), attention_mask=None)
-
-
 def without(params, *path):
     first, *rest = path
     return {**params, first: without(params[first], *rest)} if rest else {k: v for k, v in params.items() if k != first}

@@ -36,11 +36,6 @@ def test_positional_order_is_the_documented_one(name):
     assert tuple(inspect.signature(getattr(vit_torch, name).forward).parameters)[1:] == SIGNATURES[name]
 
 
-def test_unknown_keyword_is_an_error(name):
-    with pytest.raises(TypeError, match="attention_mask"):
-        make_model(name)(**make_inputs(name), attention_mask=None)
-
-
 def test_channels_last_is_the_same(name):
     model, inputs = make_model(name), make_inputs(name)
     last = {**inputs, "pixel_values": inputs["pixel_values"].permute(0, 2, 3, 1)}
