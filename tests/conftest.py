@@ -52,6 +52,7 @@ _NEED_TENSORFLOW = [
 ]
 _NEED_ALL = [
     "test_front_picture.py",
+    "benchmarks/test_engines.py",
     *(f"vitriad/test_{name}.py" for name in ("engines", "export", "export_files", "precision")),
 ]
 _FRAMEWORKS = [find_spec(name) is not None for name in ("torch", "tensorflow", "flax")]

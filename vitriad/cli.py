@@ -146,7 +146,7 @@ def _add_pictures(commands: Any) -> None:
     embed = _command(commands, "embed", "write the features of many images to a file", example)
     text = "file, folder, pattern or .tar of images, or - for names on stdin"
     embed.add_argument("images", metavar="IMAGE", nargs="+", help=text)
-    _asking(embed, NAMES[0])
+    _asking(embed, NAMES[0], engines=True)
     embed.add_argument("--out", metavar="FILE", required=True, help="file to write: .npz, .npy or .parquet")
     text = "some of class_token, patch_mean, patch_tokens (class_token)"
     embed.add_argument("--features", metavar="NAMES", type=_some_of(_FEATURES), default=["class_token"], help=text)
@@ -160,7 +160,7 @@ def _add_pictures(commands: Any) -> None:
     search = _command(commands, "search", "find the images whose features are nearest to a picture's", example)
     search.add_argument("features", metavar="FEATURES", help="file that vitriad embed wrote, with the same model")
     search.add_argument("images", metavar="IMAGE", nargs="+", help="image file, or a folder of them")
-    _asking(search, NAMES[0])
+    _asking(search, NAMES[0], engines=True)
     search.add_argument("--column", metavar="NAME", help="which features (the first of one row for each image)")
     search.add_argument("--top-k", metavar="N", type=_positive, default=5, help="images to find (%(default)s)")
     search.add_argument("--json", action="store_true", help="one JSON object per picture")
@@ -214,12 +214,15 @@ def _viewing(parser: argparse.ArgumentParser, model: str, out: str) -> None:
     parser.add_argument("--force", action="store_true", help="replace what is there")
 
 
-def _asking(parser: argparse.ArgumentParser, model: str) -> None:
-    """The options that say which model sees the images, and how they are prepared for it."""
+def _asking(parser: argparse.ArgumentParser, model: str, engines: bool = False) -> None:
+    """The options that say which model sees the images, an exported program too, and how they are prepared for it."""
     parser.add_argument("--model", metavar="DIR_OR_ID", default=model, help=f"{_MODEL} (%(default)s)")
     parser.add_argument("--revision", metavar="COMMIT", help=_REVISION)
     text = "framework (the first installed)"
-    parser.add_argument("--backend", type=backend_name, choices=("auto", *BACKENDS), default="auto", help=text)
+    if engines:
+        _running(parser, text)
+    else:
+        parser.add_argument("--backend", type=backend_name, choices=("auto", *BACKENDS), default="auto", help=text)
     parser.add_argument("--processor", metavar="DIR_OR_ID", help=_PROCESSOR)
 
 
@@ -383,6 +386,12 @@ def reading_options(arguments: argparse.Namespace) -> dict[str, Any]:
         except (ValueError, RecursionError):
             raise InputError(f"--set {text[:80]}: expected FIELD=JSON, such as image_size=[224,192].") from None
     return {name: value for name, value in options.items() if value is not None}
+
+
+def running_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What `vitriad.load` takes for a model of `_running` beside its backend, where it was given."""
+    given = {name: getattr(arguments, name) for name in ("revision", "threads", "machine_code")}
+    return {name: value for name, value in given.items() if value}
 
 
 def _command(commands: Any, name: str, description: str, example: str) -> argparse.ArgumentParser:

@@ -28,6 +28,7 @@ from vit_core.files.targets import check_target
 from vit_core.images.files import image_pixels
 from vit_core.images.pixel_budget import PixelBudget
 from vit_core.tensors import Array, digest
+from vitriad.cli import running_options
 from vitriad.feature_files import NAMES, check_format, read_shard, write_features, write_shard
 from vitriad.features import Embedder
 from vitriad.image_sources import ImageSource, image_sources
@@ -44,7 +45,6 @@ def run(arguments: Namespace) -> int:
     out = Path(arguments.out)
     check_target(out, is_folder=False, error=InputError)
     sources = image_sources(arguments.images)
-    options = {"revision": arguments.revision} if arguments.revision else {}
     embedder = Embedder(
         arguments.model,
         arguments.backend,
@@ -52,7 +52,7 @@ def run(arguments: Namespace) -> int:
         layers=arguments.layers,
         processor=arguments.processor,
         dtype=arguments.dtype,
-        **options,
+        **running_options(arguments),
     )
     check_format(out, embedder.names)
     with warnings.catch_warnings():

@@ -14,7 +14,7 @@ from vit_core.images.processor import ViTImageProcessor
 from vit_core.tensors import Array, to_numpy
 from vitriad.auto import load
 from vitriad.classify import load_processor, read_pixels
-from vitriad.engines import artefact_folder
+from vitriad.engines import artefact_folder, check_engine
 from vitriad.models import find
 from vitriad.viewing import load_encoder, processed_size
 
@@ -40,7 +40,7 @@ class Embedder:
             last one gives, before the final norm; -1 is the output of the model, after it.
         processor: how images are prepared, in place of the checkpoint's: an image processor, or where to read one.
         dtype: "float32" or "float16", of what is returned.
-        **options: as for `from_pretrained`, such as `revision` and `config`.
+        **options: as for `from_pretrained`, such as `revision` and `config`; of an exported program `threads`.
 
     Attributes:
         names: the keys of what a call returns.
@@ -82,12 +82,13 @@ class Embedder:
         name, backend, options = self._made_of
         self._states: tuple[int, ...] | None = None
         if artefact_folder(find(name)):
-            self.model = load(find(name), backend)
+            self.model = load(find(name), backend, **options)
             program = self.model.artefact.program
             if program.purpose != "features":
                 raise InputError(f"{name}: a program of {program.purpose}; export one with outputs='features'.")
             self._states = program.layers
         else:
+            check_engine(name, backend)
             self.model = load_encoder(name, backend, **options)
         self.config = self.model.config
 

@@ -15,6 +15,7 @@ from vit_core.errors import ImageError, InputError
 from vit_core.images.files import open_image
 from vit_core.tensors import Array
 from vitriad.classify import image_paths
+from vitriad.cli import running_options
 from vitriad.drawing import INK, PAPER, sheet
 from vitriad.feature_files import NAMES, read_features
 from vitriad.features import Embedder
@@ -32,10 +33,8 @@ def run(arguments: Namespace) -> int:
         check_picture(arguments.out, arguments.force)
     names, columns = read_features(arguments.features)
     column = chosen_column(arguments.features, columns, arguments.column)
-    options = {"revision": arguments.revision} if arguments.revision else {}
-    embedder = Embedder(
-        arguments.model, arguments.backend, processor=arguments.processor, **_feature(column), **options
-    )
+    options = {**_feature(column), **running_options(arguments)}
+    embedder = Embedder(arguments.model, arguments.backend, processor=arguments.processor, **options)
     if columns[column].shape[1:] != (embedder.config.hidden_size,):
         raise InputError(
             f"{arguments.features}: {column}: rows of {columns[column].shape[1:]}, and the model gives "

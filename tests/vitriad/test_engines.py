@@ -69,6 +69,21 @@ def test_a_checkpoint_takes_no_engine():
         vitriad.load("digits-vit", "torch", threads=1)
 
 
+def test_features_are_embedded_by_an_engine(tmp_path, capsys):
+    program, out, others = tmp_path / "program", tmp_path / "engine.npz", tmp_path / "torch.npz"
+    vitriad.export("digits-vit", program, "openvino", outputs="features")
+    pictures = [str(file) for file in vitriad.models.digit_files()[:3]]
+    words = ["embed", *pictures]
+    assert (
+        cli.main([*words, "--model", str(program), "--backend", "openvino", "--threads", "1", "--out", str(out)]) == 0
+    )
+    assert cli.main([*words, "--model", "digits-vit", "--backend", "torch", "--out", str(others)]) == 0
+    with np.load(out) as one, np.load(others) as two:
+        np.testing.assert_allclose(one["class_token"], two["class_token"], rtol=0, atol=1e-5)
+    assert cli.main([*words, "--model", "digits-vit", "--backend", "onnx", "--out", str(tmp_path / "x.npz")]) == 1
+    assert "vitriad export digits-vit digits-vit-onnx --to onnx" in capsys.readouterr().err
+
+
 # --- machine code ----------------------------------------------------------------------------------------------------
 
 
