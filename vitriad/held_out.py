@@ -56,10 +56,17 @@ class HeldOut(NamedTuple):
         """The smallest cosine of any output and picture; NaN if one is."""
         return float(np.min([kept.worst for kept in self.outputs]))
 
-    @property
-    def output_at_worst(self) -> str:
-        """The output that has it."""
-        return min(self.outputs, key=lambda kept: np.nan_to_num(kept.worst, nan=-np.inf)).output
+    def lacking(self, least: float, others: float) -> Kept | None:
+        """The output that is furthest below its bound, or None.
+
+        Args:
+            least: what the cosines of the first output have to be.
+            others: what those of the others have to be.
+        """
+        bounds = [least, *[others] * (len(self.outputs) - 1)]
+        missing = [bound - np.nan_to_num(kept.worst, nan=-1) for kept, bound in zip(self.outputs, bounds, strict=True)]
+        place = int(np.argmax(missing))
+        return self.outputs[place] if missing[place] > 0 else None
 
     def as_dict(self) -> dict[str, Any]:
         """All of it for JSON."""

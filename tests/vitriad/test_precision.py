@@ -157,7 +157,7 @@ def test_a_program_below_its_bound_leaves_nothing_unless_the_user_lowers_it(tmp_
     monkeypatch.setattr(precision, "RECOMMENDED", 1.1)
     monkeypatch.setattr("vitriad.certificate.RECOMMENDED", 1.1)
     options = {"int8": "dynamic", "image_processor": PROCESSOR}
-    with pytest.raises(CheckpointError, match=r"logits has a cosine of .* 1\.05 is asked for\.\nNothing was written"):
+    with pytest.raises(CheckpointError, match=r"logits has a cosine of .* 1\.05 is asked for .*\nNothing was written"):
         vitriad.export("digits-vit", tmp_path / "program", min_cosine=1.05, **options)
     assert [*tmp_path.iterdir()] == []
     found = vitriad.export("digits-vit", tmp_path / "program", min_cosine=0.5, **options)
@@ -192,6 +192,17 @@ def test_the_loss_is_of_every_picture():
     np.testing.assert_allclose(found.outputs[0].mean, (1 + 1 + 0.6) / 3)
     one, two = np.exp([0, 4]) / np.exp([0, 4]).sum(), np.exp([4, 3]) / np.exp([4, 3]).sum()
     np.testing.assert_allclose(found.kl, (one * np.log(one / two)).sum() / 3)
+
+
+def test_a_bound_is_that_of_the_first_output_and_lower_for_the_others():
+    near, far, none = (held_out.Kept("a", 1, worst) for worst in (0.998, 0.992, np.nan))
+
+    def lacking(*outputs):
+        return held_out.HeldOut(1, outputs, None, None).lacking(0.997, 0.99)
+
+    assert lacking(near, far) is None
+    for outputs, wrong in (((far, near), far), ((near, none), none), ((none, near), none)):
+        assert lacking(*outputs) is wrong
 
 
 def test_which_layers_are_spared():
