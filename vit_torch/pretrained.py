@@ -263,8 +263,17 @@ class PreTrainedModel(PortableModel, CheckedInputs, Recomputed, Familiar, nn.Mod
         )
 
     def canonical_tensors(self, state_dict: Mapping[str, Tensor] | None = None) -> dict[str, Array]:
-        """Canonical name -> values in the canonical layout: what `from_tensors` of every backend takes."""
+        """Canonical name -> values in the canonical layout: what `from_tensors` of every backend takes.
+
+        Raises:
+            InputError: weights are quantised.
+        """
         tensors = self.state_dict() if state_dict is None else state_dict
+        if quantised := [name for name, each in tensors.items() if type(each).__module__.startswith("torchao.")]:
+            raise InputError(
+                f"{type(self).__name__}: {quantised[0]} is quantised by torchao, checkpoints hold full precision.\n"
+                "Call save_pretrained before quantize_(), or keep its state dict: torch.save(model.state_dict(), path)."
+            )
         return {name: to_numpy(tensor) for name, tensor in tensors.items()}
 
     # --- calls ---------------------------------------------------------------------------------------------------
