@@ -254,6 +254,9 @@ def _finished(out: Path, parts: Path, shards: Sequence[Path], columns: Sequence[
         raise InputError(f"no image that can be used; {_skipped_file(out)} says why.")
     write_features(out, filled, columns)
     rows = sum(counts.values())
+    for shard in shards:  # the plan last: a run that is stopped here makes again what is gone, and finishes
+        shard.unlink()
+        shard.with_suffix(".skipped.json").unlink()
     shutil.rmtree(parts)
     return len(skipped), rows
 
