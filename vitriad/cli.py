@@ -10,7 +10,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -20,6 +20,13 @@ from vitriad.printing import escaping, forget_stdout
 
 _MODEL = f"folder, hub name 'owner/name', or a model that comes with vitriad: {', '.join(NAMES)}"
 _MODULES = {name: f"vitriad.{name}_command" for name in ("convert", "export")}  # vitriad.convert is the function
+_JOBS = {  # of the commands, as --help has them
+    "start here": ("demo", "doctor"),
+    "images": ("classify", "attend", "reconstruct", "compare"),
+    "features of many images": ("embed", "search", "probe"),
+    "checkpoints": ("inspect", "convert", "verify"),
+    "other engines and proofs": ("export", "parity"),
+}
 _CHECKS = ("forward", "hidden", "attentions", "loss", "gradients", "training", "preprocessing", "roundtrip")
 _DTYPES = ("float64", "float32", "bfloat16", "float16")
 _TARGETS = ("hf", "hf_tf", "hf_flax", "timm", "google", "torchvision", "mae")
@@ -107,11 +114,13 @@ class _Version(argparse.Action):
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="vitriad",
-        description="Vision Transformers in PyTorch, TensorFlow and JAX.",
+        usage="%(prog)s [-h] [--version] COMMAND ...",
         epilog="Exit codes: 0 done, 1 failed, 2 wrong usage, 3 some images were skipped.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    options: dict[str, Any] = {"dest": "command", "required": True, "metavar": "COMMAND", "prog": parser.prog}
+    commands = parser.add_subparsers(**options, help=argparse.SUPPRESS)  # listed in the overview
 
     demo = _command(commands, "demo", "run the shipped models on held-out digits with every backend", "vitriad demo")
     demo.add_argument("--output", metavar="DIR", default="demo-output", help="where pictures go (%(default)s)")
@@ -137,12 +146,21 @@ def _parser() -> argparse.ArgumentParser:
     _add_parity(commands)
     doctor = _command(commands, "doctor", "versions, backends and devices, for bug reports", "vitriad doctor")
     doctor.add_argument("--json", action="store_true", help="one JSON object")
+    parser.description = _overview(commands.choices)
     return parser
+
+
+def _overview(commands: Mapping[str, argparse.ArgumentParser]) -> str:
+    """The commands by what they are for, a line each."""
+    lines = ["Vision Transformers in PyTorch, TensorFlow and JAX."]
+    for job, names in _JOBS.items():
+        lines += ["", f"{job}:", *(f"  {name:<12} {str(commands[name].description).rstrip('.')}" for name in names)]
+    return "\n".join([*lines, "", "vitriad COMMAND --help lists the options of a command and ends with an example."])
 
 
 def _add_pictures(commands: Any) -> None:
     """What draws what a model does with images."""
-    example = "vitriad embed photos 'more/**/*.jpg' --model owner/name --out features.npz"
+    example = "vitriad demo && vitriad embed demo-output/digits --out features.npz"
     embed = _command(commands, "embed", "write the features of many images to a file", example)
     text = "file, folder, pattern or .tar of images, or - for names on stdin"
     embed.add_argument("images", metavar="IMAGE", nargs="+", help=text)
@@ -156,7 +174,7 @@ def _add_pictures(commands: Any) -> None:
     embed.add_argument("--batch-size", metavar="N", type=_positive, help="images at a time (what is fastest here)")
     embed.add_argument("--force", action="store_true", help="replace what is there; begin an interrupted run anew")
 
-    example = "vitriad search features.npz photo.jpg --out nearest.png"
+    example = "vitriad search features.npz demo-output/digits/3*.png --out nearest.png"
     search = _command(commands, "search", "find the images whose features are nearest to a picture's", example)
     search.add_argument("features", metavar="FEATURES", help="file that vitriad embed wrote, with the same model")
     search.add_argument("images", metavar="IMAGE", nargs="+", help="image file, or a folder of them")
@@ -180,7 +198,7 @@ def _add_pictures(commands: Any) -> None:
     probe.add_argument("--out", metavar="FILE", help="picture of the linear probe's confusions, a PNG file")
     probe.add_argument("--force", action="store_true", help="replace what is there")
 
-    example = "vitriad compare digits-vit@torch digits-vit@tf photos --out curve.png"
+    example = "vitriad demo && vitriad compare digits-vit digits-vit-mae demo-output/digits --out curve.png"
     compare = _command(commands, "compare", "say where two models part on the same images", example)
     text = f"MODEL or MODEL@BACKEND: {_MODEL}"
     compare.add_argument("first", metavar="A", help=text)
@@ -191,13 +209,13 @@ def _add_pictures(commands: Any) -> None:
     compare.add_argument("--out", metavar="FILE", help="picture of the curve to write, a PNG file")
     compare.add_argument("--force", action="store_true", help="replace what is there")
 
-    example = "vitriad attend photo.jpg --model owner/name --out attention.png"
+    example = "vitriad demo && vitriad attend demo-output/digits/3*.png --out attention.png"
     attend = _command(commands, "attend", "draw what a model looks at in images", example)
     _viewing(attend, NAMES[0], "attention.png")
     attend.add_argument("--layer", metavar="N", type=int, default=-1, help="whose heads to draw, from 0 (the last)")
     attend.add_argument("--image-size", metavar="HxW", type=_size, help="another size than the model's: finer maps")
 
-    example = "vitriad reconstruct digit.png --seed 3 --mask-ratio 0.5"
+    example = "vitriad demo && vitriad reconstruct demo-output/digits/3*.png --seed 3 --mask-ratio 0.5"
     reconstruct = _command(commands, "reconstruct", "draw what a masked autoencoder paints into gaps", example)
     _viewing(reconstruct, NAMES[1], "reconstruction.png")
     reconstruct.add_argument("--seed", metavar="N", type=int, default=0, help="which patches are hidden (%(default)s)")
@@ -397,7 +415,6 @@ def running_options(arguments: argparse.Namespace) -> dict[str, Any]:
 def _command(commands: Any, name: str, description: str, example: str) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(
         name,
-        help=description,
         description=f"{description[0].upper()}{description[1:]}.",
         epilog=f"example:\n  {example}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
