@@ -2,6 +2,7 @@
 
 import base64
 import io
+from functools import cache
 
 import keras
 import numpy as np
@@ -164,14 +165,26 @@ ENCODINGS = {
 }
 
 
+@pytest.fixture(scope="module")
+def taking_files(tmp_path_factory):
+    """The folder of a classifier that opens files in the form that is named: exported once for each."""
+
+    @cache
+    def exported(images):
+        folder = tmp_path_factory.mktemp(images)
+        make_model(CLASSIFIER).export(folder, image_processor=PROCESSOR, images=images)
+        return folder
+
+    return exported
+
+
 @pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
-def test_image_files_are_opened_inside(kind, encoding, tmp_path):
-    model, files = make_model(CLASSIFIER), [as_file(picture, kind) for picture in pictures()]
-    model.export(tmp_path / "model", image_processor=PROCESSOR, images=encoding.split()[0])
-    got = serve(tmp_path / "model", images=[ENCODINGS[encoding](file) for file in files])["logits"]
+def test_image_files_are_opened_inside(kind, encoding, taking_files):
+    files = [as_file(picture, kind) for picture in pictures()]
+    got = serve(taking_files(encoding.split()[0]), images=[ENCODINGS[encoding](file) for file in files])["logits"]
     opened = [Image.open(io.BytesIO(file)) for file in files]
-    close(got, model(PROCESSOR(opened, return_tensors="np").pixel_values).logits, 0.02)
+    close(got, make_model(CLASSIFIER)(PROCESSOR(opened, return_tensors="np").pixel_values).logits, 0.02)
 
 
 LEVELS = {
