@@ -73,10 +73,11 @@ test: $(VENV)/.dev
 FAST_CORE := $(addprefix tests/vit_core/test_,$(addsuffix .py,config config_files foreign_fields positions masking parameters \
   presets inputs outputs labels tensors reference checkpoint checkpoint_folder jsonfile image_processing)) \
   $(addprefix tests/conversion/test_,$(addsuffix .py,names fit convert heads labels recognition containers))
+SLOW_CORE := any_dict or many_labels or framework_is_imported
 FAST_BACKENDS := tests/behaviour tests/vit_torch/test_parity.py tests/vit_tf/test_parity.py tests/vit_flax/test_parity.py
 FAST_CASES := float32 and square or losses or 5GB and ViTModel or tuples_hold and ViTMAEForPreTraining
 test-fast: $(VENV)/.dev
-	$(BIN)/python -m pytest -q -n 2 --dist worksteal $(FAST_CORE) $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal $(FAST_CORE) -k 'not ($(SLOW_CORE))' $(PYTEST_ARGS)
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal $(FAST_BACKENDS) -k '$(FAST_CASES)' $(PYTEST_ARGS)
 
 # An environment with one framework alone, such as make test-only-tf
