@@ -42,7 +42,7 @@ _NEED_ONE = [
         )
     ),
 ]
-_NEED_FLAX = ["vit_flax", "flax_models.py", "benchmarks/test_flax.py"]
+_NEED_FLAX = ["vit_flax", "flax_models.py", "benchmarks/test_flax.py", "peers/test_jax2onnx.py"]
 _NEED_TENSORFLOW = [
     "vit_tf",
     "tf_models.py",
