@@ -30,7 +30,7 @@ class Embedder:
         >>> embedder = Embedder("digits-vit", features=("class_token", "patch_mean"), layers=(-1, 2))
         >>> found = embedder({"path": np.array(["one.png", "two.png"])})
         >>> found["class_token"].shape, found["layer_2.patch_mean"].shape
-        ((2, 64), (2, 64))
+        ((2, 48), (2, 48))
 
     Args:
         model: what `vitriad.load` takes: of a checkpoint the encoder is used; of exported programs those of features.
