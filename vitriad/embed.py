@@ -174,7 +174,7 @@ def fastest_batch(embedder: Embedder) -> int:
 
 
 def _zeros(embedder: Embedder, batch: int) -> Array:
-    return np.zeros((batch, embedder.config.num_channels, *embedder.size), np.float32)
+    return np.zeros((batch, embedder.config.num_channels, *embedder.size), embedder.pixel_dtype)
 
 
 # --- one shard -------------------------------------------------------------------------------------------------------

@@ -44,6 +44,7 @@ class Embedder:
 
     Attributes:
         names: the keys of what a call returns.
+        pixel_dtype: of `pixel_values`: uint8 of a program that normalises them itself, else float32.
         size: (height, width) of the images, as the processor gives them. Where it is not the model's, positions are
             resized.
 
@@ -81,12 +82,14 @@ class Embedder:
         """Loads the model. `_states`: of an exported program the layers whose hidden states it returns."""
         name, backend, options = self._made_of
         self._states: tuple[int, ...] | None = None
+        self.pixel_dtype = np.dtype(np.float32)
         if artefact_folder(find(name)):
             self.model = load(find(name), backend, **options)
             program = self.model.artefact.program
             if program.purpose != "features":
                 raise InputError(f"{name}: a program of {program.purpose}; export one with outputs='features'.")
             self._states = program.layers
+            self.pixel_dtype = np.dtype(program.inputs[0].dtype)
         else:
             check_engine(name, backend)
             self.model = load_encoder(name, backend, **options)
@@ -125,7 +128,7 @@ class Embedder:
         """
         others = {name: value for name, value in batch.items() if name != "pixel_values"}
         if "pixel_values" in batch:
-            pixels = np.asarray(batch["pixel_values"], np.float32)
+            pixels = np.asarray(batch["pixel_values"], self.pixel_dtype)
         elif "path" in batch:
             pixels = np.stack([self.read(str(path)) for path in batch["path"]])
         else:

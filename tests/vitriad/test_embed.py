@@ -350,7 +350,7 @@ def test_the_fastest_batch_is_the_one_that_takes_least(monkeypatch, embedder):
     clock = [0.0]
 
     class Timed:
-        config, size = embedder.config, embedder.size
+        config, size, pixel_dtype = embedder.config, embedder.size, embedder.pixel_dtype
 
         def __call__(self, batch):
             clock[0] += times[len(batch["pixel_values"])]

@@ -69,9 +69,10 @@ def test_a_checkpoint_takes_no_engine():
         vitriad.load("digits-vit", "torch", threads=1)
 
 
-def test_features_are_embedded_by_an_engine(tmp_path, capsys):
+@pytest.mark.parametrize("preprocessing", [None, "nhwc", "nchw"])
+def test_features_are_embedded_by_an_engine(preprocessing, tmp_path, capsys):
     program, out, others = tmp_path / "program", tmp_path / "engine.npz", tmp_path / "torch.npz"
-    vitriad.export("digits-vit", program, "openvino", outputs="features")
+    vitriad.export("digits-vit", program, "openvino", outputs="features", preprocessing=preprocessing)
     pictures = [str(file) for file in vitriad.models.digit_files()[:3]]
     words = ["embed", *pictures]
     assert (
