@@ -90,7 +90,7 @@ PATCHES = {
         "departs, from layer 1 on, first in its MLP (4 of 4 models, float64)",
     ),
     "other weights": (
-        "sound = worker.digest_of\nworker.digest_of = lambda tensors: sound(tensors)[::-1]",
+        "sound = worker.digest\nworker.digest = lambda tensors: sound(tensors)[::-1]",
         "did not have the same weights",
     ),
 }
