@@ -6,9 +6,6 @@ The engine works in a process of its own, in which none of vitriad's backends is
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from itertools import chain, islice
@@ -27,12 +24,11 @@ from vit_core.reference import forward
 from vit_core.tensors import Array, to_numpy
 from vitriad.artefacts import Artefact
 from vitriad.certificate_files import decoded, encoded, prepared, whole_files
-from vitriad.engines import engine_version
+from vitriad.engines import engine_version, run_apart
 from vitriad.held_out import HeldOut, Kept, agreed, cosines_of, divergences, measured
 from vitriad.models import digit_files
 from vitriad.precision import FLOATS, RECOMMENDED
 
-_TIMEOUT = 3600  # seconds, for the largest models
 _SEED = 0
 _TINY = 1e-6  # what counts as the largest value of an output that is all zero
 
@@ -340,20 +336,11 @@ def run_alone(artefact: Artefact, batches: Sequence[Inputs], threads: int | None
         asked: dict[str, Any] = {"folder": str(artefact.folder), "to": artefact.to, "outputs": artefact.program.outputs}
         asked |= {"inputs": [each.name for each in artefact.program.inputs], "batches": len(batches)}
         asked["threads"] = threads
-        command = [sys.executable, "-m", "vitriad.engines.worker", json.dumps(asked), str(given), str(taken)]
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=_TIMEOUT, env=_environment(), check=False
+        run_apart(
+            "worker", asked, [given, taken], f"{artefact.to}: {engine_version(artefact.to)} cannot run the program"
         )
-        if done.returncode:
-            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-            raise BackendError(f"{artefact.to}: {engine_version(artefact.to)} cannot run the program:\n{last[:300]}")
         with np.load(taken) as found:
             return [[found[f"{i} {name}"] for name in artefact.program.outputs] for i in range(len(batches))]
-
-
-def _environment() -> dict[str, str]:
-    """Of the process: it finds the modules that this one finds, and TensorFlow keeps its notes to itself."""
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "TF_CPP_MIN_LOG_LEVEL": "3"}
 
 
 def _exact(program: Program, tensors: Mapping[str, Array], inputs: Inputs) -> dict[str, Any]:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,8 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vit_core.errors import BackendError
 from vit_core.tensors import Array
+from vitriad.engines import run_apart
 
 
 class Kept(NamedTuple):
@@ -148,10 +145,5 @@ def against_float32(
         given = Path(scratch) / "inputs.npz"
         np.savez(given, allow_pickle=False, **inputs)
         asked = {"folders": [str(full), str(folder)], "to": to, "inputs": [*inputs], "outputs": [*outputs]}
-        command = [sys.executable, "-m", "vitriad.engines.race", json.dumps(asked), str(given)]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "TF_CPP_MIN_LOG_LEVEL": "3"}
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-        if done.returncode:
-            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-            raise BackendError(f"{to}: the program cannot be timed:\n{last[:300]}")
-        return held_out._replace(bytes=sizes[0], size=sizes[0] / sizes[1], speed=json.loads(done.stdout))
+        speed = json.loads(run_apart("race", asked, [given], f"{to}: the program cannot be timed"))
+        return held_out._replace(bytes=sizes[0], size=sizes[0] / sizes[1], speed=speed)

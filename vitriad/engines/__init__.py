@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from vit_core.errors import BackendError, InputError, MissingFileError
 from vit_core.installing import install_command
 from vit_core.plain_values import short
 from vit_core.tensors import Array
+
+_TIMEOUT = 3600  # seconds of a process, for the largest models
 
 Run = Callable[[Mapping[str, Array]], Sequence[Array]]
 
@@ -121,3 +126,25 @@ def engine_version(to: str) -> str:
         return f"{name} {version(name)}"
     except PackageNotFoundError:  # a build under another name, such as tensorflow-cpu
         return name
+
+
+def run_apart(module: str, asked: Mapping[str, Any], files: Sequence[Path], failed: str) -> str:
+    """What a module of this package prints in a process of its own, which finds the modules that this one finds.
+
+    Args:
+        module: "worker" or "race".
+        asked: what to do, its first argument as JSON.
+        files: the arguments after it.
+        failed: what to say if it fails, before its last line.
+
+    Raises:
+        BackendError: it failed.
+    """
+    command = [sys.executable, "-m", f"vitriad.engines.{module}", json.dumps(asked), *map(str, files)]
+    # TensorFlow keeps its notes to itself
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT, env=environment, check=False)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise BackendError(f"{failed}:\n{last[:300]}")
+    return done.stdout
