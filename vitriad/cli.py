@@ -181,9 +181,7 @@ def _add_pictures(commands: Any) -> None:
     _asking(search, NAMES[0], engines=True)
     search.add_argument("--column", metavar="NAME", help="which features (the first of one row for each image)")
     search.add_argument("--top-k", metavar="N", type=_positive, default=5, help="images to find (%(default)s)")
-    search.add_argument("--json", action="store_true", help="one JSON object per picture")
-    search.add_argument("--out", metavar="FILE", help="contact sheet to write, a PNG file")
-    search.add_argument("--force", action="store_true", help="replace what is there")
+    _reporting(search, "one JSON object per picture", "contact sheet")
 
     example = "vitriad probe features.npz --out confusion.png"
     probe = _command(commands, "probe", "say how well simple classifiers do on features", example)
@@ -194,9 +192,7 @@ def _add_pictures(commands: Any) -> None:
     probe.add_argument("--neighbours", metavar="K", type=_positive, default=5, help="of the k-NN probe (%(default)s)")
     probe.add_argument("--test-share", metavar="X", type=float, default=0.2, help="held out (%(default)s)")
     probe.add_argument("--seed", metavar="N", type=int, default=0, help="which images are held out (%(default)s)")
-    probe.add_argument("--json", action="store_true", help="one JSON object")
-    probe.add_argument("--out", metavar="FILE", help="picture of the linear probe's confusions, a PNG file")
-    probe.add_argument("--force", action="store_true", help="replace what is there")
+    _reporting(probe, "one JSON object", "picture of the linear probe's confusions")
 
     example = "vitriad demo && vitriad compare digits-vit digits-vit-mae demo-output/digits --out curve.png"
     compare = _command(commands, "compare", "say where two models part on the same images", example)
@@ -205,9 +201,7 @@ def _add_pictures(commands: Any) -> None:
     compare.add_argument("second", metavar="B", help="the other one")
     compare.add_argument("images", metavar="IMAGE", nargs="+", help="image file, or a folder of them")
     compare.add_argument("--processor", metavar="DIR_OR_ID", help=f"for both: {_PROCESSOR}")
-    compare.add_argument("--json", action="store_true", help="one JSON object")
-    compare.add_argument("--out", metavar="FILE", help="picture of the curve to write, a PNG file")
-    compare.add_argument("--force", action="store_true", help="replace what is there")
+    _reporting(compare, "one JSON object", "picture of the curve")
 
     example = "vitriad demo && vitriad attend demo-output/digits/3*.png --out attention.png"
     attend = _command(commands, "attend", "draw what a model looks at in images", example)
@@ -222,6 +216,13 @@ def _add_pictures(commands: Any) -> None:
     reconstruct.add_argument("--mask-ratio", metavar="X", type=float, help="share of hidden patches (the model's)")
     text = "picture of the mask in place of a seed: white is hidden; one pixel for each patch, or the image's size"
     reconstruct.add_argument("--mask", metavar="FILE", help=text)
+
+
+def _reporting(parser: argparse.ArgumentParser, printed: str, drawn: str) -> None:
+    """The options of commands that print what they find, and draw it if asked."""
+    parser.add_argument("--json", action="store_true", help=printed)
+    parser.add_argument("--out", metavar="FILE", help=f"{drawn} to write, a PNG file")
+    parser.add_argument("--force", action="store_true", help="replace what is there")
 
 
 def _viewing(parser: argparse.ArgumentParser, model: str, out: str) -> None:

@@ -85,7 +85,7 @@ def embed(
     """
     parts = out.with_name(f"{out.name}.parts")
     asked = _settings(embedder, sources, batch_size)
-    found = _begun(parts, asked, batch_size is not None, force)
+    found = _begun(parts, asked, force)
     if found is None and os.path.lexists(out) and not force:
         raise InputError(f"{out}: something is there already.\n--force replaces it.")
     plan = found or {**asked, **_sizes(embedder, batch_size)}
@@ -128,7 +128,7 @@ def _settings(embedder: Embedder, sources: Sequence[ImageSource], batch_size: in
     }
 
 
-def _begun(parts: Path, asked: dict[str, Any], has_batch: bool, force: bool) -> dict[str, Any] | None:
+def _begun(parts: Path, asked: dict[str, Any], force: bool) -> dict[str, Any] | None:
     """The plan of an interrupted run that this one can go on with; None if there is none."""
     if not (parts / "run.json").is_file():
         return None

@@ -47,12 +47,11 @@ def run(arguments: Namespace) -> int:
         title = path.rpartition("/")[2]
         rows[title if title not in rows else path] = _tiles(pixels, painted[0], removed[0], model.config, processor)
         errors.append(f"{title}: mean squared error on removed patches {loss:.4f}")
-    widest = max(tiles[0].width for tiles in rows.values())
     note = _AS_NORMALISED if model.config.norm_pix_loss else _AS_PIXELS
     hidden = f"{int(removed.sum())} of {removed.size} patches are removed, {_said(arguments)}."
     save_picture(sheet(_COLUMNS, rows, [hidden, note]), arguments.out)
     print("\n".join([*errors, str(arguments.out)]))
-    return 0 if len(errors) == len(paths) and widest else 3
+    return 0 if len(errors) == len(paths) else 3
 
 
 def load_autoencoder(name_or_path: str, backend: str = "auto", **options: Any) -> Any:

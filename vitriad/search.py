@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from typing import Any
@@ -18,10 +17,10 @@ from vitriad.classify import image_paths
 from vitriad.cli import running_options
 from vitriad.drawing import INK, PAPER, sheet
 from vitriad.feature_files import NAMES, read_features
-from vitriad.features import Embedder
+from vitriad.features import KINDS, Embedder
 from vitriad.image_sources import source_of
 from vitriad.printing import shown
-from vitriad.viewing import check_picture, save_picture
+from vitriad.viewing import check_picture, read_images, save_picture
 
 _TILE = 144  # pixels: a side of a tile
 _ROWS = 65_536  # features that are compared at once
@@ -33,29 +32,24 @@ def run(arguments: Namespace) -> int:
         check_picture(arguments.out, arguments.force)
     names, columns = read_features(arguments.features)
     column = chosen_column(arguments.features, columns, arguments.column)
-    options = {**_feature(column), **running_options(arguments)}
+    options = {**_feature(arguments.features, column), **running_options(arguments)}
     embedder = Embedder(arguments.model, arguments.backend, processor=arguments.processor, **options)
     if columns[column].shape[1:] != (embedder.config.hidden_size,):
         raise InputError(
             f"{arguments.features}: {column}: rows of {columns[column].shape[1:]}, and the model gives "
             f"{embedder.config.hidden_size} numbers.\nName the model that the file was made with: --model."
         )
-    paths, asked, status = [], [], 0
-    for path in image_paths(arguments.images):
-        try:
-            asked.append(embedder({"path": [path]})[embedder.names[0]][0])
-            paths.append(path)
-        except ImageError as problem:
-            print(f"vitriad: skipped: {problem}", file=sys.stderr)
-            status = 3
-    if not paths:
-        raise InputError("no image that can be used.")
+    given = list(image_paths(arguments.images))
+    paths, asked = [], []
+    for path, pixels in read_images(given, embedder.processor, embedder.config, expected=embedder.size):
+        paths.append(path)
+        asked.append(embedder({"pixel_values": pixels[None]})[embedder.names[0]][0])
     found, scores = nearest(np.stack(asked), columns[column], arguments.top_k)
     for path, rows, row_scores in zip(paths, found, scores, strict=True):
         _print(path, [names[row] for row in rows], row_scores, arguments.json)
     if arguments.out:
         save_picture(_contact_sheet(paths, names, found, scores), arguments.out)
-    return status
+    return 0 if len(paths) == len(given) else 3
 
 
 def nearest(asked: Array, features: Array, count: int) -> tuple[Array, Array]:
@@ -94,11 +88,16 @@ def chosen_column(path: str, columns: dict[str, Array], asked: str | None) -> st
     return asked or fitting[0]
 
 
-def _feature(column: str) -> dict[str, Any]:
-    """The options of an `Embedder` for a column. The one of an .npy file has no name of its own: the class token."""
+def _feature(path: str, column: str) -> dict[str, Any]:
+    """The options of an `Embedder` for a column.
+
+    Raises:
+        InputError: the file does not say which feature it holds.
+    """
     prefix, _, feature = column.rpartition(".")
-    layer = int(prefix.removeprefix("layer_")) if prefix else -1
-    return {"layers": (layer,), "features": ("class_token" if feature == "features" else feature,)}
+    if feature not in KINDS:
+        raise InputError(f"{path}: it does not say which feature {column} is.\nEmbed into .npz or .parquet to search.")
+    return {"layers": (int(prefix.removeprefix("layer_")) if prefix else -1,), "features": (feature,)}
 
 
 def _unit(features: Array) -> Array:

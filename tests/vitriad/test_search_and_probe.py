@@ -81,6 +81,10 @@ def test_search_refuses_what_does_not_fit(features, tmp_path, capsys):
     np.savez(tmp_path / "other.npz", name=np.array(["a"]), class_token=np.zeros((1, 7)))
     assert main(["search", str(tmp_path / "other.npz"), DIGITS[0]]) == 1
     assert "rows of (7,), and the model gives" in capsys.readouterr().err
+    np.save(tmp_path / "plain.npy", np.zeros((1, 48)))
+    (tmp_path / "plain.names.txt").write_text("a\n")
+    assert main(["search", str(tmp_path / "plain.npy"), DIGITS[0]]) == 1
+    assert "does not say which feature" in capsys.readouterr().err
     (tmp_path / "bad.png").write_bytes(b"bad")
     assert main(["search", str(features), DIGITS[0], str(tmp_path / "bad.png")]) == 3
 
