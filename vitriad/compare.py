@@ -17,6 +17,7 @@ from vit_core.tensors import Array, to_numpy
 from vitriad.backends import backend_name
 from vitriad.classify import image_paths, load_classifier, load_processor, predict, probabilities
 from vitriad.drawing import FRAME, INK, MARGIN, PAPER
+from vitriad.identity import encoder_digest
 from vitriad.models import find
 from vitriad.printing import print_table, shown
 from vitriad.viewing import check_picture, is_resized, load_encoder, processed_size, read_images, save_picture
@@ -48,11 +49,13 @@ class Seen(NamedTuple):
             the output.
         scores: (images, classes), probabilities; None where it does not classify.
         labels: of the classes.
+        encoder: the digest of weights and configuration; two of one model are equal.
     """
 
     states: Array
     scores: Array | None
     labels: Sequence[str]
+    encoder: str = ""
 
 
 def run(arguments: Namespace) -> int:
@@ -70,9 +73,11 @@ def run(arguments: Namespace) -> int:
         )
     found = compared(first, second)
     if arguments.json:
-        print(json.dumps({"first": sides[0].name, "second": sides[1].name, "images": len(names), **found}))
+        said = {"first": sides[0].name, "second": sides[1].name, "encoders": [first.encoder, second.encoder]}
+        print(json.dumps({**said, "images": len(names), **found}))
     else:
-        _print(sides, len(names), found)
+        is_same = first.encoder == second.encoder
+        _print(sides, f"{len(names)} images, {'one encoder' if is_same else 'two encoders'}", found)
     if arguments.out:
         save_picture(_picture(sides, found), arguments.out)
     return 0 if len(names) == len(paths) else 3
@@ -111,7 +116,7 @@ def look(side: Side, paths: Sequence[str], given: str | None) -> tuple[Seen, lis
         model = load_classifier(side.path, side.backend)
         scores = np.concatenate([probabilities(predict(model, each[None]), config.problem_type) for each in pixels])
         labels = [model.config.id2label[i] for i in range(scores.shape[1])]
-    return Seen(np.stack(states, axis=1), scores, labels), [*names]
+    return Seen(np.stack(states, axis=1), scores, labels, encoder_digest(encoder)), [*names]
 
 
 def compared(first: Seen, second: Seen) -> dict[str, Any]:
@@ -165,8 +170,8 @@ def _best(scores: Array, labels: Sequence[str]) -> list[list[str]]:
     return [[labels[i] for i in row] for row in order.tolist()]
 
 
-def _print(sides: Sequence[Side], images: int, found: Mapping[str, Any]) -> None:
-    print(f"{shown(sides[0].name)} and {shown(sides[1].name)}, {images} images")
+def _print(sides: Sequence[Side], what: str, found: Mapping[str, Any]) -> None:
+    print(f"{shown(sides[0].name)} and {shown(sides[1].name)}, {what}")
     depths = [str(depth) for depth in range(len(found["curve"]) - 1)]
     rows = [(depth, f"{value:.6f}") for depth, value in zip([*depths, "output"], found["curve"], strict=True)]
     print_table([("after layer", found["measure"]), *rows])

@@ -27,10 +27,11 @@ from vit_core.files.json import read_json
 from vit_core.files.targets import check_target
 from vit_core.images.files import image_pixels
 from vit_core.images.pixel_budget import PixelBudget
-from vit_core.tensors import Array, digest
+from vit_core.tensors import Array
 from vitriad.cli import running_options
 from vitriad.feature_files import NAMES, check_format, read_shard, write_features, write_shard
 from vitriad.features import Embedder
+from vitriad.identity import Origin
 from vitriad.image_sources import ImageSource, image_sources
 from vitriad.printing import shown
 
@@ -84,11 +85,13 @@ def embed(
         InputError: something is there already, an interrupted run had other settings, or nothing can be used.
     """
     parts = out.with_name(f"{out.name}.parts")
-    asked = _settings(embedder, sources, batch_size)
+    origin = embedder.origin()
+    asked = _settings(embedder, origin, sources, batch_size)
     found = _begun(parts, asked, force)
     if found is None and os.path.lexists(out) and not force:
         raise InputError(f"{out}: something is there already.\n--force replaces it.")
-    plan = found or {**asked, **_sizes(embedder, batch_size)}
+    plan = found or {**asked, "called": origin.model, **_sizes(embedder, batch_size)}
+    origin = origin._replace(model=plan["called"])  # one model has several names, and the file is the same to the byte
     if found is None:
         write_file(parts / "run.json", json.dumps(plan, indent=1) + "\n", error=InputError)
     start, before = time.monotonic(), 0
@@ -103,25 +106,27 @@ def embed(
             else:
                 _make_shard(embedder, some, shard, plan["batch"], progress)
     rate = (len(sources) - before) / max(time.monotonic() - start, 1e-9)
-    return (*_finished(out, parts, shards, embedder.names), rate)
+    return (*_finished(out, parts, shards, origin), rate)
 
 
 # --- what a run is ---------------------------------------------------------------------------------------------------
 
 
-def _settings(embedder: Embedder, sources: Sequence[ImageSource], batch_size: int | None) -> dict[str, Any]:
+def _settings(
+    embedder: Embedder, origin: Origin, sources: Sequence[ImageSource], batch_size: int | None
+) -> dict[str, Any]:
     """What the result depends on; an interrupted run goes on only under the same."""
     images = hashlib.sha256()
     for source in sources:
         images.update(f"{source.name}\0{source.stamp()}\0".encode("utf-8", "surrogateescape"))
     artefact = getattr(embedder.model, "artefact", None)
-    made = json.dumps(artefact.files, sort_keys=True) if artefact else digest(embedder.model.canonical_tensors())
     return {
         "images": images.hexdigest(),
         "count": len(sources),
-        "model": made,
+        "model": origin.encoder,
+        "program": artefact and artefact.files,
         "engine": artefact.to if artefact else embedder.model.framework,
-        "processor": embedder.processor.to_dict(),
+        "processor": origin.processor,
         "columns": [*embedder.names],
         "dtype": embedder.dtype,
         **({} if batch_size is None else {"batch": batch_size}),
@@ -137,7 +142,7 @@ def _begun(parts: Path, asked: dict[str, Any], force: bool) -> dict[str, Any] | 
     except VitError:
         found = {}
     differing = [name for name, value in json.loads(json.dumps(asked)).items() if found.get(name) != value]
-    if not differing and {"batch", "shard"} <= found.keys():
+    if not differing and {"batch", "called", "shard"} <= found.keys():
         return found
     if not force:
         what = ", ".join(differing) or "run.json"
@@ -239,7 +244,7 @@ def _decoded(
 # --- all shards ------------------------------------------------------------------------------------------------------
 
 
-def _finished(out: Path, parts: Path, shards: Sequence[Path], columns: Sequence[str]) -> tuple[int, int]:
+def _finished(out: Path, parts: Path, shards: Sequence[Path], origin: Origin) -> tuple[int, int]:
     """Puts the shards together and removes them; returns how many images were skipped, and how many rows there are."""
     skipped = [record for shard in shards for record in json.loads(shard.with_suffix(".skipped.json").read_text())]
     records = "".join(f"{json.dumps(record)}\n" for record in skipped)
@@ -252,7 +257,7 @@ def _finished(out: Path, parts: Path, shards: Sequence[Path], columns: Sequence[
     if not filled:
         shutil.rmtree(parts)
         raise InputError(f"no image that can be used; {_skipped_file(out)} says why.")
-    write_features(out, filled, columns)
+    write_features(out, filled, origin)
     rows = sum(counts.values())
     for shard in shards:  # the plan last: a run that is stopped here makes again what is gone, and finishes
         shard.unlink()

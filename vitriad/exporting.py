@@ -32,6 +32,7 @@ from vitriad.backends import BACKENDS, backend_name
 from vitriad.certificate import Certificate, certify, check, picture_batches, text
 from vitriad.engines import DESCRIPTION, ENGINES, engine_of
 from vitriad.held_out import against_float32
+from vitriad.identity import encoder_digest
 from vitriad.models import digit_files, find
 from vitriad.precision import (
     COSINES,
@@ -200,10 +201,10 @@ def _check_framework(model: Any, to: str, dynamic: str) -> None:
 
 
 def _source(model: Any) -> dict[str, str]:
-    """What a program is made from: where a hub is the source its name and commit, and a digest of the weights."""
+    """What a program is made from: of the hub its name and commit, and digests of the whole model and the encoder."""
     config = model.config
     hub = {"repository": f"{config.name_or_path}@{config.hub_commit}"} if config.hub_commit else {}
-    return {**hub, "weights_sha256": digest(model.canonical_tensors())}
+    return {**hub, "weights_sha256": digest(model.canonical_tensors()), "encoder_sha256": encoder_digest(model)}
 
 
 def settled(

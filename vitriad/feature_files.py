@@ -1,25 +1,31 @@
-"""Files of features: shards while they are made, then .npz, .npy with a list of names, or Parquet."""
+"""Files of features: shards while they are made, then .npz, .npy with files beside it, or Parquet; each says its model.
+
+Beside features and names a file holds what made them (`vitriad.identity.Origin`): an .npz file as the array "origin",
+a Parquet file in its metadata, an .npy file in a JSON file beside it.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
-from zipfile import ZIP_STORED, ZipFile, ZipInfo
+from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 import numpy as np
 
 from vit_core.errors import BackendError, InputError, MissingFileError
-from vit_core.files.atomic_folder import replacing_file
+from vit_core.files.atomic_folder import replacing_file, write_file
 from vit_core.installing import install_command
 from vit_core.tensors import Array
+from vitriad.identity import Origin
 
 SUFFIXES = (".npz", ".npy", ".parquet")
 NAMES = "name"  # the column that says which image a row is of
+ORIGIN = "origin"  # the array, or the key of metadata, that says what made the features
 
 Columns = dict[str, Array]
 
@@ -27,6 +33,11 @@ Columns = dict[str, Array]
 def names_file(path: str | Path) -> Path:
     """Where the names of the rows of an .npy file stand, one on each line."""
     return Path(path).with_suffix(".names.txt")
+
+
+def origin_file(path: str | Path) -> Path:
+    """Where it stands what made the features in an .npy file."""
+    return Path(path).with_suffix(".origin.json")
 
 
 def check_format(path: str | Path, columns: Sequence[str]) -> None:
@@ -47,13 +58,13 @@ def check_format(path: str | Path, columns: Sequence[str]) -> None:
         )
 
 
-def write_features(path: str | Path, shards: Sequence[Path], columns: Sequence[str]) -> None:
+def write_features(path: str | Path, shards: Sequence[Path], origin: Origin) -> None:
     """Puts shards together into one file, a shard at a time. The file is the old one or the new one at any moment.
 
     Raises:
         InputError: the file cannot be written.
     """
-    writer: Callable[[Path, Sequence[Path], Sequence[str]], None]
+    writer: Callable[[Path, Sequence[Path], Origin], None]
     writer = {".npz": _write_npz, ".npy": _write_npy, ".parquet": _write_parquet}[Path(path).suffix]
     size = sum(shard.stat().st_size for shard in shards)
     with ExitStack() as files:
@@ -63,8 +74,9 @@ def write_features(path: str | Path, shards: Sequence[Path], columns: Sequence[s
             )
             listing = files.enter_context(replacing_file(names_file(path), error=InputError))
             listing.write_text(text, encoding="utf-8")
+            write_file(origin_file(path), f"{origin.text()}\n", error=InputError)
         new = files.enter_context(replacing_file(path, error=InputError, size=size))
-        writer(new, shards, columns)
+        writer(new, shards, origin)
         with open(new, "rb") as written:
             os.fsync(written.fileno())
 
@@ -84,7 +96,7 @@ def write_shard(path: Path, columns: Mapping[str, Array]) -> None:
 
 def read_shard(path: Path, columns: Sequence[str] | None = None) -> Columns:
     """Some columns of a shard, or all."""
-    with np.load(path, allow_pickle=False) as stored:
+    with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:  # of damaged ones NumPy closes nothing
         return {name: stored[name] for name in columns or stored.files}
 
 
@@ -98,24 +110,56 @@ def read_features(path: str | Path) -> tuple[list[str], Columns]:
         MissingFileError, InputError: no such file, or another kind of file.
     """
     suffix = Path(path).suffix
+    with _reading(path):
+        if suffix == ".npy":
+            lines = names_file(path).read_text(encoding="utf-8").splitlines()
+            names = [json.loads(line) if line.startswith('"') else line for line in lines]
+            origin = _origin(path)
+            columns = {origin.columns[0] if origin else "features": np.load(path, allow_pickle=False)}
+        elif suffix == ".npz":
+            columns = {name: array for name, array in read_shard(Path(path)).items() if name != ORIGIN}
+            names = columns.pop(NAMES).tolist()
+        else:
+            names, columns = _read_parquet(path)
+    if wrong := [name for name, array in columns.items() if array.ndim < 2 or len(array) != len(names)]:
+        raise InputError(f"{path}: {wrong[0]}: expected a row for each of {len(names)} names.")
+    return names, columns
+
+
+def read_origin(path: str | Path) -> Origin | None:
+    """What made the features in a file; None where it does not say, as one of another program's.
+
+    Raises:
+        MissingFileError, InputError: no such file, or another kind of file.
+    """
+    with _reading(path):
+        return _origin(path)
+
+
+@contextmanager
+def _reading(path: str | Path) -> Iterator[None]:
+    """Raises what is wrong with a file of features, whatever its reader raises."""
     if not os.path.isfile(path):
         raise MissingFileError(f"{path}: no such file.")
     check_format(path, [])
     try:
-        if suffix == ".npy":
-            lines = names_file(path).read_text(encoding="utf-8").splitlines()
-            names = [json.loads(line) if line.startswith('"') else line for line in lines]
-            columns = {"features": np.load(path, allow_pickle=False)}
-        elif suffix == ".npz":
-            columns = read_shard(Path(path))
-            names = columns.pop(NAMES).tolist()
-        else:
-            names, columns = _read_parquet(path)
-    except (OSError, ValueError, KeyError, EOFError) as problem:
+        yield
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as problem:
         raise InputError(f"{path}: no features of images as vitriad embed writes them: {problem}.") from None
-    if wrong := [name for name, array in columns.items() if array.ndim < 2 or len(array) != len(names)]:
-        raise InputError(f"{path}: {wrong[0]}: expected a row for each of {len(names)} names.")
-    return names, columns
+
+
+def _origin(path: str | Path) -> Origin | None:
+    suffix, text = Path(path).suffix, None
+    if suffix == ".npz":
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
+            text = str(stored[ORIGIN]) if ORIGIN in stored.files else None
+    elif suffix == ".npy":
+        text = origin_file(path).read_text(encoding="utf-8") if origin_file(path).is_file() else None
+    else:
+        from pyarrow import parquet
+
+        text = (parquet.read_schema(path).metadata or {}).get(ORIGIN.encode())
+    return None if text is None else Origin.of_text(text)
 
 
 def _shape(shards: Sequence[Path], column: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
@@ -130,17 +174,18 @@ def _pieces(shards: Sequence[Path], column: str) -> Iterator[Array]:
         yield read_shard(shard, [column])[column]
 
 
-def _write_npy(path: Path, shards: Sequence[Path], columns: Sequence[str]) -> None:
+def _write_npy(path: Path, shards: Sequence[Path], origin: Origin) -> None:
     with open(path, "wb") as file:
-        _write_array(file, shards, columns[0])
+        _write_array(file, shards, origin.columns[0])
 
 
-def _write_npz(path: Path, shards: Sequence[Path], columns: Sequence[str]) -> None:
+def _write_npz(path: Path, shards: Sequence[Path], origin: Origin) -> None:
     names = np.array([name for piece in _pieces(shards, NAMES) for name in piece.tolist()])
     with ZipFile(path, "w", ZIP_STORED) as archive:
-        with archive.open(ZipInfo(f"{NAMES}.npy"), "w") as member:
-            np.lib.format.write_array(member, names, allow_pickle=False)
-        for column in columns:
+        for name, array in ((NAMES, names), (ORIGIN, np.array(origin.text()))):
+            with archive.open(ZipInfo(f"{name}.npy"), "w") as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)
+        for column in origin.columns:
             with archive.open(ZipInfo(f"{column}.npy"), "w", force_zip64=True) as member:
                 _write_array(member, shards, column)
 
@@ -154,22 +199,22 @@ def _write_array(file: Any, shards: Sequence[Path], column: str) -> None:
         file.write(np.ascontiguousarray(piece).data)
 
 
-def _write_parquet(path: Path, shards: Sequence[Path], columns: Sequence[str]) -> None:
+def _write_parquet(path: Path, shards: Sequence[Path], origin: Origin) -> None:
     """A row group for each shard; features are lists of numbers of fixed size, their shape stands in the metadata."""
     import pyarrow
     from pyarrow import parquet
 
-    shapes = {column: _shape(shards, column) for column in columns}
+    shapes = {column: _shape(shards, column) for column in origin.columns}
     fields = [pyarrow.field(NAMES, pyarrow.string())]
     for column, (shape, dtype) in shapes.items():
         kind = pyarrow.list_(pyarrow.from_numpy_dtype(dtype), int(np.prod(shape[1:])))
         fields.append(pyarrow.field(column, kind, metadata={"shape": json.dumps(shape[1:])}))
-    schema = pyarrow.schema(fields)
+    schema = pyarrow.schema(fields, metadata={ORIGIN: origin.text()})
     with parquet.ParquetWriter(path, schema) as writer:
         for shard in shards:
             held = read_shard(shard)
             arrays = [pyarrow.array(held[NAMES].tolist(), pyarrow.string())]
-            for column in columns:
+            for column in origin.columns:
                 flat = pyarrow.array(held[column].reshape(-1))
                 arrays.append(pyarrow.FixedSizeListArray.from_arrays(flat, int(np.prod(shapes[column][0][1:]))))
             writer.write_table(pyarrow.Table.from_arrays(arrays, schema=schema))

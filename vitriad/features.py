@@ -15,10 +15,12 @@ from vit_core.tensors import Array, to_numpy
 from vitriad.auto import load
 from vitriad.classify import load_processor, read_pixels
 from vitriad.engines import artefact_folder, check_engine
+from vitriad.identity import Origin, encoder_digest
 from vitriad.models import find
 from vitriad.viewing import load_encoder, processed_size
 
 KINDS = ("class_token", "patch_mean", "patch_tokens")
+_IN_PROGRAMS = ("do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std")  # of an image processor
 
 
 class Embedder:
@@ -106,6 +108,17 @@ class Embedder:
     def names(self) -> tuple[str, ...]:
         """The keys of what a call returns, in order: the feature, behind "layer_N." where it is not of the output."""
         return tuple(_key(layer, feature) for layer in self.layers for feature in self.features)
+
+    def origin(self) -> Origin:
+        """Which model the features are of, and how images are prepared for it."""
+        name, processor = str(self._made_of[0]), self.processor.to_dict()
+        artefact = getattr(self.model, "artefact", None)
+        if artefact is None:
+            return Origin(name, encoder_digest(self.model), processor, self.names, self.config.hub_commit)
+        if artefact.program.pixels is not None:  # it does these itself
+            processor |= {key: value for key, value in artefact.processor.to_dict().items() if key in _IN_PROGRAMS}
+        made_from = artefact.source.get("encoder_sha256") or artefact.source["weights_sha256"]  # of older releases
+        return Origin(name, made_from, processor, self.names)
 
     def read(self, path: str | Path | bytes) -> Array:
         """An image file, or the bytes of one, as pixel values (channels, height, width).

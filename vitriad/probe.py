@@ -17,7 +17,8 @@ from vit_core.files.json import read_json
 from vit_core.installing import install_command
 from vit_core.tensors import Array
 from vitriad.drawing import INK, MARGIN, PAPER, coloured
-from vitriad.feature_files import read_features
+from vitriad.feature_files import read_features, read_origin
+from vitriad.printing import shown
 from vitriad.search import chosen_column, nearest
 from vitriad.viewing import check_picture, save_picture
 
@@ -48,7 +49,8 @@ def run(arguments: Namespace) -> int:
     if arguments.out:
         check_picture(arguments.out, arguments.force)
     names, columns = read_features(arguments.features)
-    features = columns[chosen_column(arguments.features, columns, arguments.column)].astype(np.float64)
+    column, origin = chosen_column(arguments.features, columns, arguments.column), read_origin(arguments.features)
+    features = columns[column].astype(np.float64)
     labels = read_labels(names, arguments.labels)
     classes = sorted({*labels})
     true = np.array([classes.index(label) for label in labels])
@@ -57,11 +59,15 @@ def run(arguments: Namespace) -> int:
         nearest_neighbours(features, true, train, test, arguments.neighbours),
         linear(features, true, train, test, arguments.seed),
     ]
-    said: dict[str, Any] = {"train": len(train), "test": len(test), "classes": classes, "seed": arguments.seed}
+    said: dict[str, Any] = {
+        **{"model": origin and origin.model, "encoder": origin and origin.encoder, "column": column},
+        **{"train": len(train), "test": len(test), "classes": classes, "seed": arguments.seed},
+    }
     if arguments.json:
         found = [{"name": p.name, "accuracy": p.accuracy, "interval": p.interval} for p in probes]
         print(json.dumps({**said, "probes": found}))
     else:
+        print(f"{column} of {shown(origin or 'a model that the file does not name')}")
         print(f"{len(train)} images to learn from, {len(test)} held out, {len(classes)} classes, seed {arguments.seed}")
         for probe in probes:
             low, high = probe.interval

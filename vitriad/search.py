@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from typing import Any
@@ -12,13 +13,17 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from vit_core.errors import ImageError, InputError
 from vit_core.images.files import open_image
+from vit_core.images.processor import ViTImageProcessor
 from vit_core.tensors import Array
 from vitriad.classify import image_paths
 from vitriad.cli import running_options
 from vitriad.drawing import INK, PAPER, sheet
-from vitriad.feature_files import NAMES, read_features
+from vitriad.engines import artefact_folder
+from vitriad.feature_files import NAMES, read_features, read_origin
 from vitriad.features import KINDS, Embedder
+from vitriad.identity import Origin
 from vitriad.image_sources import source_of
+from vitriad.models import find
 from vitriad.printing import shown
 from vitriad.viewing import check_picture, read_images, save_picture
 
@@ -32,8 +37,12 @@ def run(arguments: Namespace) -> int:
         check_picture(arguments.out, arguments.force)
     names, columns = read_features(arguments.features)
     column = chosen_column(arguments.features, columns, arguments.column)
+    origin = read_origin(arguments.features)
     options = {**_feature(arguments.features, column), **running_options(arguments)}
-    embedder = Embedder(arguments.model, arguments.backend, processor=arguments.processor, **options)
+    if origin and arguments.processor is None and artefact_folder(find(arguments.model)) is None:
+        options["processor"] = ViTImageProcessor.from_dict(origin.processor)
+    embedder = Embedder(arguments.model, arguments.backend, **{"processor": arguments.processor, **options})
+    _check_model(arguments.features, origin, embedder.origin())
     if columns[column].shape[1:] != (embedder.config.hidden_size,):
         raise InputError(
             f"{arguments.features}: {column}: rows of {columns[column].shape[1:]}, and the model gives "
@@ -96,8 +105,28 @@ def _feature(path: str, column: str) -> dict[str, Any]:
     """
     prefix, _, feature = column.rpartition(".")
     if feature not in KINDS:
-        raise InputError(f"{path}: it does not say which feature {column} is.\nEmbed into .npz or .parquet to search.")
+        raise InputError(f"{path}: it does not say which feature {column} is.\nEmbed the images anew to search.")
     return {"layers": (int(prefix.removeprefix("layer_")) if prefix else -1,), "features": (feature,)}
+
+
+def _check_model(path: str, origin: Origin | None, asked: Origin) -> None:
+    """Says so where a file does not tell which model made it.
+
+    Raises:
+        InputError: another model made it, or the same one of images that were prepared otherwise.
+    """
+    if origin is None:
+        print(f"vitriad: {path} does not say which model made it; it is searched with {asked.model}.", file=sys.stderr)
+    elif (parts := origin.parts_from(asked)) == ["model"]:
+        raise InputError(
+            f"{path}: its features are of {origin}, and the pictures' would be of {asked}.\n"
+            f"Name the model that made the file: --model {origin.model}"
+        )
+    elif parts:
+        raise InputError(
+            f"{path}: images were prepared otherwise for it: {', '.join(parts)}.\n"
+            "Leave out --processor, or embed the images anew with it."
+        )
 
 
 def _unit(features: Array) -> Array:

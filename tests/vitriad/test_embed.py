@@ -94,7 +94,7 @@ def test_every_format_holds_the_same(suffix, dtype, tmp_path, embedder):
     assert found.dtype == dtype
     expected = embedder({"path": DIGITS})["class_token"]
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 if dtype == "float32" else 1e-2)
-    assert {path.suffix for path in tmp_path.iterdir()} == {suffix, *([".txt"] if suffix == ".npy" else [])}
+    assert {path.suffix for path in tmp_path.iterdir()} == {suffix, *([".txt", ".json"] if suffix == ".npy" else [])}
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".parquet"])
@@ -340,7 +340,8 @@ def test_files_of_something_else_are_no_features(tmp_path):
     np.savez(tmp_path / "other.npz", weights=np.zeros(3))
     np.savez(tmp_path / "short.npz", name=np.array(["one"]), features=np.zeros((2, 3)))
     (tmp_path / "bad.parquet").write_bytes(b"bad")
-    for name in ("bad.npz", "other.npz", "short.npz", "bad.parquet"):
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "short.npz").read_bytes()[:300])
+    for name in ("bad.npz", "other.npz", "short.npz", "bad.parquet", "cut.npz"):
         with pytest.raises(InputError, match=r"features of images|a row for each of 1 names"):
             read_features(tmp_path / name)
 

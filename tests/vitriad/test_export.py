@@ -19,6 +19,7 @@ from vit_core.errors import BackendError, CheckpointError, ConfigError, InputErr
 from vit_core.images.processor import ViTImageProcessor
 from vitriad import certificate, cli, engines, exporting
 from vitriad.artefacts import ExportedModel, FeaturesOutput
+from vitriad.identity import encoder_digest
 
 CLASSES = {  # class -> the purposes of its programs
     "ViTForImageClassification": ("logits", "attentions"),
@@ -97,7 +98,9 @@ def test_every_program_prepares_images_as_the_processor_does(to, backend, layout
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
     folder = tmp_path_factory.mktemp("exported") / "program"
-    vitriad.export(make("torch", "ViTForImageClassification"), folder, image_processor=PROCESSOR, preprocessing="nhwc")
+    model = make("torch", "ViTForImageClassification")
+    vitriad.export(model, folder, image_processor=PROCESSOR, preprocessing="nhwc")
+    folder.with_name("encoder").write_text(encoder_digest(model))
     return folder
 
 
@@ -268,7 +271,8 @@ def test_a_pooler_without_weights_is_left_out(tmp_path):
 
 def test_the_source_is_named_by_a_digest_and_no_path(exported):
     described = json.loads((exported / "vitriad.json").read_text())
-    assert [*described["source"]] == ["weights_sha256"]
+    assert [*described["source"]] == ["encoder_sha256", "weights_sha256"]
+    assert described["source"]["encoder_sha256"] == exported.with_name("encoder").read_text()
     assert str(exported.parent) not in (exported / "vitriad.json").read_text()
 
 
