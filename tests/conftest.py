@@ -38,7 +38,7 @@ _NEED_ONE = [
         for name in (
             *("auto", "classify", "cli", "conversion_commands", "parity", "demo_and_doctor", "shipped_models"),
             *("made_up_dialect", "named_files", "printing", "verify", "embed", "pictures", "search_and_probe"),
-            *("compare", "identity"),
+            *("compare", "identity", "decoding"),
         )
     ),
 ]

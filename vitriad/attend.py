@@ -13,8 +13,9 @@ from vit_core.errors import InputError
 from vit_core.images.processor import ViTImageProcessor
 from vit_core.tensors import Array, to_numpy
 from vitriad import explain
-from vitriad.classify import image_paths, load_processor
+from vitriad.classify import load_processor
 from vitriad.drawing import coloured, enlarged, overlaid, sheet, stacked
+from vitriad.image_sources import image_paths
 from vitriad.models import find
 from vitriad.viewing import (
     check_picture,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import warnings
 from argparse import Namespace
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +21,19 @@ from conversion.detect import open_source
 from conversion.processors import PREPROCESSOR_NAME, find_processor
 from vit_core.config import PretrainedConfig, pair
 from vit_core.errors import ImageError, InputError
-from vit_core.images.files import image_pixels, open_image
-from vit_core.images.pixel_budget import PixelBudget
+from vit_core.images.files import open_image
 from vit_core.images.processor import AutoImageProcessor, ViTImageProcessor
 from vit_core.tensors import Array, to_numpy
 from vitriad.artefacts import read_artefact
 from vitriad.auto import load, model_class
+from vitriad.decoding import decoded
 from vitriad.engines import artefact_folder, check_engine
+from vitriad.image_sources import ImageSource, image_paths
 from vitriad.models import find
 from vitriad.printing import shown
 
 BATCH = 16
 _GRAY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "F")
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 
 def run(arguments: Namespace) -> int:
@@ -71,22 +71,6 @@ def _run(arguments: Namespace) -> int:
         line = json.dumps({"path": path, **top[0], "top": top}) if arguments.json else _line(path, width, top)
         tqdm.write(line, file=sys.stdout)
     return status
-
-
-def image_paths(names: Iterable[str]) -> Iterator[str]:
-    """The names, each folder among them replaced by the image files in it and in its subfolders, sorted.
-
-    Raises:
-        InputError: a folder holds no image file.
-    """
-    for name in names:
-        if not os.path.isdir(name):
-            yield name
-            continue
-        files = [path for path in Path(name).rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()]
-        if not files:
-            raise InputError(f"{name}: no image file in this folder; expected one of {', '.join(SUFFIXES)}.")
-        yield from map(str, sorted(files))
 
 
 def load_classifier(folder: str | Path, backend: str, **hub_options: Any) -> Any:
@@ -223,25 +207,14 @@ def _why_no_classifier(config: PretrainedConfig, name: str) -> str:
 
 def _scores(paths: list[str], model: Any, processor: ViTImageProcessor) -> Iterator[tuple[str, Array | ImageError]]:
     """Path and class probabilities (classes,) of every image, or why it cannot be used, in order."""
-    hidden, budget = len(paths) <= BATCH or not sys.stderr.isatty(), PixelBudget()
-    with tqdm(total=len(paths), unit="image", disable=hidden) as progress, ThreadPoolExecutor() as threads:
-        for start in range(0, len(paths), BATCH):
-            chunk = paths[start : start + BATCH]
-            pixels = [*threads.map(lambda path: _pixels_or_error(path, processor, model.config, budget), chunk)]
-            scores = iter(_probabilities_of([each for each in pixels if not isinstance(each, ImageError)], model))
-            for path, each in zip(chunk, pixels, strict=True):
-                yield path, each if isinstance(each, ImageError) else next(scores)
+    images = decoded(map(ImageSource, paths), lambda path: read_pixels(path, processor, model.config), 2 * BATCH)
+    hidden = len(paths) <= BATCH or not sys.stderr.isatty()
+    with tqdm(total=len(paths), unit="image", disable=hidden) as progress, closing(images):
+        while chunk := [*islice(images, BATCH)]:
+            scores = iter(_probabilities_of([each for _, each in chunk if not isinstance(each, ImageError)], model))
+            for source, each in chunk:
+                yield source.name, each if isinstance(each, ImageError) else next(scores)
             progress.update(len(chunk))
-
-
-def _pixels_or_error(
-    path: str, processor: ViTImageProcessor, config: PretrainedConfig, budget: PixelBudget
-) -> Array | ImageError:
-    try:
-        with budget.holding(image_pixels(path)):
-            return read_pixels(path, processor, config)
-    except ImageError as error:
-        return error
 
 
 def _probabilities_of(pixels: list[Array], model: Any) -> Iterable[Array]:

@@ -10,10 +10,7 @@ import sys
 import time
 import warnings
 from argparse import Namespace
-from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +22,9 @@ from vit_core.errors import ImageError, InputError, VitError
 from vit_core.files.atomic_folder import write_file
 from vit_core.files.json import read_json
 from vit_core.files.targets import check_target
-from vit_core.images.files import image_pixels
-from vit_core.images.pixel_budget import PixelBudget
 from vit_core.tensors import Array
 from vitriad.cli import running_options
+from vitriad.decoding import decoded
 from vitriad.feature_files import NAMES, check_format, read_shard, write_features, write_shard
 from vitriad.features import Embedder
 from vitriad.identity import Origin
@@ -188,7 +184,7 @@ def _zeros(embedder: Embedder, batch: int) -> Array:
 def _make_shard(embedder: Embedder, sources: Sequence[ImageSource], shard: Path, batch: int, progress: Any) -> None:
     """Computes one shard and writes it, after the list of what it leaves out."""
     names, skipped, waiting, pieces = [], [], [], []
-    for source, pixels in _decoded(embedder, sources, 2 * batch):
+    for source, pixels in decoded(sources, embedder.read, 2 * batch):
         name = source.name.encode("utf-8", "backslashreplace").decode()  # bytes that are no text are escaped
         if isinstance(pixels, ImageError):
             skipped.append({"name": name, "error": str(pixels)})
@@ -211,34 +207,6 @@ def _features(embedder: Embedder, pixels: Sequence[Array], batch: int) -> dict[s
     """The features of at most one batch. It is filled up: one shape is one program, and rounds alike in every run."""
     full = np.stack([*pixels, *[pixels[-1]] * (batch - len(pixels))])
     return {name: array[: len(pixels)] for name, array in embedder({"pixel_values": full}).items()}
-
-
-def _decoded(
-    embedder: Embedder, sources: Sequence[ImageSource], ahead: int
-) -> Iterator[tuple[ImageSource, Array | ImageError]]:
-    """Every image as pixel values, or why it cannot be used, in order; the next ones are decoded meanwhile."""
-    budget = PixelBudget()
-
-    def read(source: ImageSource) -> Array | ImageError:
-        try:
-            opened = source.open()
-            with budget.holding(image_pixels(opened)):
-                return embedder.read(opened)
-        except ImageError as problem:
-            return ImageError(f"{source.name}: {problem}") if source.archive else problem
-
-    left = iter(sources)
-    with ThreadPoolExecutor() as threads:
-        queue: deque[tuple[ImageSource, Future[Array | ImageError]]] = deque()
-        try:
-            while True:
-                queue.extend((each, threads.submit(read, each)) for each in islice(left, ahead - len(queue)))
-                if not queue:
-                    return
-                source, future = queue.popleft()
-                yield source, future.result()
-        finally:
-            threads.shutdown(wait=True, cancel_futures=True)
 
 
 # --- all shards ------------------------------------------------------------------------------------------------------

@@ -6,14 +6,14 @@ import glob
 import os
 import sys
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from vit_core.errors import ImageError, InputError
 from vit_core.limits import LIMITS
-from vitriad.classify import SUFFIXES, image_paths
 
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 TAR = ".tar"
 
 
@@ -58,6 +58,22 @@ class ImageSource(NamedTuple):
         except (OSError, ValueError):
             return ""
         return f"{status.st_size} {status.st_mtime_ns} {self.offset}"
+
+
+def image_paths(names: Iterable[str]) -> Iterator[str]:
+    """The names, each folder among them replaced by the image files in it and in its subfolders, sorted.
+
+    Raises:
+        InputError: a folder holds no image file.
+    """
+    for name in names:
+        if not os.path.isdir(name):
+            yield name
+            continue
+        files = [path for path in Path(name).rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()]
+        if not files:
+            raise InputError(f"{name}: no image file in this folder; expected one of {', '.join(SUFFIXES)}.")
+        yield from map(str, sorted(files))
 
 
 def image_sources(names: Sequence[str]) -> list[ImageSource]:

@@ -19,8 +19,9 @@ from vit_core.masking import mask_noise, noise, num_kept
 from vit_core.reference import patchify, unpatchify
 from vit_core.tensors import Array, to_numpy
 from vitriad.auto import model_class
-from vitriad.classify import image_paths, load_processor
+from vitriad.classify import load_processor
 from vitriad.drawing import REMOVED, enlarged, sheet
+from vitriad.image_sources import image_paths
 from vitriad.models import find
 from vitriad.viewing import check_picture, photograph, read_images, ready, save_picture, tile_size
 

@@ -91,17 +91,17 @@ def test_the_size_of_a_file_is_in_its_header(tmp_path):
 
 MEASURED = """
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from vit_core import ViTConfig, ViTImageProcessor
 from vit_core.images.pixel_budget import PixelBudget
-from vitriad.classify import _pixels_or_error, read_pixels
-paths, processor, config, budget = sys.argv[2:], ViTImageProcessor(size=32), ViTConfig(image_size=32), PixelBudget()
-read = {
-    "bounded": lambda path: _pixels_or_error(path, processor, config, budget),
-    "unbounded": lambda path: read_pixels(path, processor, config),
-}[sys.argv[1]]
-with ThreadPoolExecutor(6) as threads:
-    assert [each.shape for each in threads.map(read, paths)] == [(3, 32, 32)] * len(paths)
+from vitriad import decoding
+from vitriad.classify import read_pixels
+from vitriad.image_sources import ImageSource
+paths, processor, config = sys.argv[2:], ViTImageProcessor(size=32), ViTConfig(image_size=32)
+decoding._cores = lambda: 6
+if sys.argv[1] == "unbounded":
+    decoding.PixelBudget = lambda: PixelBudget(10**12)
+found = decoding.decoded(map(ImageSource, paths), lambda path: read_pixels(path, processor, config), len(paths))
+assert [pixels.shape for _, pixels in found] == [(3, 32, 32)] * len(paths)
 status = open("/proc/self/status").read()  # getrusage would start from what the process that started this one took
 print(int(status.partition("VmHWM:")[2].split()[0]) / 1000)
 """
