@@ -36,6 +36,7 @@ _NEED_ONE = [
     *(
         f"vitriad/test_{name}.py"
         for name in (
+            "play",
             *("auto", "classify", "cli", "conversion_commands", "parity", "demo_and_doctor", "shipped_models"),
             *("made_up_dialect", "named_files", "printing", "verify", "embed", "pictures", "search_and_probe"),
             *("compare", "identity", "decoding"),
@@ -53,7 +54,7 @@ _NEED_TENSORFLOW = [
 _NEED_ALL = [
     "test_front_picture.py",
     "benchmarks/test_engines.py",
-    *(f"vitriad/test_{name}.py" for name in ("engines", "export", "export_files", "precision")),
+    *(f"vitriad/test_{name}.py" for name in ("engines", "export", "export_files", "play_programs", "precision")),
 ]
 _FRAMEWORKS = [find_spec(name) is not None for name in ("torch", "tensorflow", "flax")]
 

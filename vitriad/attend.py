@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -47,16 +48,9 @@ def run(arguments: Namespace) -> int:
     found, tokens = [], []
     size, expected = arguments.image_size, processed_size(processor, model.config)
     for path, pixels in read_images(paths, processor, model.config, size=size, expected=expected):
-        options = {"mask_ratio": 0.0} if model.config.model_type == "vit_mae" else {}
-        output = model(
-            pixel_values=pixels[None],
-            output_attentions=True,
-            return_dict=True,
-            interpolate_pos_encoding=is_resized(model.config, pixels),
-            **options,
-        )
-        found.append((path, pixels, [to_numpy(each) for each in output.attentions]))
-        tokens.append(to_numpy(output.last_hidden_state))
+        attentions, output = look(model, pixels)
+        found.append((path, pixels, attentions))
+        tokens.append(output)
     grid = patch_grid(model.config, found[0][1].shape[1:])
     colours = explain.patch_pca(np.concatenate(tokens), grid)
     pages = [
@@ -66,6 +60,23 @@ def run(arguments: Namespace) -> int:
     save_picture(stacked(pages), arguments.out)
     print(arguments.out)
     return 0 if len(found) == len(paths) else 3
+
+
+def look(model: Any, pixels: Array) -> tuple[list[Array], Array]:
+    """What an encoder makes of an image (channels, height, width) of any size, none of it masked.
+
+    Returns:
+        the attention of every layer, (1, heads, tokens, tokens), and the output, (1, tokens, hidden).
+    """
+    options = {"mask_ratio": 0.0} if model.config.model_type == "vit_mae" else {}
+    output = model(
+        pixel_values=pixels[None],
+        output_attentions=True,
+        return_dict=True,
+        interpolate_pos_encoding=is_resized(model.config, pixels),
+        **options,
+    )
+    return [to_numpy(each) for each in output.attentions], to_numpy(output.last_hidden_state)
 
 
 def _layer(asked: int, count: int) -> int:

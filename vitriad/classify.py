@@ -23,6 +23,7 @@ from vit_core.config import PretrainedConfig, pair
 from vit_core.errors import ImageError, InputError
 from vit_core.images.files import open_image
 from vit_core.images.processor import AutoImageProcessor, ViTImageProcessor
+from vit_core.limits import LIMITS, Limits
 from vit_core.tensors import Array, to_numpy
 from vitriad.artefacts import read_artefact
 from vitriad.auto import load, model_class
@@ -80,7 +81,7 @@ def load_classifier(folder: str | Path, backend: str, **hub_options: Any) -> Any
         InputError: the checkpoint holds no trained classifier.
     """
     config, name, _ = architecture(folder, **hub_options)
-    if problem := _why_no_classifier(config, name):
+    if problem := why_no_classifier(config, name):
         raise InputError(f"classify: {folder}: {problem}.\nGive a checkpoint of a ViTForImageClassification.")
     same = {**hub_options, "revision": config.hub_commit or hub_options.get("revision")}
     model, loading = model_class(name, backend).from_pretrained(folder, output_loading_info=True, **same)
@@ -151,12 +152,14 @@ def read_pixels(
     *,
     size: tuple[int, int] | None = None,
     expected: tuple[int, int] | None = None,
+    limits: Limits = LIMITS,
 ) -> Array:
     """One image file, or the bytes of one, as the model takes it: (channels, height, width).
 
     Args:
         size: (height, width) to resize to in place of the processor's size; nothing is cropped then.
         expected: (height, width) that the image has to have in the end, in place of the model's.
+        limits: as for `open_image`.
 
     A grayscale model gets the luminance of colour images. An RGB model gets three equal channels of grayscale ones,
     unless its processor says do_convert_rgb=False.
@@ -164,7 +167,7 @@ def read_pixels(
     Raises:
         ImageError: the file cannot be read, or has another number of channels than the model.
     """
-    image = open_image(path)
+    image = open_image(path, limits=limits)
     name = "the image" if isinstance(path, bytes) else path
     try:
         return _pixels(image, processor, config, size, size or expected or pair(config.image_size))
@@ -195,7 +198,8 @@ def _pixels(
     return pixels
 
 
-def _why_no_classifier(config: PretrainedConfig, name: str) -> str:
+def why_no_classifier(config: PretrainedConfig, name: str) -> str:
+    """Why a model of this configuration and class is no classifier; "" of one that is."""
     if name != "ViTForImageClassification":
         return f"a {name} does not classify"
     if config.num_labels == 0:

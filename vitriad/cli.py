@@ -21,7 +21,7 @@ from vitriad.printing import escaping, forget_stdout
 _MODEL = f"folder, hub name 'owner/name', or a model that comes with vitriad: {', '.join(NAMES)}"
 _MODULES = {name: f"vitriad.{name}_command" for name in ("convert", "export")}  # vitriad.convert is the function
 _JOBS = {  # of the commands, as --help has them
-    "start here": ("demo", "doctor"),
+    "start here": ("demo", "play", "doctor"),
     "images": ("classify", "attend", "reconstruct", "compare"),
     "features of many images": ("embed", "search", "probe"),
     "checkpoints": ("inspect", "convert", "verify"),
@@ -124,6 +124,17 @@ def _parser() -> argparse.ArgumentParser:
 
     demo = _command(commands, "demo", "run the shipped models on held-out digits with every backend", "vitriad demo")
     demo.add_argument("--output", metavar="DIR", default="demo-output", help="where pictures go (%(default)s)")
+
+    example = "vitriad play digits-vit"
+    play = _command(commands, "play", "try models on your images, on a page in your browser", example)
+    play.add_argument("models", metavar="MODEL", nargs="*", default=NAMES, help=f"{_MODEL} (these two)")
+    _running(play, "auto: all that are installed")
+    play.add_argument("--revision", metavar="COMMIT", help=_REVISION)
+    play.add_argument("--processor", metavar="DIR_OR_ID", help=_PROCESSOR)
+    play.add_argument(
+        "--port", metavar="N", type=int, default=8765, help="of this machine; 0: a free one (%(default)s)"
+    )
+    play.add_argument("--open", action="store_true", help="open the page in your browser")
 
     example = "vitriad demo && vitriad classify --top-k 2 demo-output/digits/*.png"
     classify = _command(commands, "classify", "say what images show", example)
@@ -258,9 +269,8 @@ def _add_conversion(commands: Any) -> None:
     convert.add_argument("source", metavar="SRC", help=any_dialect)
     convert.add_argument("target", metavar="DST", help="folder, or a file for google, torchvision and mae")
     convert.add_argument("--to", required=True, choices=_TARGETS, help="whose names and layout to write")
-    convert.add_argument(
-        "--from", dest="from_dialect", metavar="DIALECT", help="stop unless the source is of this dialect"
-    )
+    text = "stop unless the source is of this dialect"
+    convert.add_argument("--from", dest="from_dialect", metavar="DIALECT", help=text)
     convert.add_argument("--dry-run", action="store_true", help="say what would be done, and write nothing")
     convert.add_argument("--force", action="store_true", help="replace what is there")
     convert.add_argument("--max-shard-size", metavar="SIZE", default="5GB", help="largest weight file (%(default)s)")
@@ -331,14 +341,8 @@ def _running(parser: argparse.ArgumentParser, said: str) -> None:
     """The options that say what computes: a framework, or of an exported program the engine of its format."""
     known = ("auto", *BACKENDS, *_FORMATS)
     text = f"{said}; of an exported program its format"
-    parser.add_argument(
-        "--backend",
-        type=backend_name,
-        choices=known,
-        metavar="NAME",
-        default="auto",
-        help=f"{', '.join(known)}; {text}",
-    )
+    values: dict[str, Any] = {"type": backend_name, "choices": known, "metavar": "NAME", "default": "auto"}
+    parser.add_argument("--backend", **values, help=f"{', '.join(known)}; {text}")
     parser.add_argument("--threads", metavar="N", type=_positive, help="that an exported program may use")
     text = "run an exported program that is machine code: only from people you trust"
     parser.add_argument("--machine-code", action="store_true", help=text)
@@ -369,9 +373,8 @@ def _reading(parser: argparse.ArgumentParser, json_output: bool = True) -> None:
         help="go on although outputs change: numerics (the target computes with another GELU or epsilon), pre_logits "
         "(a layer before the classifier is dropped), distillation (DeiT's second token is dropped)",
     )
-    parser.add_argument(
-        "--heads", type=_positive, metavar="N", help="number of attention heads, where the file does not say it"
-    )
+    text = "number of attention heads, where the file does not say it"
+    parser.add_argument("--heads", type=_positive, metavar="N", help=text)
     parser.add_argument(
         "--set",
         action="append",

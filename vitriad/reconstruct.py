@@ -48,7 +48,7 @@ def run(arguments: Namespace) -> int:
         title = path.rpartition("/")[2]
         rows[title if title not in rows else path] = _tiles(pixels, painted[0], removed[0], model.config, processor)
         errors.append(f"{title}: mean squared error on removed patches {loss:.4f}")
-    note = _AS_NORMALISED if model.config.norm_pix_loss else _AS_PIXELS
+    note = note_on_pixels(model.config)
     hidden = f"{int(removed.sum())} of {removed.size} patches are removed, {_said(arguments)}."
     save_picture(sheet(_COLUMNS, rows, [hidden, note]), arguments.out)
     print("\n".join([*errors, str(arguments.out)]))
@@ -99,6 +99,27 @@ def reconstruct(model: Any, pixel_values: Array, **masking: Any) -> tuple[Array,
     return painted, to_numpy(output.mask) == 1, float(to_numpy(output.loss))
 
 
+def pictures(
+    pixels: Array, painted: Array, removed: Array, config: PretrainedConfig, processor: ViTImageProcessor
+) -> tuple[Array, Array, Array, Array]:
+    """An image (channels, height, width), what the encoder sees, the reconstruction, and that with the visible patches.
+
+    Each is (height, width, 3), uint8; only whole patches are shown.
+    """
+    grid, patch = patch_grid(config), pair(config.patch_size)
+    pixels = pixels[:, : painted.shape[1], : painted.shape[2]]
+    hidden = np.kron(removed.reshape(grid), np.ones(patch, bool))  # (height, width)
+    image = photograph(pixels, processor)
+    pasted = photograph(np.where(hidden, painted, pixels), processor)
+    masked = np.where(hidden[..., None], np.array(REMOVED, np.uint8), image)
+    return image, masked, photograph(painted, processor), pasted
+
+
+def note_on_pixels(config: PretrainedConfig) -> str:
+    """Which statistics make pictures of what the decoder paints, in words."""
+    return _AS_NORMALISED if config.norm_pix_loss else _AS_PIXELS
+
+
 def read_mask(path: str, config: PretrainedConfig) -> Array:
     """A picture as a mask (patches,), bool: white pixels are removed. One pixel for each patch, or the image's size.
 
@@ -144,15 +165,8 @@ def _said(arguments: Namespace) -> str:
 def _tiles(
     pixels: Array, painted: Array, removed: Array, config: PretrainedConfig, processor: ViTImageProcessor
 ) -> list[Image.Image]:
-    """The four pictures of an image; of images (channels, height, width) only whole patches are shown."""
-    grid, patch = patch_grid(config), pair(config.patch_size)
-    pixels = pixels[:, : painted.shape[1], : painted.shape[2]]
-    hidden = np.kron(removed.reshape(grid), np.ones(patch, bool))  # (height, width)
-    image = photograph(pixels, processor)
-    pasted = photograph(np.where(hidden, painted, pixels), processor)
-    masked = np.where(hidden[..., None], np.array(REMOVED, np.uint8), image)
-    size = tile_size(pixels, _TILE)
-    is_small = max(pixels.shape[1:]) < _TILE // 2
-    return [
-        enlarged(each, size, smooth=not is_small) for each in (image, masked, photograph(painted, processor), pasted)
-    ]
+    """The four pictures of an image as tiles of one size."""
+    drawn = pictures(pixels, painted, removed, config, processor)
+    size = tile_size(drawn[0].transpose(2, 0, 1), _TILE)
+    is_small = max(drawn[0].shape[:2]) < _TILE // 2
+    return [enlarged(each, size, smooth=not is_small) for each in drawn]

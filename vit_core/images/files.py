@@ -7,13 +7,14 @@ import os
 import stat
 from typing import BinaryIO
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from vit_core.errors import ImageError, MissingImageError
 from vit_core.images.options import Size, height_width
 from vit_core.limits import LIMITS, Limits, check_limits
 
 FILE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+_EXPECTED = f"Expected an undamaged {', '.join(FILE_FORMATS)} file."
 
 
 def open_image(
@@ -55,10 +56,10 @@ def open_image(
         raise ImageError(f"{name}: {error}\nThat is PIL.Image.MAX_IMAGE_PIXELS, which holds beside limits=.") from error
     except MemoryError:
         raise ImageError(f"{name}: not enough memory to decode it.") from None
+    except UnidentifiedImageError:  # whose text names an object of Python where bytes are given
+        raise ImageError(f"{name}: cannot be decoded: no image of a known format.\n{_EXPECTED}") from None
     except Exception as error:  # decoders fed with damaged bytes raise nearly anything
-        raise ImageError(
-            f"{name}: cannot be decoded: {error}.\nExpected an undamaged {', '.join(FILE_FORMATS)} file."
-        ) from error
+        raise ImageError(f"{name}: cannot be decoded: {error}.\n{_EXPECTED}") from error
 
 
 def image_pixels(path: str | os.PathLike[str] | bytes, *, limits: Limits = LIMITS) -> int:

@@ -1,0 +1,34 @@
+"""`vitriad play`: a page in the browser to try models on images, served to this machine alone."""
+
+from __future__ import annotations
+
+import sys
+import webbrowser
+from argparse import Namespace
+from importlib.util import find_spec
+
+from vit_core.errors import BackendError
+from vit_core.installing import install_command
+from vitriad.cli import running_options
+
+
+def run(arguments: Namespace) -> int:
+    """Loads the models and serves the page until Ctrl-C or SIGTERM; prints its address once it can be opened."""
+    if missing := [name for name in ("starlette", "uvicorn") if find_spec(name) is None]:
+        raise BackendError(f"play: needs {' and '.join(missing)}.\nInstall it with: {install_command('play')}")
+    from vitriad.play_app import application  # what only this extra brings
+    from vitriad.players import open_player
+    from vitriad.web import ADDRESS, WebLimits, listen, serve
+
+    limits = WebLimits()
+    with listen(arguments.port) as listening:  # before the models, which take longer
+        options = running_options(arguments)
+        players = [open_player(name, arguments.backend, arguments.processor, **options) for name in arguments.models]
+        port = listening.getsockname()[1]
+        address = f"http://{ADDRESS}:{port}/"
+        print(address, flush=True)
+        print("vitriad: Ctrl-C ends it", file=sys.stderr)
+        if arguments.open:
+            webbrowser.open(address)
+        serve(application(players, port, limits), listening, limits)
+    return 0
