@@ -176,6 +176,15 @@ class TrainedModel(keras.Model):
 
     # --- steps -------------------------------------------------------------------------------------------------------
 
+    def make_train_function(self, force: bool = False) -> Any:
+        """The step of training as Keras compiles it. The optimizer has its variables before: a step that makes them
+        is traced twice.
+        """
+        if not self.optimizer.built:
+            with self.distribute_strategy.scope():
+                self.optimizer.build(self.trainable_variables)
+        return super().make_train_function(force)
+
     def train_step(self, data: Any) -> Any:
         """One step of training on a batch."""
         return super().train_step(tuple(self._settled_batch(*unpack_x_y_sample_weight(data))))

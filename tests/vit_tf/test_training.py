@@ -126,6 +126,17 @@ def test_a_loss_that_cannot_be_computed_is_an_error():
         fit(fresh(CLASSIFIER), IMAGES, (CLASSES, CLASSES))
 
 
+def test_a_step_is_traced_once(monkeypatch):
+    traced, loss_of = [], vit_tf.TFViTForImageClassification.compute_loss
+    monkeypatch.setattr(
+        vit_tf.TFViTForImageClassification,
+        "compute_loss",
+        lambda *args, **kwargs: traced.append(1) or loss_of(*args, **kwargs),
+    )
+    fit(fresh(CLASSIFIER), IMAGES[FEW], CLASSES[FEW])
+    assert len(traced) == 1
+
+
 KINDS = ("MatMul", "Softmax", "Rsqrt")  # of operations; the norms take a root
 
 
