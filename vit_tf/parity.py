@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -23,13 +24,15 @@ def outputs(model: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
 def gradients(model: Any, inputs: Mapping[str, Any], weights: Mapping[str, Array]) -> tuple[float, dict[str, Array]]:
     """The sum of weighted outputs, and its gradient by canonical name of every trainable parameter.
 
+    The call that is differentiated runs operation by operation: compiling it takes as long as a hundred such calls.
+
     Args:
         model: of any class.
         inputs: arguments of the call.
         weights: output name -> weights; {"loss": 1} for the loss.
     """
     trained = {name: weight.value for name, weight in model.named_weights().items() if weight.trainable}
-    with tf.GradientTape() as tape:
+    with _operation_by_operation(model), tf.GradientTape() as tape:
         found = model(**inputs)
         number = sum(
             tf.reduce_sum(found[name] * tf.cast(weight, found[name].dtype)) for name, weight in weights.items()
@@ -39,6 +42,15 @@ def gradients(model: Any, inputs: Mapping[str, Any], weights: Mapping[str, Array
     return float(number), {
         name: to_canonical(to_numpy(gradient), table[name].kind, "keras") for name, gradient in got.items()
     }
+
+
+@contextmanager
+def _operation_by_operation(model: Any) -> Iterator[None]:
+    compiles, model.compiles_calls = model.compiles_calls, False
+    try:
+        yield
+    finally:
+        model.compiles_calls = compiles
 
 
 def assign(model: Any, tensors: Mapping[str, Array]) -> None:

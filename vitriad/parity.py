@@ -166,6 +166,7 @@ def _write_jobs(folder: Path, cases: Sequence[Case], dtypes: Sequence[str], chec
             for i, case in enumerate(cases)
         ],
         "dtypes": dtypes,
+        "checks": checks,
         **{check: check in checks for check in ("gradients", "training", "preprocessing")},
     }
     (folder / "jobs.json").write_text(json.dumps(jobs))
@@ -196,7 +197,7 @@ def _halves(cases: Mapping[str, Case], backend: str, name: str, dtype: str, laye
     with tempfile.TemporaryDirectory(prefix="vitriad-parity-") as folder_name:
         folder = Path(folder_name)
         wanted = [_write(folder, i, case, False) for i, case in enumerate(alone)]
-        _write_jobs(folder, alone, [dtype], [])
+        _write_jobs(folder, alone, [dtype], ["hidden"])
         _run(backend, folder)
         rows = [*_compared(folder, alone, wanted, [backend], [dtype], ["hidden"])]
     after = f"hidden_states.{layer + 1}"

@@ -28,6 +28,13 @@ from vitriad.parity_cases import Case
 from vitriad.parity_worker import made, read_case
 
 DTYPE = "float32"
+# What the programs of a purpose are made for.
+_SHOWS = {
+    "logits": {"forward"},
+    "reconstruction": {"forward"},
+    "features": {"forward", "hidden"},
+    "attentions": {"attentions"},
+}
 # Names that a program has for what the model calls otherwise, or does not return.
 _NAMES = {"tokens": "last_hidden_state", "class_token": None, "patch_mean": None}
 
@@ -44,6 +51,8 @@ def main(to: str, folder: Path) -> None:
         model = made(backend, job, exact)
         found: dict[str, Array] = {}
         for purpose, layers in _purposes(job["class"], model.config):
+            if not _SHOWS[purpose] & {*jobs["checks"]}:
+                continue
             found |= _computed(to, backend, model, purpose, layers, inputs)
         np.savez(folder / f"{to}-{job['index']}-{DTYPE}.npz", allow_pickle=False, **found)
         done["digests"][f"{job['index']} {DTYPE}"] = digest(exact)
