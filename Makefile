@@ -140,9 +140,10 @@ docs: $(VENV)/.docs
 release-check: $(VENV)/.dev docs
 	$(BIN)/python tests/release_check.py $(RELEASE)
 
-pictures: $(VENV)/.run
+pictures: $(VENV)/.dev
 	$(BIN)/python docs/front_picture.py
 	$(BIN)/python docs/book_pictures.py
+	$(BIN)/python docs/play_picture.py
 	$(BIN)/python docs/architecture.py
 
 check: $(VENV)/.dev

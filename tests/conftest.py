@@ -5,6 +5,7 @@ import os
 from importlib.util import find_spec
 
 import pytest
+from chromium import CHROMIUM
 
 _NEED_TORCH = [
     "vit_torch",
@@ -56,12 +57,14 @@ _NEED_ALL = [
     "benchmarks/test_engines.py",
     *(f"vitriad/test_{name}.py" for name in ("engines", "export", "export_files", "play_programs", "precision")),
 ]
+_NEED_CHROMIUM = ["vitriad/test_play_page.py"]  # .ci/run installs it
 _FRAMEWORKS = [find_spec(name) is not None for name in ("torch", "tensorflow", "flax")]
 
 collect_ignore = [
     *(_NEED_TORCH if find_spec("torch") is None else ()),
     *(_NEED_TENSORFLOW if find_spec("tensorflow") is None else ()),
     *(() if any(_FRAMEWORKS) else _NEED_ONE),
+    *(() if any(_FRAMEWORKS) and CHROMIUM else _NEED_CHROMIUM),
     *(() if all(_FRAMEWORKS) else _NEED_ALL),
     *(_NEED_FLAX if find_spec("flax") is None else ()),
 ]

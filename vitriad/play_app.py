@@ -36,7 +36,7 @@ def application(players: Sequence[Player], port: int, limits: WebLimits) -> ASGI
         Route("/digits/{number:int}.png", pages.digit),
         Route("/api/models", pages.models),
         Route("/api/models/{number:int}/seen", pages.seen, methods=["POST"]),
-        Route("/api/models/{number:int}/painted", pages.painted, methods=["POST"]),
+        Route("/api/models/{number:int}/{what:str}", pages.hidden, methods=["POST"]),
     ]
     return Guard(Starlette(routes=routes, exception_handlers=REFUSALS), port, limits)
 
@@ -76,15 +76,17 @@ class _Pages:
             await self._room.run(request, lambda: player.seen(player.read(content, self._image_limits)))
         )
 
-    async def painted(self, request: Request) -> Response:
-        """What an autoencoder paints into the patches that the query names."""
+    async def hidden(self, request: Request) -> Response:
+        """What an autoencoder makes of the image without the patches that the query names: `painted` or `compared`."""
         player, content = self._player(request), await request.body()
-        if player.kind != "autoencoder":
-            raise HTTPException(404, "This model paints nothing.")
+        answers = {"painted": player.painted, "compared": player.compared}
+        answer = answers.get(request.path_params["what"])
+        if answer is None or player.kind != "autoencoder":
+            raise HTTPException(404, "This model does not do that.")
         seed, ratio, removed = (request.query_params.get(name, "") for name in ("seed", "ratio", "removed"))
         masking = player.masking(seed, ratio, removed)
         return JSONResponse(
-            await self._room.run(request, lambda: player.painted(player.read(content, self._image_limits), masking))
+            await self._room.run(request, lambda: answer(player.read(content, self._image_limits), masking))
         )
 
     def _player(self, request: Request) -> Player:

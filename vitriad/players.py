@@ -60,8 +60,7 @@ class Player:
         kind: "classifier", "autoencoder", or "encoder" of one that only has features.
         answering: title -> the classifier or the autoencoder in each backend; of an exported program in its engine.
         looking: the encoder, called for attention and features; None where a program gives neither.
-        compiled: shares of hidden patches that were painted before: a framework may compile a program for each, which
-            is no part of the time that is shown.
+        compiled: shares of hidden patches for which every backend has compiled what it compiles.
     """
 
     name: str
@@ -116,22 +115,28 @@ class Player:
         return {"milliseconds": milliseconds, "rows": rows, "difference": _difference(logits)}
 
     def painted(self, pixels: Array, masking: Mapping[str, Any]) -> dict[str, Any]:
-        """What the autoencoder paints into the patches that `masking` hides from it, in every backend."""
+        """What the autoencoder paints into the patches that `masking` hides from it, in its first backend."""
+        model = next(iter(self.answering.values()))
+        painted, removed, _ = reconstruct(model, pixels[None], **masking)
+        drawn = pictures(pixels, painted[0], removed[0], self.config, self.processor)
+        return {
+            "pictures": dict(zip(("image", "visible", "painted", "pasted"), map(_picture, drawn), strict=True)),
+            "removed": removed[0].astype(int).tolist(),
+            "note": note_on_pixels(self.config),
+        }
+
+    def compared(self, pixels: Array, masking: Mapping[str, Any]) -> dict[str, Any]:
+        """The time and the loss of that in every backend, and how far their paintings are apart.
+
+        It takes seconds where a framework compiles a program, which is no part of the time.
+        """
         jobs = [partial(reconstruct, model, pixels[None], **masking) for model in self.answering.values()]
         if masking["mask_ratio"] not in self.compiled:
             _timed(jobs)
             self.compiled.add(masking["mask_ratio"])
         milliseconds, found = _timed(jobs)
-        painted, removed, _ = found[0]
-        drawn = pictures(pixels, painted[0], removed[0], self.config, self.processor)
-        return {
-            "pictures": dict(zip(("image", "visible", "painted", "pasted"), map(_picture, drawn), strict=True)),
-            "removed": removed[0].astype(int).tolist(),
-            "milliseconds": milliseconds,
-            "losses": [loss for *_, loss in found],
-            "difference": _difference([each for each, *_ in found]),
-            "note": note_on_pixels(self.config),
-        }
+        losses, difference = [loss for *_, loss in found], _difference([painted for painted, *_ in found])
+        return {"milliseconds": milliseconds, "losses": losses, "difference": difference}
 
     def masking(self, seed: str, ratio: str, removed: str) -> dict[str, Any]:
         """Which patches to hide, from the texts of a query.
@@ -154,9 +159,11 @@ class Player:
             except ValueError:
                 raise InputError("seed, ratio: expected numbers.") from None
             drawn = noise(number, 1, patches)
-        if num_kept(patches, share) == patches:
+        count = patches - num_kept(patches, share)
+        if count == 0:
             raise InputError("Nothing is hidden. Hide one patch at least.")
-        return {"noise": drawn, "mask_ratio": share}
+        # one ratio for each count: frameworks compile a program for every ratio
+        return {"noise": drawn, "mask_ratio": (count - 0.5) / patches}
 
 
 def _looked(model: Any, pixels: Array) -> tuple[Sequence[Array], Array | None]:
@@ -230,7 +237,7 @@ def open_player(name: str, backend: str = "auto", processor: str | None = None, 
     pixels = player.processor(blank, input_data_format="channels_last")["pixel_values"][0]
     player.seen(pixels)
     if player.kind == "autoencoder":
-        player.painted(pixels, player.masking("", "", ""))
+        player.compared(pixels, player.masking("", "", ""))
     return player
 
 

@@ -10,6 +10,7 @@ let image = null; // the file, {blob, name}
 let seen = null; // what the model made of it
 let hidden = []; // whether each patch is hidden, of an autoencoder
 let seed = 0;
+let comparing = 0; // the timer that will ask all backends
 
 // --- asking ----------------------------------------------------------------------------------------------------------
 
@@ -59,12 +60,17 @@ function problem(text) {
 
 // --- the image -------------------------------------------------------------------------------------------------------
 
-function use(blob, name) {
-  if (blob.size > mostBytes) {
+async function use(file, name) {
+  if (file.size > mostBytes) {
     problem(`${name}: larger than ${mostBytes / 1e6} MB.`);
     return;
   }
-  image = { blob, name };
+  try {
+    image = { blob: new Blob([await file.arrayBuffer()]), name }; // as it is now: files change
+  } catch {
+    problem(`${name}: cannot be read. Is it a folder?`);
+    return;
+  }
   markExample(null);
   look();
 }
@@ -85,6 +91,8 @@ async function look() {
 // Shows no results, where there were some of another image or model.
 function clear() {
   seen = null;
+  clearTimeout(comparing);
+  element("paint-table").replaceChildren();
   for (const id of ["classes", "paint", "look"]) element(id).hidden = true;
 }
 
@@ -131,7 +139,7 @@ function showExamples() {
 async function useExample(button, url, label) {
   await attempt(async () => {
     const answer = await fetch(url);
-    use(await answer.blob(), `a scan of ${label}`);
+    await use(await answer.blob(), `a scan of ${label}`);
     markExample(button);
   });
 }
@@ -182,8 +190,10 @@ function percent(share, digits = 1) {
 async function paint(removed = "") {
   const patches = models[chosen].grid[0] * models[chosen].grid[1];
   const ratio = (element("hidden-count").value - 0.5) / patches; // between two counts, where rounding decides nothing
-  const query = removed ? { removed } : { seed, ratio };
-  const found = await ask("painted", `?${new URLSearchParams(query)}`);
+  const query = `?${new URLSearchParams(removed ? { removed } : { seed, ratio })}`;
+  clearTimeout(comparing);
+  running.compared?.abort();
+  const found = await ask("painted", query);
   element("paint").hidden = false;
   element("paint").classList.toggle("small", isSmall());
   element("paint-image").src = found.pictures.image;
@@ -191,10 +201,13 @@ async function paint(removed = "") {
   element("paint-pasted").src = found.pictures.pasted;
   hidden = found.removed.map(Boolean);
   markPatches();
-  showLosses(found);
+  element("paint-note").textContent = found.note;
+  element("paint-table").setAttribute("aria-busy", "true");
+  // Frameworks compile a program for every number of patches, which takes seconds: once the slider rests.
+  comparing = setTimeout(() => attempt(async () => showLosses(await ask("compared", query), found.note)), 400);
 }
 
-function showLosses(found) {
+function showLosses(found, note) {
   const { backends } = models[chosen];
   const rows = backends.map((name, i) => [
     made("th", { scope: "row" }, name),
@@ -203,8 +216,9 @@ function showLosses(found) {
   ]);
   const head = ["Backend", "Time", "Error"].map((text) => made("th", { scope: "col" }, text));
   element("paint-table").replaceChildren(table("plain", "Time and mean squared error of every backend", head, rows));
+  element("paint-table").removeAttribute("aria-busy");
   element("paint-note").textContent = `${difference(found.difference, "pixel values")}
-Error: mean squared, of the hidden patches. ${found.note}`.trim();
+Error: mean squared, of the hidden patches. ${note}`.trim();
 }
 
 function makePatches() {
