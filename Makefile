@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 SOURCES := pyproject.toml constraints.txt
 
-.PHONY: help demo test test-fast test-isolated test-oldest parity parity-table check bench reliability docs release-check pictures mutate golden test-peers test-peers-timm test-programs programs-table test-ray test-real real-table clean
+.PHONY: help demo test test-fast test-isolated test-oldest parity parity-table check bench bench-gpu reliability docs release-check pictures mutate golden test-peers test-peers-timm test-programs programs-table test-ray test-real real-table clean
 
 help:
 	@echo "make demo        classify held-out digits and reconstruct masked ones, with every installed backend"
@@ -28,6 +28,7 @@ help:
 	@echo "make release-check  everything of a release but the upload: one version everywhere, the book, wheel and sdist, their tests"
 	@echo "make pictures    draw the pictures of the docs anew, and write the map of CONTRIBUTING.md"
 	@echo "make bench       run the benchmarks (ratios within one run)"
+	@echo "make bench-gpu   correctness, then speed, on the GPU of this machine; writes the section of docs/reference/benchmarks.md"
 	@echo "make reliability  every bad input and every interrupted save, with the figures of docs/reference/reliability.md"
 	@echo "make mutate      plant faults one at a time and show that the tests catch each"
 	@echo "make golden      write the golden files anew (own environment, transformers 4.57.6)"
@@ -159,6 +160,9 @@ mutate: $(VENV)/.dev
 
 reliability: $(VENV)/.dev
 	$(BIN)/python -m pytest tests/reliability -m 'reliability or not reliability' $(PYTEST_ARGS)
+
+bench-gpu: $(VENV)/.dev
+	PYTHONPATH=. $(BIN)/python tests/gpu.py
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m pytest tests/benchmarks -m bench $(PYTEST_ARGS)

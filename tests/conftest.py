@@ -20,6 +20,8 @@ _NEED_TORCH = [
     "real/test_precision.py",
     "real/test_programs.py",
     "reliability/test_exports.py",
+    "gpu.py",
+    "test_gpu.py",
     "test_wheel.py",
 ]
 _NEED_ONE = [

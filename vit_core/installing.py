@@ -1,4 +1,4 @@
-"""The command that adds an extra to this copy of vitriad: from the checkout, wheel or index that pip recorded."""
+"""What pip recorded of this copy of vitriad: its version, and the command that adds an extra to it."""
 
 from __future__ import annotations
 
@@ -31,6 +31,16 @@ def install_command(*extras: str) -> str:
     if urlsplit(url).scheme not in ("", "file"):
         return f"pip install {quote(f'vitriad{wanted} @ {url}')}"
     return f"pip install 'vitriad{wanted}'"
+
+
+def own_version() -> str:
+    """The version of this copy; "unknown" for a source tree that was never installed."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("vitriad")
+    except PackageNotFoundError:
+        return "unknown"
 
 
 def _record() -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""What models are made of beside torch's own modules: position tables for any grid, and the loss over class indices."""
+"""What models are made of beside torch's own modules: patches by one product, position tables for any grid, losses."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from vit_core.errors import InputError
 from vit_core.inputs import IGNORED_LABEL, Grid
@@ -52,6 +52,30 @@ def grid_of(pixel_values: Tensor, patch: tuple[int, int]) -> Grid:
     return Grid((height - patch[0]) // patch[0] + 1, (width - patch[1]) // patch[1] + 1)
 
 
+class PatchConv2d(nn.Conv2d):
+    """The convolution whose kernels lie side by side, as one matrix product; its weights and results are Conv2d's.
+
+    Differs: the product is faster than the convolution (1.3 times in float32 and 2 in bfloat16 on a CPU), and on a GPU
+    it is rounded as the other products are: cuDNN's convolutions take TF32 unless they are told not to. Exported
+    programs have the convolution, which is right at every size.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, side: int | tuple[int, int]) -> None:
+        super().__init__(in_channels, out_channels, kernel_size=side, stride=side)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(batch, channels, height, width) -> (batch, hidden, rows, columns); a rest that fills no patch is unseen."""
+        (height, width), (down, across) = input.shape[2:], self.kernel_size
+        if torch.compiler.is_exporting() or is_tracing() or not (is_known(height) and is_known(width)):
+            return super().forward(input)
+        rows, columns = height // down, width // across
+        patches = (
+            input[:, :, : rows * down, : columns * across].unflatten(3, (columns, across)).unflatten(2, (rows, down))
+        )
+        patches = patches.permute(0, 2, 4, 1, 3, 5).flatten(3)  # (batch, rows, columns, channels * down * across)
+        return F.linear(patches, self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
+
+
 def resized_positions(positions: Tensor, old: tuple[int, int], new: Grid) -> Tensor:
     """A position table (1, tokens, hidden) for another patch grid, of known or unknown sides; the class token stays.
 
@@ -71,7 +95,8 @@ def resized_positions(positions: Tensor, old: tuple[int, int], new: Grid) -> Ten
 def axis_matrix(old: int, new: Any, like: Tensor) -> Tensor:
     """`vit_core.positions.resize_matrix` in `at_least_float32(like.dtype)` on the device of `like`: (new, old)."""
     if is_known(new) and not (torch.compiler.is_compiling() or is_tracing()):
-        return torch.tensor(resize_matrix(old, new)).to(dtype=at_least_float32(like.dtype), device=like.device)
+        matrix = torch.tensor(resize_matrix(old, new), dtype=at_least_float32(like.dtype))
+        return matrix.to(like.device, non_blocking=True)  # a GPU need not have done what came before
     return traced_matrix(old, new, like)
 
 

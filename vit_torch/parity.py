@@ -16,7 +16,7 @@ FRAMEWORKS = ("torch",)
 def outputs(model: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
     """Every output of a call, hidden states and attentions included, as NumPy arrays or tuples of them."""
     with torch.no_grad():
-        found = model(**_tensors(inputs), output_attentions=True, output_hidden_states=True)
+        found = model(**_tensors(model, inputs), output_attentions=True, output_hidden_states=True)
     return {name: tuple(map(to_numpy, out)) if isinstance(out, tuple) else to_numpy(out) for name, out in found.items()}
 
 
@@ -29,10 +29,8 @@ def gradients(model: Any, inputs: Mapping[str, Any], weights: Mapping[str, Array
         weights: output name -> weights; {"loss": 1} for the loss.
     """
     model.zero_grad()
-    found = model(**_tensors(inputs))
-    number = sum(
-        (found[name] * torch.as_tensor(weight).to(found[name].dtype)).sum() for name, weight in weights.items()
-    )
+    found = model(**_tensors(model, inputs))
+    number = sum((found[name] * torch.as_tensor(weight).to(found[name])).sum() for name, weight in weights.items())
     number.backward()
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     return float(number.detach()), {
@@ -48,5 +46,8 @@ def assign(model: Any, tensors: Mapping[str, Array]) -> None:
             parameter.copy_(torch.as_tensor(np.asarray(tensors[name])))
 
 
-def _tensors(inputs: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: torch.as_tensor(value) if isinstance(value, np.ndarray) else value for name, value in inputs.items()}
+def _tensors(model: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: torch.as_tensor(value, device=model.device) if isinstance(value, np.ndarray) else value
+        for name, value in inputs.items()
+    }

@@ -22,6 +22,7 @@ from vit_core.inputs import Grid, check_stride
 from vit_core.outputs import BaseModelOutputWithPooling, ImageClassifierOutput, MaskedImageModelingOutput
 from vit_torch.activations import activation
 from vit_torch.layers import (
+    PatchConv2d,
     at_least_float32,
     binary_cross_entropy,
     cross_entropy,
@@ -42,7 +43,7 @@ class ViTPatchEmbeddings(nn.Module):
         patch = pair(config.patch_size)
         self.image_size, self.patch_size, self.num_channels = pair(config.image_size), patch, config.num_channels
         self.num_patches = math.prod(patch_grid(config))
-        self.projection = nn.Conv2d(config.num_channels, config.hidden_size, kernel_size=patch, stride=patch)
+        self.projection = PatchConv2d(config.num_channels, config.hidden_size, patch)
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         """(batch, channels, height, width) -> (batch, patches, hidden); a rest that fills no patch is unseen."""
@@ -275,7 +276,7 @@ class ViTForMaskedImageModeling(ViTPreTrainedModel):
             self.vit = self._inner(ViTModel, add_pooling_layer=False, use_mask_token=True)
             pixels = self.config.encoder_stride**2 * self.config.num_channels
             self.decoder = nn.Sequential(
-                nn.Conv2d(self.config.hidden_size, pixels, kernel_size=1), nn.PixelShuffle(self.config.encoder_stride)
+                PatchConv2d(self.config.hidden_size, pixels, 1), nn.PixelShuffle(self.config.encoder_stride)
             )
         self._initialise()
 

@@ -105,9 +105,9 @@ class _Version(argparse.Action):
     """Looks the version up only when it is asked for: that takes longer than all the rest."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        from importlib.metadata import version
+        from vit_core.installing import own_version
 
-        print(f"vitriad {version('vitriad')}")
+        print(f"vitriad {own_version()}")
         parser.exit()
 
 

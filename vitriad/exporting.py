@@ -23,6 +23,7 @@ from vit_core.errors import BackendError, CheckpointError, InputError, VitError
 from vit_core.files.atomic_folder import replacing, sync_files
 from vit_core.files.targets import check_target
 from vit_core.images.processor import ViTImageProcessor
+from vit_core.installing import own_version
 from vit_core.parameters import class_name
 from vit_core.programs import FILES, Program, pixels_of, settle
 from vit_core.tensors import Array, digest
@@ -381,4 +382,4 @@ def _compared(certificate: Certificate, artefact: Artefact, full: Path, job: _Jo
 
 
 def _versions(packages: Sequence[str]) -> dict[str, str]:
-    return {name: version(name) for name in ("vitriad", *packages)}
+    return {"vitriad": own_version(), **{name: version(name) for name in packages}}

@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import UTC, datetime
 from functools import partial
-from importlib.metadata import version
 from importlib.util import find_spec
 from itertools import combinations
 from pathlib import Path
@@ -26,6 +25,7 @@ from vit_core.errors import BackendError, InputError
 from vit_core.files.atomic_folder import write_file
 from vit_core.files.saving import save_folder
 from vit_core.files.targets import check_target
+from vit_core.installing import own_version
 from vit_core.tensors import Array, missing_backend
 from vitriad import parity_cases
 from vitriad.backends import BACKENDS
@@ -135,7 +135,7 @@ def compare(cases: Sequence[Case], backends: Sequence[str], dtypes: Sequence[str
         "seconds": monotonic() - start,
         "same_weights": same_weights,
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "vitriad": version("vitriad"),
+        "vitriad": own_version(),
         "machine": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
         "processes": processes,
         "rows": rows,

@@ -5,7 +5,7 @@ from importlib.metadata import PackageNotFoundError
 
 import pytest
 
-from vit_core.installing import install_command
+from vit_core.installing import install_command, own_version
 
 
 class Recorded:
@@ -69,9 +69,15 @@ def test_repositories_and_downloads_are_named_with_their_address(recorded, tmp_p
     assert install_command("flax") == "pip install 'vitriad[flax] @ https://example.org/vitriad.whl'"
 
 
-def test_a_source_tree_that_was_never_installed_is_named(monkeypatch):
-    def missing(name):
-        raise PackageNotFoundError(name)
+def missing(name):
+    raise PackageNotFoundError(name)
 
+
+def test_a_source_tree_that_was_never_installed_is_named(monkeypatch):
     monkeypatch.setattr("importlib.metadata.distribution", missing)
     assert install_command("torch").startswith("pip install ") and install_command("torch").endswith("[torch]'")
+
+
+def test_the_version_of_a_source_tree_that_was_never_installed_is_unknown(monkeypatch):
+    monkeypatch.setattr("importlib.metadata.version", missing)
+    assert own_version() == "unknown"

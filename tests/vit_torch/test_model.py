@@ -13,6 +13,7 @@ from torch_models import make_config, make_inputs, make_model
 import vit_torch
 from vit_core import ConfigError
 from vit_core.tensors import to_numpy
+from vit_torch.layers import PatchConv2d
 
 SWITCHES = ("output_attentions", "output_hidden_states")
 SIGNATURES = {
@@ -40,6 +41,29 @@ def test_channels_last_is_the_same(name):
     model, inputs = make_model(name), make_inputs(name)
     last = {**inputs, "pixel_values": inputs["pixel_values"].permute(0, 2, 3, 1)}
     torch.testing.assert_close(model(**last).to_tuple(), model(**inputs).to_tuple(), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("side", [(2, 3), 1])
+def test_patches_are_projected_by_one_product_that_equals_the_convolution(side, memory):
+    generator = torch.Generator().manual_seed(7)
+    ours = PatchConv2d(5, 7, side).double()
+    images = (
+        torch.randn(3, 5, 9, 11, dtype=torch.float64, generator=generator).to(memory_format=memory).requires_grad_()
+    )
+    conv = torch.nn.Conv2d(5, 7, side, stride=side).double()
+    conv.load_state_dict(ours.state_dict())
+    with torch.profiler.profile() as seen:
+        projected = ours(images)
+    assert not any("conv" in event.key for event in seen.key_averages())
+    torch.testing.assert_close(projected, conv(images), rtol=1e-12, atol=1e-12)
+    weights = torch.randn(projected.shape, dtype=torch.float64, generator=generator)
+    for got, right in zip(*(gradients(module, images, weights) for module in (ours, conv)), strict=True):
+        torch.testing.assert_close(got, right, rtol=1e-12, atol=1e-12)
+
+
+def gradients(module, images, weights):
+    return torch.autograd.grad((module(images) * weights).sum(), [images, *module.parameters()])
 
 
 def test_numpy_inputs_are_taken(name):

@@ -25,6 +25,7 @@ from vit_core.files.json import json_text
 from vit_core.files.manifest import MANIFEST_NAME, read_manifest, record, record_of
 from vit_core.files.safetensors import _NAMES, open_file, serialised
 from vit_core.files.weight_files import SUFFIX, names_taken, weight_names
+from vit_core.installing import own_version
 from vit_core.limits import LIMITS
 from vit_core.tensors import Array
 
@@ -111,7 +112,7 @@ def replace_folder(
     whole = size * (1 + len(folders)) + sum(map(len, files.values()))
     with replacing(folder, size=whole, is_replaced=is_replaced, folders=[*folders]) as new:
         kept = _kept_records(Path(folder), is_replaced)
-        manifest = {"vitriad": _version(), "source": source, "files": {**kept, **write(new)}}
+        manifest = {"vitriad": own_version(), "source": source, "files": {**kept, **write(new)}}
         write_pieces(new / MANIFEST_NAME, [json_text(manifest).encode("utf-8")])
         for name, text in files.items():
             write_pieces(new / name, [text.encode("utf-8")])
@@ -258,12 +259,3 @@ def _kept_records(folder: Path, is_replaced: Callable[[str], bool]) -> dict[str,
             raise problem.__context__ from None
         return {}  # what it said is lost with it
     return {name: known[name] for name in os.listdir(folder) if name in known and not is_replaced(name)}
-
-
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("vitriad")
-    except PackageNotFoundError:  # run from a source tree
-        return "unknown"
