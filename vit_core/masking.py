@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from fractions import Fraction
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
 from vit_core.errors import InputError
-from vit_core.tensors import Array
+from vit_core.tensors import Array, to_numpy
 
 MOST_PATCHES = 2**20  # that `kept_fraction` vouches for: an image of 16384x16384 pixels in patches of 16x16
 LARGEST_DENOMINATOR = 1024  # products of the two still fit 32 bits
@@ -58,6 +59,38 @@ def mask_noise(mask: Array) -> tuple[Array, float]:
     patches = mask.shape[1]
     ratio = max(0.0, (int(removed[0]) - 0.5) / patches)  # half a patch away from where rounding could decide
     return mask.astype(np.float32), ratio
+
+
+def masking_of(model: str, bool_masked_pos: Any, noise: Any, mask_ratio: float | None) -> tuple[Any, float | None]:
+    """`noise` and `mask_ratio` of a call of ViTMAE: those given, or those that remove the patches of a mask.
+
+    Args:
+        model: name in messages.
+        bool_masked_pos: (batch, patches), bool or 0 and 1: 1 = removed; a tensor of any framework, or None.
+        noise: of the call.
+        mask_ratio: of the call.
+
+    Raises:
+        InputError: a mask beside noise or a ratio, one whose values are not known yet, or one that removes another
+            number of patches in every image.
+    """
+    if bool_masked_pos is None:
+        return noise, mask_ratio
+    if noise is not None or mask_ratio is not None:
+        raise InputError(f"{model}: bool_masked_pos says which patches are removed; leave out noise and mask_ratio.")
+    try:
+        mask = to_numpy(bool_masked_pos)
+    except Exception as problem:  # what frameworks raise for the tensors of compiled code
+        raise InputError(
+            f"{model}: bool_masked_pos: its values are not known while tracing, and shapes depend on them.\n"
+            "Pass noise and mask_ratio in compiled code: noise, mask_ratio = vit_core.masking.mask_noise(mask)."
+        ) from problem
+    if mask.dtype != bool and np.isin(mask, (0, 1)).all():
+        mask = mask.astype(bool)
+    try:
+        return mask_noise(mask)
+    except InputError as problem:
+        raise InputError(f"{model}: bool_masked_pos: {str(problem).removeprefix('mask: ')}") from None
 
 
 def num_kept(patches: int, mask_ratio: float) -> int:

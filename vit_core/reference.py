@@ -23,7 +23,7 @@ from vit_core.config import PretrainedConfig as Config
 from vit_core.config import ViTMAEConfig, pair, patch_grid
 from vit_core.errors import InputError
 from vit_core.inputs import IGNORED_LABEL, check_head_mask, check_labels, check_per_patch, check_pixel_values
-from vit_core.masking import num_kept
+from vit_core.masking import masking_of, num_kept
 from vit_core.parameters import BASE_CLASSES, BASE_PREFIX, check_tensors, class_name, parameter_table
 from vit_core.positions import resize_matrix
 
@@ -57,7 +57,7 @@ def forward(
         config: its configuration; `hidden_act` and `pooler_act` by name.
         tensors: canonical name -> array: exactly the model's parameters, real or complex.
         pixel_values: (batch, channels, height, width) or (batch, height, width, channels).
-        bool_masked_pos: (batch, patches), 1 = masked; fractions blend.
+        bool_masked_pos: (batch, patches), 1 = masked; fractions blend. Of ViTMAE in place of noise and mask_ratio.
         head_mask: (heads,), (layers, heads) or (layers, 1 | batch, 1 | heads, 1 | tokens, 1 | tokens), multiplied with
             the attention probabilities of the encoder. Heads are counted as in the configuration: entries of pruned
             heads are passed over.
@@ -80,6 +80,9 @@ def forward(
     """
     model = class_name(cls)
     is_mae, is_classifier = isinstance(config, ViTMAEConfig), model == "ViTForImageClassification"
+    if is_mae:
+        noise, mask_ratio = masking_of(model, bool_masked_pos, noise, mask_ratio)
+        bool_masked_pos = None
     has_mask_token = any(name.endswith("embeddings.mask_token") for name in tensors)
     fits = (labels is None or is_classifier) and (noise is mask_ratio is None or is_mae)
     if not fits or not (bool_masked_pos is None or has_mask_token):

@@ -15,6 +15,7 @@ from jax.typing import ArrayLike
 from vit_core.calls import documented
 from vit_core.config import Size, ViTConfig, ViTMAEConfig
 from vit_core.errors import InputError
+from vit_core.masking import masking_of
 from vit_core.outputs import (
     BaseModelOutputWithPooling,
     ImageClassifierOutput,
@@ -183,6 +184,8 @@ class FlaxViTMAEModel(FlaxViTPreTrainedModel):
         head_mask: ArrayLike | None = None,
         interpolate_pos_encoding: bool | None = None,
         mask_ratio: float | None = None,
+        *,
+        bool_masked_pos: ArrayLike | None = None,
     ) -> ViTMAEModelOutput | tuple[Any, ...]:
         """Encodes the kept patches of images.
 
@@ -201,6 +204,7 @@ class FlaxViTMAEModel(FlaxViTPreTrainedModel):
             head_mask: (heads,) or (layers, heads), 1 = kept, 0 = silenced.
             interpolate_pos_encoding: resize the positions to images of another size than the config's.
             mask_ratio: share of the patches to remove, instead of the config's; 0 encodes all, in image order.
+            bool_masked_pos: (batch, patches), 1 = removed, in place of both; equally many in every image.
 
         Returns:
             ViTMAEModelOutput: last_hidden_state (batch, 1 + kept, hidden), mask and ids_restore (batch, patches), and
@@ -210,6 +214,7 @@ class FlaxViTMAEModel(FlaxViTPreTrainedModel):
             InputError: an argument does not fit the model, or the ratio keeps no patch.
         """
         flags = self._flags(output_attentions, output_hidden_states, return_dict)
+        noise, mask_ratio = masking_of(type(self).__name__, bool_masked_pos, noise, mask_ratio)
         inputs = {"pixel_values": pixel_values, "noise": noise, "head_mask": head_mask}
         switches = {"interpolate_pos_encoding": bool(interpolate_pos_encoding), "mask_ratio": mask_ratio}
         return self._run(inputs, flags, params, dropout_rng, train, mask_rng, **switches)
@@ -237,6 +242,8 @@ class FlaxViTMAEForPreTraining(FlaxViTPreTrainedModel):
         head_mask: ArrayLike | None = None,
         interpolate_pos_encoding: bool | None = None,
         mask_ratio: float | None = None,
+        *,
+        bool_masked_pos: ArrayLike | None = None,
     ) -> ViTMAEForPreTrainingOutput | tuple[Any, ...]:
         """Reconstructs the removed patches of images. Arguments as for FlaxViTMAEModel; head_mask is the encoder's.
 
@@ -248,6 +255,7 @@ class FlaxViTMAEForPreTraining(FlaxViTPreTrainedModel):
             InputError: an argument does not fit the model, or the ratio keeps or removes no patch.
         """
         flags = self._flags(output_attentions, output_hidden_states, return_dict)
+        noise, mask_ratio = masking_of(type(self).__name__, bool_masked_pos, noise, mask_ratio)
         inputs = {"pixel_values": pixel_values, "noise": noise, "head_mask": head_mask}
         switches = {"interpolate_pos_encoding": bool(interpolate_pos_encoding), "mask_ratio": mask_ratio}
         return self._run(inputs, flags, params, dropout_rng, train, mask_rng, **switches)

@@ -19,6 +19,7 @@ from jax import Array
 from vit_core.calls import documented
 from vit_core.config import Size, ViTMAEConfig, pair, patch_grid
 from vit_core.inputs import Grid, check_patchified, check_removes
+from vit_core.masking import masking_of
 from vit_core.outputs import ViTMAEForPreTrainingOutput, ViTMAEModelOutput
 from vit_core.parameters import Initialiser, weights_of
 from vit_flax import layers as nn
@@ -100,6 +101,8 @@ class FlaxViTMAEModule(FlaxViTPreTrainedModule):
         head_mask: Array | None = None,
         interpolate_pos_encoding: bool = False,
         mask_ratio: float | None = None,
+        *,
+        bool_masked_pos: Array | None = None,
     ) -> ViTMAEModelOutput | tuple[Any, ...]:
         """Encodes the kept patches of images.
 
@@ -107,6 +110,7 @@ class FlaxViTMAEModule(FlaxViTPreTrainedModule):
         """
         flags = self._flags(output_attentions, output_hidden_states, return_dict, deterministic)
         pixel_values, grid = self._checked_images(pixel_values, interpolate_pos_encoding)
+        noise, mask_ratio = masking_of(self._called_as, bool_masked_pos, noise, mask_ratio)
         noise = self._checked_noise(noise, pixel_values, grid)
         head_mask = self._checked_head_mask(head_mask)
         kept = nn.kept_of(grid.patches, self.config.mask_ratio if mask_ratio is None else mask_ratio)
@@ -188,10 +192,13 @@ class FlaxViTMAEForPreTrainingModule(FlaxViTPreTrainedModule):
         head_mask: Array | None = None,
         interpolate_pos_encoding: bool = False,
         mask_ratio: float | None = None,
+        *,
+        bool_masked_pos: Array | None = None,
     ) -> ViTMAEForPreTrainingOutput | tuple[Any, ...]:
         """Reconstructs the removed patches of images. Arguments as for FlaxViTMAEModel; head_mask is the encoder's."""
         flags = self._flags(output_attentions, output_hidden_states, return_dict, deterministic)
         pixel_values, grid = self._checked_images(pixel_values, interpolate_pos_encoding)
+        noise, mask_ratio = masking_of(self._called_as, bool_masked_pos, noise, mask_ratio)
         mask_ratio = self.config.mask_ratio if mask_ratio is None else mask_ratio
         check_removes(self._called_as, mask_ratio, *nn.static(grid.patches))
         encoded = self.vit(pixel_values, noise=noise, head_mask=head_mask, mask_ratio=mask_ratio, **flags.nested(grid))

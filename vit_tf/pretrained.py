@@ -19,6 +19,7 @@ from conversion.model import PortableModel
 from vit_core.config import PretrainedConfig, ViTConfig, ViTMAEConfig, pair
 from vit_core.errors import InputError
 from vit_core.inputs import Grid, images_given
+from vit_core.masking import masking_of
 from vit_core.parameters import Parameter, check_tensors, parameter_table
 from vit_core.tensors import Array
 from vit_tf import _keras, weights
@@ -290,6 +291,9 @@ class TFViTPreTrainedModel(
             return super().__call__(**inputs)
         if "pixel_values" in inputs:
             inputs["pixel_values"] = images_given(type(self).__name__, inputs["pixel_values"])
+        if isinstance(self.config, ViTMAEConfig) and inputs.get("bool_masked_pos") is not None:
+            mask, noise, ratio = (inputs.pop(name, None) for name in ("bool_masked_pos", "noise", "mask_ratio"))
+            inputs["noise"], inputs["mask_ratio"] = masking_of(type(self).__name__, mask, noise, ratio)
         inputs = {
             name: self._as_tensor(name, value) if name in TENSORS else plain(value) for name, value in inputs.items()
         }

@@ -21,6 +21,7 @@ from tensorflow import Tensor
 from vit_core.config import Size, ViTMAEConfig, pair, patch_grid
 from vit_core.errors import InputError
 from vit_core.inputs import Grid, check_patchified, check_removes
+from vit_core.masking import masking_of
 from vit_core.outputs import ViTMAEForPreTrainingOutput, ViTMAEModelOutput
 from vit_tf import layers as nn
 from vit_tf.inputs import dims
@@ -102,6 +103,8 @@ class TFViTMAEModel(TFViTMAEPreTrainedModel):
         training: bool = False,
         interpolate_pos_encoding: bool = False,
         mask_ratio: float | None = None,
+        *,
+        bool_masked_pos: Tensor | None = None,
     ) -> ViTMAEModelOutput | tuple[Any, ...]:
         """Encodes the kept patches of images.
 
@@ -116,6 +119,7 @@ class TFViTMAEModel(TFViTMAEPreTrainedModel):
             training: whether dropouts are on.
             interpolate_pos_encoding: resize the positions to images of another size than the config's.
             mask_ratio: share of the patches to remove, instead of the config's; 0 encodes all, in image order.
+            bool_masked_pos: (batch, patches), 1 = removed, in place of both; equally many in every image.
 
         Returns:
             ViTMAEModelOutput: last_hidden_state (batch, 1 + kept, hidden), mask and ids_restore (batch, patches), and
@@ -126,6 +130,7 @@ class TFViTMAEModel(TFViTMAEPreTrainedModel):
         """
         flags = self._flags(output_attentions, output_hidden_states, return_dict)
         pixel_values, grid = self._checked_images(pixel_values, interpolate_pos_encoding)
+        noise, mask_ratio = masking_of(self._called_as, bool_masked_pos, noise, mask_ratio)
         noise = self._checked_noise(noise, pixel_values, grid)
         head_mask = self._checked_head_mask(head_mask)
         kept = nn.kept_of(grid.patches, self.config.mask_ratio if mask_ratio is None else mask_ratio)
@@ -206,6 +211,8 @@ class TFViTMAEForPreTraining(TFViTMAEPreTrainedModel):
         training: bool = False,
         interpolate_pos_encoding: bool = False,
         mask_ratio: float | None = None,
+        *,
+        bool_masked_pos: Tensor | None = None,
     ) -> ViTMAEForPreTrainingOutput | tuple[Any, ...]:
         """Reconstructs the removed patches of images. Arguments as for TFViTMAEModel; head_mask is the encoder's.
 
@@ -218,6 +225,7 @@ class TFViTMAEForPreTraining(TFViTMAEPreTrainedModel):
         """
         flags = self._flags(output_attentions, output_hidden_states, return_dict)
         pixel_values, grid = self._checked_images(pixel_values, interpolate_pos_encoding)
+        noise, mask_ratio = masking_of(self._called_as, bool_masked_pos, noise, mask_ratio)
         mask_ratio = self.config.mask_ratio if mask_ratio is None else mask_ratio
         check_removes(self._called_as, mask_ratio, *nn.static(grid.patches))
         encoded = self.vit(pixel_values, noise=noise, head_mask=head_mask, mask_ratio=mask_ratio, **flags.nested(grid))

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from vit_core.config import Size, ViTMAEConfig, pair, patch_grid
 from vit_core.errors import InputError
 from vit_core.inputs import Grid, check_patchified, check_removes
+from vit_core.masking import masking_of
 from vit_core.outputs import ViTMAEForPreTrainingOutput, ViTMAEModelOutput
 from vit_torch.layers import at_least_float32, cropped, kept_of, masking_noise, resized_positions, stable_order, static
 from vit_torch.pretrained import ViTMAEPreTrainedModel
@@ -92,6 +93,8 @@ class ViTMAEModel(ViTMAEPreTrainedModel):
         return_dict: bool | None = None,
         interpolate_pos_encoding: bool = False,
         mask_ratio: float | None = None,
+        *,
+        bool_masked_pos: Tensor | None = None,
     ) -> ViTMAEModelOutput | tuple[Any, ...]:
         """Encodes the kept patches of images.
 
@@ -105,6 +108,7 @@ class ViTMAEModel(ViTMAEPreTrainedModel):
             return_dict: return an output with named fields rather than a tuple of those present.
             interpolate_pos_encoding: resize the positions to images of another size than the config's.
             mask_ratio: share of the patches to remove, instead of the config's; 0 encodes all, in image order.
+            bool_masked_pos: (batch, patches), 1 = removed, in place of both; equally many in every image.
 
         Returns:
             ViTMAEModelOutput: last_hidden_state (batch, 1 + kept, hidden), mask and ids_restore (batch, patches), and
@@ -115,6 +119,7 @@ class ViTMAEModel(ViTMAEPreTrainedModel):
         """
         flags = self._flags(output_attentions, output_hidden_states, return_dict)
         pixel_values, grid = self._checked_images(pixel_values, interpolate_pos_encoding)
+        noise, mask_ratio = masking_of(self._called_as, bool_masked_pos, noise, mask_ratio)
         noise = self._checked_noise(noise, pixel_values, grid)
         head_mask = self._checked_head_mask(head_mask)
         kept = kept_of(grid.patches, self.config.mask_ratio if mask_ratio is None else mask_ratio)
@@ -191,6 +196,8 @@ class ViTMAEForPreTraining(ViTMAEPreTrainedModel):
         return_dict: bool | None = None,
         interpolate_pos_encoding: bool = False,
         mask_ratio: float | None = None,
+        *,
+        bool_masked_pos: Tensor | None = None,
     ) -> ViTMAEForPreTrainingOutput | tuple[Any, ...]:
         """Reconstructs the removed patches of images. Arguments as for ViTMAEModel; head_mask is the encoder's.
 
@@ -203,6 +210,7 @@ class ViTMAEForPreTraining(ViTMAEPreTrainedModel):
         """
         flags = self._flags(output_attentions, output_hidden_states, return_dict)
         pixel_values, grid = self._checked_images(pixel_values, interpolate_pos_encoding)
+        noise, mask_ratio = masking_of(self._called_as, bool_masked_pos, noise, mask_ratio)
         mask_ratio = self.config.mask_ratio if mask_ratio is None else mask_ratio
         check_removes(self._called_as, mask_ratio, *static(grid.patches))
         encoded = self.vit(pixel_values, noise=noise, head_mask=head_mask, mask_ratio=mask_ratio, **flags.nested(grid))

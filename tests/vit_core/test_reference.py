@@ -346,7 +346,7 @@ def test_channels_last_images():
         ("ViTModel", {"bool_masked_pos": CHEQUERED}),  # it has no mask token
         ("ViTForImageClassification", {"mask_ratio": 0.5}),
         ("ViTForMaskedImageModeling", {"noise": wave_noise(2, 16)}),
-        ("ViTMAEModel", {"bool_masked_pos": CHEQUERED}),
+        ("ViTMAEModel", {"bool_masked_pos": CHEQUERED, "mask_ratio": 0.5}),
         ("ViTMAEForPreTraining", {}),  # the oracle draws no noise
         ("ViTMAEModel", {"noise": wave_noise(1, 16)}),
     ],

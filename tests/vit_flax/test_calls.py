@@ -17,7 +17,16 @@ from vit_core import InputError
 CLASSIFIER, AUTOENCODER = "FlaxViTForImageClassification", "FlaxViTMAEForPreTraining"
 SWITCHES = ("train", "output_attentions", "output_hidden_states", "return_dict")
 VIT = ("params", "dropout_rng", *SWITCHES, "head_mask", "interpolate_pos_encoding")
-MAE = ("params", "dropout_rng", "mask_rng", *SWITCHES, "head_mask", "interpolate_pos_encoding", "mask_ratio")
+MAE = (
+    "params",
+    "dropout_rng",
+    "mask_rng",
+    *SWITCHES,
+    "head_mask",
+    "interpolate_pos_encoding",
+    "mask_ratio",
+    "bool_masked_pos",
+)
 SIGNATURES = {
     "FlaxViTModel": ("pixel_values", *VIT, "bool_masked_pos"),
     "FlaxViTForImageClassification": ("pixel_values", *VIT, "labels"),

@@ -29,8 +29,8 @@ SIGNATURES = {
         *("pixel_values", "bool_masked_pos", "head_mask", *SWITCHES, "interpolate_pos_encoding", "return_dict"),
         "training",
     ),
-    "TFViTMAEModel": (*MAE, "mask_ratio"),
-    "TFViTMAEForPreTraining": (*MAE, "mask_ratio"),
+    "TFViTMAEModel": (*MAE, "mask_ratio", "bool_masked_pos"),
+    "TFViTMAEForPreTraining": (*MAE, "mask_ratio", "bool_masked_pos"),
 }
 CLASSIFIER = "TFViTForImageClassification"
 
@@ -210,3 +210,11 @@ def test_graphs_refuse_with_the_words_of_plain_calls(number):
     model = getattr(vit_tf, f"TF{name}")(small_config(name))
     with pytest.raises(InputError, match=why):
         tf.function(model)(**{"pixel_values": IMAGES, **inputs})
+
+
+def test_masks_of_one_size_share_a_graph():
+    model, inputs = make_model("TFViTMAEModel", compiles=True), make_inputs("TFViTMAEModel")
+    for removed in ([0, 1], [2, 3], [4, 5]):
+        mask = np.isin(np.arange(PATCHES), removed)[None].repeat(2, axis=0)
+        np.testing.assert_array_equal(model(inputs["pixel_values"], bool_masked_pos=mask).mask, mask)
+    assert len(model._graphs.functions) == 1

@@ -26,9 +26,11 @@ SIGNATURES = {
     ),
     "ViTMAEModel": (
         *("pixel_values", "noise", "head_mask", *SWITCHES, "return_dict", "interpolate_pos_encoding", "mask_ratio"),
+        "bool_masked_pos",
     ),
     "ViTMAEForPreTraining": (
         *("pixel_values", "noise", "head_mask", *SWITCHES, "return_dict", "interpolate_pos_encoding", "mask_ratio"),
+        "bool_masked_pos",
     ),
 }
 
