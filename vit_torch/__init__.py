@@ -24,6 +24,7 @@ from vit_torch.auto import (
     AutoModelForMaskedImageModeling,
     AutoModelForPreTraining,
 )
+from vit_torch.inference import optimize_for_inference, undo_optimization
 from vit_torch.pretrained import ViTMAEPreTrainedModel, ViTPreTrainedModel
 from vit_torch.vit import ViTForImageClassification, ViTForMaskedImageModeling, ViTModel
 from vit_torch.vit_mae import ViTMAEForPreTraining, ViTMAEModel
@@ -54,4 +55,6 @@ __all__ = [
     "ViTMAEPreTrainedModel",
     "ViTModel",
     "ViTPreTrainedModel",
+    "optimize_for_inference",
+    "undo_optimization",
 ]

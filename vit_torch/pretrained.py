@@ -24,7 +24,7 @@ from vit_core.tensors import Array, to_numpy
 from vit_torch.familiar import Familiar
 from vit_torch.inputs import CheckedInputs
 from vit_torch.keywords import TorchLoading, TorchSaving
-from vit_torch.training import Recomputed
+from vit_torch.training import InferenceOnly, Recomputed
 from vit_torch.weights import as_tensor, fill, placed, prune, writer
 
 Model = TypeVar("Model", bound="PreTrainedModel")
@@ -294,6 +294,19 @@ class PreTrainedModel(PortableModel, CheckedInputs, Recomputed, Familiar, nn.Mod
             """
             check_keywords(type(self).__name__, kwargs, self._arguments)
             return super().__call__(*args, **kwargs)
+
+    def train(self, mode: bool = True) -> Self:
+        """Sets training or eval mode, as for every module of torch.
+
+        Raises:
+            InputError: the model is optimised for inference.
+        """
+        if mode and any(isinstance(module, InferenceOnly) for module in self.modules()):
+            raise InputError(
+                f"{type(self).__name__}: train: the model is optimised for inference, where there are no gradients.\n"
+                "vit_torch.undo_optimization(model) makes it an ordinary model again."
+            )
+        return super().train(mode)
 
     # --- properties and switches -------------------------------------------------------------------------------------
 

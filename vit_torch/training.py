@@ -110,6 +110,10 @@ class Recomputed:
         return (module for module in self.modules() if hasattr(module, "recomputing"))  # type: ignore[attr-defined]
 
 
+class InferenceOnly:
+    """Marks modules that compute without gradients; see `vit_torch.inference`."""
+
+
 class ModelFolders:
     """Makes what the Trainer of transformers saves folders that `from_pretrained` loads.
 
