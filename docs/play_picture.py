@@ -5,19 +5,16 @@ It needs what the tests of the page need: Chromium and playwright. The times in 
 
 from __future__ import annotations
 
-import io
 import subprocess
 import sys
 from pathlib import Path
-
-from PIL import Image
 
 DOCS = Path(__file__).parent
 sys.path.insert(0, str(DOCS.parent / "tests"))
 
 from chromium import browser  # noqa: E402
 
-WIDTH, HEIGHT, COLOURS = 1120, 900, 192
+WIDTH, HEIGHT = 1120, 900
 DIGIT = 19  # the scan that the model is least sure of
 
 
@@ -35,9 +32,7 @@ def main(folder: Path) -> None:
             page.locator("#layer").fill("1")
             page.locator("#head").fill("2")
             page.locator("h1").click()  # no frame of the focus
-            shot = Image.open(io.BytesIO(page.screenshot(full_page=True))).convert("RGB")
-            small = shot.quantize(COLOURS, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.FLOYDSTEINBERG)
-            small.save(folder / f"play-{theme}.png", optimize=True)
+            page.screenshot(path=folder / f"play-{theme}.png", full_page=True)
         server.terminate()
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import sys
+import warnings
 import webbrowser
 from argparse import Namespace
 from importlib.util import find_spec
+
+from PIL.Image import DecompressionBombWarning
 
 from vit_core.errors import BackendError
 from vit_core.installing import install_command
@@ -21,7 +24,8 @@ def run(arguments: Namespace) -> int:
     from vitriad.web import ADDRESS, WebLimits, listen, serve
 
     limits = WebLimits()
-    with listen(arguments.port) as listening:  # before the models, which take longer
+    with warnings.catch_warnings(), listen(arguments.port) as listening:  # before the models, which take longer
+        warnings.simplefilter("ignore", DecompressionBombWarning)  # our own limit is lower, and an error
         options = running_options(arguments)
         players = [open_player(name, arguments.backend, arguments.processor, **options) for name in arguments.models]
         port = listening.getsockname()[1]

@@ -199,10 +199,6 @@ class Workroom:
             work.cancel()  # of what is in work nothing, of what waits the wish
             gone.cancel()
 
-    def close(self) -> None:
-        """Begins nothing more."""
-        self._thread.shutdown(wait=False, cancel_futures=True)
-
 
 async def _disconnection(request: Request) -> None:
     """Returns when the client has gone."""

@@ -28,12 +28,14 @@ expect.set_options(timeout=120_000)
 
 @pytest.fixture(scope="module")
 def port():
-    """Models: digits-vit and digits-vit-mae in every backend, and one whose names are markup."""
+    """Models: digits-vit and digits-vit-mae in every backend, one whose names are markup, and what does less."""
     players = [open_player(name) for name in models.NAMES]
     config = deepcopy(players[0].config)
     config.id2label = {i: f"{MARKUP} {label}" for i, label in config.id2label.items()}
     hostile = replace(players[0], name=MARKUP, config=config)
-    with serving(lambda port: application([*players, hostile], port, LIMITS), LIMITS) as number:
+    blind = replace(players[0], looking=None)  # as an exported program of classes
+    silent = replace(players[0], kind="encoder", answering={})
+    with serving(lambda port: application([*players, hostile, blind, silent], port, LIMITS), LIMITS) as number:
         yield number
 
 
@@ -221,6 +223,14 @@ def test_names_of_models_and_classes_are_texts(visit):
     expect(page.locator("#models span").nth(2)).to_have_text(MARKUP)
     expect(page.get_by_role("rowheader").first).to_have_text(f"{MARKUP} 3")
     expect(page.locator("img[src=x]")).to_have_count(0)
+
+
+@pytest.mark.parametrize(("model", "shown"), [(3, "#classes"), (4, "#look")])
+def test_what_a_model_does_not_give_is_not_shown(visit, model, shown):
+    page = visit(model)
+    visible = [part for part in ("#classes", "#paint", "#look") if page.locator(part).is_visible()]
+    assert visible == [shown]
+    assert violations(page) == []
 
 
 @pytest.mark.parametrize("model", [0, 1, 2])

@@ -71,6 +71,7 @@ async function use(file, name) {
     problem(`${name}: cannot be read. Is it a folder?`);
     return;
   }
+  document.body.removeAttribute("data-empty");
   markExample(null);
   look();
 }
@@ -167,8 +168,9 @@ function showClasses() {
       return made("td", {}, bar);
     }),
   ]);
-  const isWordy = classes.rows.some(({ label }) => label.length > 6); // its own line then, in narrow windows
+  const isWordy = classes.rows.some(({ label }) => label.length > 12); // such labels get a line of their own
   element("classes-table").replaceChildren(table(isWordy ? "bars wordy" : "bars", "Scores of the best classes in every backend", head, rows));
+  element("classes-table").style.setProperty("--columns", backends.length);
   element("classes-note").textContent = difference(classes.difference, "logits");
 }
 
@@ -201,7 +203,7 @@ async function paint(removed = "") {
   element("paint-pasted").src = found.pictures.pasted;
   hidden = found.removed.map(Boolean);
   markPatches();
-  element("paint-note").textContent = found.note;
+  element("paint-note").textContent = `Asking every backend …\n${found.note}`;
   element("paint-table").setAttribute("aria-busy", "true");
   // Frameworks compile a program for every number of patches, which takes seconds: once the slider rests.
   comparing = setTimeout(() => attempt(async () => showLosses(await ask("compared", query), found.note)), 400);
@@ -329,6 +331,7 @@ async function showMaps() {
     features: features && (await decoded(features)),
   };
   element("look").hidden = !(maps || features);
+  if (!maps && !features) return;
   const views = { rollout: maps, heads: maps, features, image: true };
   for (const radio of document.querySelectorAll("[name=view]")) {
     radio.parentElement.hidden = !views[radio.value];
@@ -431,7 +434,7 @@ function heading(name, below) {
   return made("th", { scope: "col" }, name, made("small", {}, below));
 }
 
-// Rows of cells; the roles are said, since narrow windows lay rows out as grids, which takes them away.
+// Rows of cells; the roles are said, since rows that are laid out as grids lose them.
 function table(className, caption, head, rows) {
   const line = (cells) => made("tr", {}, ...cells);
   const whole = made(
@@ -454,6 +457,7 @@ function choose(number) {
   document.body.className = models[chosen].kind;
   clear();
   showExamples();
+  document.body.toggleAttribute("data-empty", !image && models[chosen].examples.length === 0);
   if (models[chosen].kind === "autoencoder") makePatches();
 }
 
