@@ -1,0 +1,9 @@
+"""What a training recipe computes outside the model, in NumPy: the same bits for every framework."""
+
+from vit_core.training.augmentation import Augmentation
+from vit_core.training.draws import Draws
+from vit_core.training.groups import Group, depth_of, parameter_groups
+from vit_core.training.mixing import mixed, soft_targets
+from vit_core.training.schedules import Schedule
+
+__all__ = ["Augmentation", "Draws", "Group", "Schedule", "depth_of", "mixed", "parameter_groups", "soft_targets"]
