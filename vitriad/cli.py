@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
-from typing import Any
+from typing import Any, NoReturn
 
 from vitriad.backends import BACKENDS, backend_name
 from vitriad.models import NAMES
@@ -21,7 +21,7 @@ from vitriad.printing import escaping, forget_stdout
 _MODEL = f"folder, hub name 'owner/name', or a model that comes with vitriad: {', '.join(NAMES)}"
 _MODULES = {name: f"vitriad.{name}_command" for name in ("convert", "export")}  # vitriad.convert is the function
 _JOBS = {  # of the commands, as --help has them
-    "start here": ("demo", "play", "doctor"),
+    "start here": ("demo", "play", "doctor", "completion"),
     "images": ("classify", "attend", "reconstruct", "compare"),
     "features of many images": ("embed", "search", "probe"),
     "checkpoints": ("inspect", "convert", "verify"),
@@ -111,8 +111,23 @@ class _Version(argparse.Action):
         parser.exit()
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong with a command line in two lines: a list of all options hides it."""
+
+    def error(self, message: str) -> NoReturn:
+        """Ends with 2, for wrong usage."""
+        self.exit(2, f"{self.prog}: error: {message}\n{self.prog} --help says how it is used.\n")
+
+
+def commands() -> Mapping[str, argparse.ArgumentParser]:
+    """The parser of every command, by its name."""
+    action = next(each for each in _parser()._actions if isinstance(each, argparse._SubParsersAction))
+    found: Mapping[str, argparse.ArgumentParser] = action.choices
+    return found
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="vitriad",
         usage="%(prog)s [-h] [--version] COMMAND ...",
         epilog="Exit codes: 0 done, 1 failed, 2 wrong usage, 3 some images were skipped.",
@@ -157,6 +172,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_parity(commands)
     doctor = _command(commands, "doctor", "versions, backends and devices, for bug reports", "vitriad doctor")
     doctor.add_argument("--json", action="store_true", help="one JSON object")
+    text = "print a script that lets a shell complete commands and options"
+    completion = _command(commands, "completion", text, "vitriad completion bash")
+    completion.add_argument("shell", metavar="SHELL", choices=("bash", "zsh", "fish"), help="bash, zsh or fish")
     parser.description = _overview(commands.choices)
     return parser
 

@@ -103,7 +103,8 @@ def test_wrong_usage_ends_with_2(words, capsys):
         main(words)
     captured = capsys.readouterr()
     assert (ended.value.code, captured.out) == (2, "")
-    assert captured.err.startswith("usage: vitriad")
+    assert captured.err.startswith("vitriad") and ": error: " in captured.err
+    assert captured.err.endswith(" --help says how it is used.\n") and captured.err.count("\n") <= 3
 
 
 def test_failure_is_said_in_at_most_three_lines(capsys):
