@@ -144,6 +144,7 @@ release-check: $(VENV)/.dev docs
 pictures: $(VENV)/.dev
 	$(BIN)/python docs/front_picture.py
 	$(BIN)/python docs/book_pictures.py
+	$(BIN)/python docs/verb_pictures.py $(if $(REAL_MODEL),--real $(REAL_MODEL))
 	$(BIN)/python docs/play_picture.py
 	$(BIN)/python docs/architecture.py
 

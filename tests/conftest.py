@@ -35,6 +35,7 @@ _NEED_ONE = [
     "test_offered_names.py",
     "test_pages_run.py",
     "test_readme.py",
+    "test_verb_pictures.py",
     "vit_core/test_targets.py",
     *(
         f"vitriad/test_{name}.py"
