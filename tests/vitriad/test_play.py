@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import zlib
 from contextlib import ExitStack, closing, contextmanager, suppress
 from importlib.util import find_spec
 
@@ -67,6 +68,13 @@ def raw(port, sent):
         while part := connection.recv(65_536):
             got += part
     return got
+
+
+def wait_for(is_so):
+    end = time.monotonic() + 60
+    while not is_so():
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 def found(port, path, body=None):
@@ -271,6 +279,40 @@ def test_a_browser_that_hangs_up_does_no_harm(port, caplog):
     assert [record.getMessage() for record in caplog.records] == []
 
 
+def test_many_idle_connections_are_closed_after_a_while(port):
+    line = f"GET / HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n".encode()
+    with ExitStack() as sockets:
+        for number in range(LIMITS.connections + 20):
+            idle = sockets.enter_context(socket.create_connection(("127.0.0.1", port), timeout=60))
+            with suppress(ConnectionResetError):
+                idle.sendall(line[: number % len(line)])
+        wait_for(lambda: ask(port)[0] == 200)
+
+
+def test_damaged_requests_leave_the_server_as_it_was(port, caplog):
+    random = np.random.default_rng(zlib.crc32(b"damaged requests"))
+    body = THREE.read_bytes()
+    head = f"POST {SEEN} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    statuses = set()
+    for _ in range(300):
+        request = bytearray(head + body)
+        for place in random.integers(0, len(request), random.integers(0, 4)):
+            request[place] = random.integers(0, 256)
+        is_whole = random.random() < 0.5
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as connection, suppress(ConnectionResetError):
+            connection.sendall(request if is_whole else request[: random.integers(len(request))])
+            if not is_whole:
+                connection.shutdown(socket.SHUT_WR)
+            statuses.add(connection.recv(1000)[9:12].decode())
+    assert (
+        {"", "200", "400", "422"}
+        <= statuses
+        <= {"", "200", "400", "403", "404", "405", "408", "413", "415", "421", "422", "505"}
+    )
+    assert [record for record in caplog.records if record.levelname in ("ERROR", "CRITICAL")] == []
+    assert found(port, SEEN, body)["classes"]["rows"][0]["label"] == "3"
+
+
 # --- to whom ---------------------------------------------------------------------------------------------------------
 
 ASKING = {
@@ -355,13 +397,6 @@ def slow(**limits):
             apps[0].go.set()
 
 
-def wait_for(is_so):
-    end = time.monotonic() + 60
-    while not is_so():
-        assert time.monotonic() < end
-        time.sleep(0.01)
-
-
 def send(sockets, port, app, name):
     """A connection whose request waits for the model."""
     before = len(app.room._jobs)
@@ -379,6 +414,13 @@ def test_a_few_wait_and_more_are_sent_away():
         app.go.set()
         assert [each.recv(1000).split()[1] for each in waiting] == [b"200"] * 3
         assert app.begun == ["a", "b", "c"]
+
+
+def test_more_connections_than_allowed_are_sent_away():
+    with slow(connections=3) as (port, _), ExitStack() as sockets:
+        for _ in range(2):
+            sockets.enter_context(socket.create_connection(("127.0.0.1", port), timeout=60))
+        assert ask(port, "/a")[0] == 503
 
 
 def test_what_nobody_waits_for_is_not_begun():

@@ -9,12 +9,15 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from backends import INSTALLED
 from chromium import browser
-from playwright.sync_api import expect
+from playwright.sync_api import Error, expect
 from serving import serving
+from starlette.applications import Starlette
+from starlette.responses import HTMLResponse
+from starlette.routing import Route
 
 from vitriad import models
 from vitriad.play_app import application
-from vitriad.players import TITLES, open_player
+from vitriad.players import TITLES, Player, open_player
 from vitriad.web import WebLimits
 
 THREE = next(file for file in models.digit_files() if file.name.startswith("3"))
@@ -223,6 +226,36 @@ def test_names_of_models_and_classes_are_texts(visit):
     expect(page.locator("#models span").nth(2)).to_have_text(MARKUP)
     expect(page.get_by_role("rowheader").first).to_have_text(f"{MARKUP} 3")
     expect(page.locator("img[src=x]")).to_have_count(0)
+
+
+def test_the_policy_holds_in_the_browser(chromium, port):
+    page = chromium.new_page()
+    page.goto(f"http://127.0.0.1:{port}/")
+    with pytest.raises(Error, match="TrustedHTML"):
+        page.evaluate("document.body.innerHTML = '<b>bold</b>'")
+    asked = "fetch('http://localhost:1/').then(() => 'sent', error => error.name)"
+    refused = []
+    page.on("console", lambda message: refused.append(message.text))
+    assert page.evaluate(asked) == "TypeError"
+    assert any("Content Security Policy" in text for text in refused)
+    page.close()
+
+
+def test_a_page_of_another_site_gets_no_answer_and_no_work_done(chromium, port, monkeypatch):
+    read, asked = [], []
+    monkeypatch.setattr(Player, "read", lambda self, content, limits: read.append(content))
+    other = Starlette(routes=[Route("/", lambda _: HTMLResponse("<title>another site</title>"))])
+    url = f"http://127.0.0.1:{port}/api/models/0/seen"
+    send = (
+        """([url, mode]) => fetch(url, { method: "POST", mode, body: "x" }).then(() => "read", error => error.name)"""
+    )
+    with serving(lambda _: other, LIMITS) as elsewhere:
+        page = chromium.new_page()
+        page.goto(f"http://127.0.0.1:{elsewhere}/")
+        page.on("requestfailed", lambda request: asked.append(request.url))
+        assert [page.evaluate(send, [url, mode]) for mode in ("no-cors", "cors")] == ["TypeError"] * 2
+        page.close()
+    assert (read, asked) == ([], [url, url])  # it was asked, and did nothing
 
 
 @pytest.mark.parametrize(("model", "shown"), [(3, "#classes"), (4, "#look")])

@@ -24,6 +24,8 @@ async function ask(what, query = "") {
       headers: { "content-type": "application/octet-stream" },
       body: image.blob,
       signal: stop.signal,
+    }).catch((error) => {
+      throw error.name === "AbortError" ? error : new Error("The server does not answer. Is vitriad play still running?");
     });
     if (answer.status === 503 && attempt < 3) {
       await new Promise((resolve) => setTimeout(resolve, 1000));
@@ -44,8 +46,7 @@ async function attempt(work, failed = () => {}) {
   } catch (error) {
     if (error.name === "AbortError") return;
     failed();
-    const isGone = error instanceof TypeError; // what fetch throws without an answer
-    problem(isGone ? "The server does not answer. Is vitriad play still running?" : error.message);
+    problem(error.message);
     status("");
   }
 }
