@@ -160,7 +160,7 @@ mutate: $(VENV)/.dev
 	$(BIN)/python tests/mutate.py $(MUTATE)
 
 reliability: $(VENV)/.dev
-	$(BIN)/python -m pytest tests/reliability -m 'reliability or not reliability' $(PYTEST_ARGS)
+	$(BIN)/python -m pytest tests/reliability tests/conversion/test_random_models.py -m 'reliability or not reliability' $(PYTEST_ARGS)
 
 bench-gpu: $(VENV)/.dev
 	PYTHONPATH=. $(BIN)/python tests/gpu.py

@@ -3,6 +3,7 @@
 import tempfile
 from pathlib import Path
 
+import pytest
 from checkpoints import FIELDS, make_config, make_tensors, write
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -34,9 +35,24 @@ def models(draw):
     return cls, make_config(cls, **fields)
 
 
-@settings(max_examples=150, deadline=None)
-@given(models(), st.lists(st.sampled_from([*TARGETS]), min_size=1, max_size=3))
+CHAINS = st.lists(st.sampled_from([*TARGETS]), min_size=1, max_size=3)
+
+
+@settings(max_examples=40, deadline=None)
+@given(models(), CHAINS)
 def test_the_same_bits_or_a_refusal(model, dialects):
+    check(model, dialects)
+
+
+@pytest.mark.reliability
+@pytest.mark.timeout(1200)
+@settings(max_examples=600, deadline=None)
+@given(models(), CHAINS)
+def test_the_same_bits_or_a_refusal_of_many(model, dialects):
+    check(model, dialects)
+
+
+def check(model, dialects):
     cls, config = model
     options = {"cls": cls} | ({"add_pooling_layer": False} if cls == "ViTModel" else {})
     tensors = make_tensors(cls, config, **{name: value for name, value in options.items() if name != "cls"})
