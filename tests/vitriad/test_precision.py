@@ -23,7 +23,6 @@ PROCESSOR = ViTImageProcessor.from_pretrained(FOLDER / "digits-vit")
 CELLS = [(to, name) for to, row in TOOLS.items() for name, tool in row.items() if isinstance(tool, Tool)]
 REFUSED = [(to, name) for to, row in TOOLS.items() for name, tool in row.items() if isinstance(tool, str)]
 EVERY_DAY = [  # of each format and of each precision at least one
-    ("onnx", "float16"),
     ("onnx", "int8 static"),
     ("openvino", "bfloat16"),
     ("openvino", "int8 dynamic"),
