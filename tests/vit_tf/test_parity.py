@@ -41,8 +41,8 @@ def test_gradients(case, dtype):
 
 @pytest.mark.parametrize("case", oracle.CASES, ids=lambda case: case.name)
 def test_kernels_agree(case):
-    model = BACKEND.of_case(case, "float64")
-    outputs = {}
+    model, outputs = of_case(case, "float64"), {}
+    assert case.config.attn_implementation is None  # and so "sdpa", which this leaves behind
     for implementation in ("eager", "sdpa"):
         model.set_attn_implementation(implementation)
         outputs[implementation] = oracle.as_numpy(model(**case.inputs))
