@@ -15,6 +15,10 @@ GIVEN = {  # class -> what its programs return
     "ViTMAEForPreTraining": {"forward"},
     "ViTMAEModel": {"forward", "hidden", "attentions"},
 }
+# The engine whose programs are the quickest to write; all of them run in `make test-programs`.
+TO, PACKAGES = (
+    ("stablehlo", {"jax", "flax"}) if "flax" in INSTALLED else ("onnx", {"torch", "onnxruntime", "onnxscript"})
+)
 CHECKS = ("forward", "hidden", "attentions", "gradients", "roundtrip")
 
 
@@ -29,13 +33,13 @@ def few(monkeypatch):
 
 
 def test_engines_are_in_the_matrix_and_the_report(tmp_path, capsys):
-    words = ["parity", "--backends", "torch,onnx", "--checks", ",".join(CHECKS), "--dtype", "float64,float32"]
+    words = ["parity", "--backends", f"torch,{TO}", "--checks", ",".join(CHECKS), "--dtype", "float64,float32"]
     files = [tmp_path / "found.json", tmp_path / "found.html"]
     assert main([*words, "--json", str(files[0]), "--html", str(files[1])]) == 0
     found = json.loads(files[0].read_text())
-    rows = [row for row in found["rows"] if "onnx" in (row["backend"], row["against"])]
+    rows = [row for row in found["rows"] if TO in (row["backend"], row["against"])]
     assert {row["dtype"] for row in rows} == {"float32"} and all(row["passed"] for row in rows)
-    for against in ("oracle", "onnx"):
+    for against in ("oracle", TO):
         mine = [row for row in rows if row["against"] == against]
         assert {cls: {row["check"] for row in mine if row["class"] == cls} for cls in GIVEN} == GIVEN
     left = {(row["check"], row["dtype"]): row["models"] for row in found["not_for_programs"]}
@@ -44,9 +48,9 @@ def test_engines_are_in_the_matrix_and_the_report(tmp_path, capsys):
         **{(check, "float32"): 1 for check in ("hidden", "attentions")},
         **{(check, "float32"): 3 for check in ("gradients", "roundtrip")},
     }
-    assert {"torch", "onnxruntime", "onnxscript", "numpy"} == {*found["processes"]["onnx"]["versions"]}
+    assert PACKAGES | {"numpy"} == {*found["processes"][TO]["versions"]}
     printed = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert ["gradients", "onnx", "float32", "3", "not", "for", "programs"] in printed
+    assert ["gradients", TO, "float32", "3", "not", "for", "programs"] in printed
     assert "<h2>Not for programs</h2>" in files[1].read_text()
 
 
@@ -72,9 +76,8 @@ def test_a_program_that_departs_is_found(monkeypatch, capsys):
     monkeypatch.setattr(parity.subprocess, "run", broken)
     monkeypatch.setattr(parity_cases, "sweep", lambda: cases)
     monkeypatch.setattr(parity_cases, "every_patch", lambda: [])
-    to = "stablehlo" if "flax" in INSTALLED else "onnx"  # the quickest to write
-    assert main(["parity", "--backends", to, "--dtype", "float32", "--checks", "hidden"]) == 1
-    assert f"cause: {to} departs, from layer 1 on, first in its MLP" in capsys.readouterr().out
+    assert main(["parity", "--backends", TO, "--dtype", "float32", "--checks", "hidden"]) == 1
+    assert f"cause: {TO} departs, from layer 1 on, first in its MLP" in capsys.readouterr().out
 
 
 def test_engines_compute_in_float32(monkeypatch, capsys):

@@ -71,6 +71,13 @@ def test_a_program_stays_within_its_bound(to, name, tmp_path):
     check_cell(to, name, tmp_path / "program")
 
 
+def test_every_format_and_every_precision_is_among_those():
+    assert [{to for to, _ in EVERY_DAY}, {name for _, name in EVERY_DAY}] == [
+        {to for to, _ in CELLS if to != "aoti"},  # which is compiled for a minute: test_engines.py
+        {name for _, name in CELLS},
+    ]
+
+
 @pytest.mark.programs
 @pytest.mark.parametrize(("to", "name"), [cell for cell in CELLS if cell not in EVERY_DAY])
 def test_every_program_stays_within_its_bound(to, name, tmp_path):
