@@ -14,6 +14,7 @@ _NEED_TORCH = [
     "vit_core/test_config.py",
     "vit_core/test_positions.py",
     "vit_core/test_tensors.py",
+    "vitriad/test_optimizing.py",
     "vitriad/test_parity_engines.py",
     "vitriad/test_train_digits.py",
     "peers",

@@ -19,6 +19,7 @@ from vit_core.tensors import missing_backend
 from vitriad.backends import BACKENDS, backend_name
 from vitriad.engines import artefact_folder, check_engine
 from vitriad.models import find
+from vitriad.optimizing import optimized
 
 if TYPE_CHECKING:
     import vit_flax.pretrained
@@ -39,6 +40,7 @@ def load(
     backend: Literal["torch", "pytorch"],
     *,
     output_loading_info: Literal[False] = False,
+    optimize: bool | str = False,
     **kwargs: Unpack[AutoKeywords],
 ) -> vit_torch.pretrained.PreTrainedModel: ...
 @overload
@@ -65,6 +67,7 @@ def load(
     output_loading_info: bool = False,
     threads: int | None = None,
     machine_code: bool = False,
+    optimize: bool | str = False,
     **kwargs: Unpack[AutoKeywords],
 ) -> Any: ...
 def load(name_or_path: str | Path, backend: str = "auto", **kwargs: Any) -> Any:
@@ -75,21 +78,24 @@ def load(name_or_path: str | Path, backend: str = "auto", **kwargs: Any) -> Any:
             ("digits-vit"); or the folder of an exported program, which becomes a `vitriad.artefacts.ExportedModel`.
         backend: "torch", "tf", "flax", or "auto" for the first of these that is installed; a log line says which. Of
             an exported program its format, or "auto".
-        **kwargs: as for the `from_pretrained` of the class; of an exported program `threads`, `verify`, and
+        **kwargs: as for the `from_pretrained` of the class; `optimize`, of torch: True or "bfloat16" for
+            `vit_torch.optimize_for_inference`; of an exported program `threads`, `verify`, and
             `machine_code` where it is compiled: True if you trust whoever wrote it.
 
     Raises:
         CheckpointError: config.json names no class, several, or none that exists here; or the weights cannot be used.
         BackendError: the framework is not installed.
     """
-    path = find(name_or_path)
+    path, optimize = find(name_or_path), kwargs.pop("optimize", False)
     if folder := artefact_folder(path):
-        return _exported(folder, backend, **kwargs)
+        return _exported(folder, backend, optimize=optimize or None, **kwargs)
     check_engine(name_or_path, backend)
     if wrong := [name for name in ("threads", "machine_code") if kwargs.pop(name, None)]:
         raise InputError(f"load: {name_or_path} is a checkpoint; {wrong[0]} is for exported programs.")
     config, name, options = architecture(path, **kwargs)
-    return model_class(name, backend).from_pretrained(path, **{**options, **kwargs, **same_commit(config)})
+    loaded = model_class(name, backend).from_pretrained(path, **{**options, **kwargs, **same_commit(config)})
+    optimized(loaded[0] if kwargs.get("output_loading_info") else loaded, optimize)
+    return loaded
 
 
 def _exported(

@@ -31,6 +31,7 @@ from vitriad.decoding import decoded
 from vitriad.engines import artefact_folder, check_engine
 from vitriad.image_sources import ImageSource, image_paths
 from vitriad.models import find
+from vitriad.optimizing import optimized
 from vitriad.printing import shown
 
 BATCH = 16
@@ -50,6 +51,8 @@ def _run(arguments: Namespace) -> int:
     folder = find(arguments.model)
     check_engine(arguments.model, arguments.backend)
     if artefact_folder(folder):
+        if arguments.optimize:
+            raise InputError(f"classify: {arguments.model} is an exported program; --optimize is for checkpoints.")
         model = load_program(folder, arguments.backend, arguments.threads, arguments.machine_code)
     elif arguments.threads or arguments.machine_code:
         raise InputError(
@@ -57,6 +60,7 @@ def _run(arguments: Namespace) -> int:
         )
     else:
         model = load_classifier(folder, arguments.backend, config=arguments.config, revision=arguments.revision)
+        model = optimized(model, arguments.optimize)
     processor = load_processor(arguments.processor, folder, model.config, arguments.revision)
     width = max(len(shown(path)) for path in paths)
     status = 0

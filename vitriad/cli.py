@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 from vitriad.backends import BACKENDS, backend_name
 from vitriad.models import NAMES
+from vitriad.optimizing import add_option
 from vitriad.printing import escaping, forget_stdout
 
 _MODEL = f"folder, hub name 'owner/name', or a model that comes with vitriad: {', '.join(NAMES)}"
@@ -163,6 +164,7 @@ def _parser() -> argparse.ArgumentParser:
     classify.add_argument("--config", metavar="FILE", help=_CONFIG)
     classify.add_argument("--revision", metavar="COMMIT", help=_REVISION)
     _running(classify, "auto: the first installed")
+    add_option(classify)
     classify.add_argument("--processor", metavar="DIR_OR_ID", help=_PROCESSOR)
     classify.add_argument("--top-k", metavar="N", type=_positive, default=3, help="classes to show (%(default)s)")
     classify.add_argument("--json", action="store_true", help="one JSON object per image, also for those skipped")
@@ -272,6 +274,7 @@ def _asking(parser: argparse.ArgumentParser, model: str, engines: bool = False) 
     text = "framework (the first installed)"
     if engines:
         _running(parser, text)
+        add_option(parser)
     else:
         parser.add_argument("--backend", type=backend_name, choices=("auto", *BACKENDS), default="auto", help=text)
     parser.add_argument("--processor", metavar="DIR_OR_ID", help=_PROCESSOR)
@@ -433,7 +436,7 @@ def reading_options(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def running_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """What `vitriad.load` takes for a model of `_running` beside its backend, where it was given."""
-    given = {name: getattr(arguments, name) for name in ("revision", "threads", "machine_code")}
+    given = {name: getattr(arguments, name, None) for name in ("revision", "threads", "machine_code", "optimize")}
     return {name: value for name, value in given.items() if value}
 
 

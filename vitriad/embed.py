@@ -147,6 +147,7 @@ def _settings(
         "processor": origin.processor,
         "columns": [*embedder.names],
         "dtype": embedder.dtype,
+        "optimize": embedder.optimize,
         **({} if batch_size is None else {"batch": batch_size}),
     }
 

@@ -17,6 +17,7 @@ from vitriad.classify import load_processor, read_pixels
 from vitriad.engines import artefact_folder, check_engine
 from vitriad.identity import Origin, encoder_digest
 from vitriad.models import find
+from vitriad.optimizing import optimized
 from vitriad.viewing import load_encoder, processed_size
 
 KINDS = ("class_token", "patch_mean", "patch_tokens")
@@ -42,10 +43,11 @@ class Embedder:
             last one gives, before the final norm; -1 is the output of the model, after it.
         processor: how images are prepared, in place of the checkpoint's: an image processor, or where to read one.
         dtype: "float32" or "float16", of what is returned.
-        **options: as for `from_pretrained`, such as `revision` and `config`; of an exported program `threads`.
+        **options: as for `vitriad.load`, such as `revision`, `config` and `optimize`; of an exported program `threads`.
 
     Attributes:
         names: the keys of what a call returns.
+        optimize: whether, or in which dtype, the model is optimised; None where that was not asked for.
         pixel_dtype: of `pixel_values`: uint8 of a program that normalises them itself, else float32.
         size: (height, width) of the images, as the processor gives them. Where it is not the model's, positions are
             resized.
@@ -70,7 +72,7 @@ class Embedder:
         _check("features", self.features, KINDS)
         if dtype not in ("float32", "float16"):
             raise InputError(f"dtype: expected float32 or float16, got {dtype!r}.")
-        self._made_of = (model, backend, options)
+        self._made_of, self.optimize = (model, backend, options), options.get("optimize")
         self._open()
         if isinstance(processor, ViTImageProcessor):
             self.processor = processor
@@ -94,7 +96,8 @@ class Embedder:
             self.pixel_dtype = np.dtype(program.inputs[0].dtype)
         else:
             check_engine(name, backend)
-            self.model = load_encoder(name, backend, **options)
+            plain = {key: value for key, value in options.items() if key != "optimize"}
+            self.model = optimized(load_encoder(name, backend, **plain), self.optimize)
         self.config = self.model.config
 
     def __getstate__(self) -> dict[str, Any]:
