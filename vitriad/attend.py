@@ -39,6 +39,13 @@ _NOTES = (
 
 
 def run(arguments: Namespace) -> int:
+    """Draws one picture for all images, and says where; 3 if some could not be used."""
+    status = draw(arguments)
+    print(arguments.out)
+    return status
+
+
+def draw(arguments: Namespace) -> int:
     """Draws one picture for all images; 3 if some could not be used."""
     check_picture(arguments.out, arguments.force)
     paths = list(image_paths(arguments.images))
@@ -58,7 +65,6 @@ def run(arguments: Namespace) -> int:
         for i, each in enumerate(found)
     ]
     save_picture(stacked(pages), arguments.out)
-    print(arguments.out)
     return 0 if len(found) == len(paths) else 3
 
 

@@ -18,11 +18,14 @@ from vit_core.images.files import open_image
 from vit_core.images.processor import AutoImageProcessor
 from vit_core.masking import noise
 from vit_core.tensors import Array, to_numpy
+from vitriad import attend
 from vitriad.auto import available_backends, model_class
 from vitriad.classify import load_classifier, predict, probabilities, read_pixels
 from vitriad.drawing import FRAME, INK, PAPER, REMOVED, framed, sheet, stacked
+from vitriad.features import Embedder
 from vitriad.models import digit_files, find
 from vitriad.printing import print_table
+from vitriad.search import contact_sheet, nearest
 
 SEED = 7  # of the masks
 _ZOOM = 6  # pixels drawn for a pixel
@@ -30,7 +33,10 @@ _LARGE, _LINE = 12, 28  # pixels: drawn for one of a bare scan, of 8 x 8; height
 
 
 def run(arguments: Namespace) -> int:
-    """Classifies the digits, reconstructs them from a quarter of their patches, and says where the pictures are."""
+    """Classifies the digits, reconstructs them from a quarter of their patches, and draws what the encoder looks at.
+
+    Says where the pictures are.
+    """
     output = Path(arguments.output)
     check_target(output, is_folder=True, error=InputError)
     (output / "digits").mkdir(parents=True, exist_ok=True)
@@ -39,7 +45,11 @@ def run(arguments: Namespace) -> int:
     _classify(files, enlarged)
     picture = output / "mae-digits.png"
     _reconstruct(files[::2], picture)
+    attention, alike = output / "attention-digits.png", output / "alike-digits.png"
+    _look(files[6:14:2], attention)
+    _compare(files, alike)
     print(f"\ndigits: {output / 'digits'}\nenlarged: {enlarged}\nreconstructions: {picture}")
+    print(f"what the model looks at: {attention}\nthe most alike: {alike}")
     return 0
 
 
@@ -93,6 +103,24 @@ def _reconstruct(files: list[Path], picture: Path) -> None:
         ]
         print(f"{backend}: mean squared error on removed patches {to_numpy(output.loss):.4f} (pixels from -1 to 1)")
     sheet([file.name[0] for file in files], rows).save(picture)
+
+
+def _look(files: list[Path], picture: Path) -> None:
+    """Draws what the classifier's encoder looks at, as `vitriad attend` does."""
+    options = {"model": "digits-vit", "backend": "auto", "revision": None, "processor": None}
+    names = [str(file) for file in files]
+    shown = Namespace(images=names, out=str(picture), force=True, layer=-1, image_size=None, **options)
+    attend.draw(shown)
+
+
+def _compare(files: list[Path], picture: Path) -> None:
+    """Draws the digits whose features are nearest to the first scan of every other digit, as `vitriad search` does."""
+    embedder, names = Embedder("digits-vit"), [str(file) for file in files]
+    features = embedder({"path": names})["class_token"]
+    asked = [*range(0, len(files), 4)]
+    found, scores = nearest(features[asked], features, 5)
+    others, cosines = found[:, 1:], scores[:, 1:]  # the first is the scan itself
+    contact_sheet([names[row] for row in asked], names, others, cosines).save(picture)
 
 
 def _unpatchify(patches: Array, config: ViTMAEConfig) -> Array:

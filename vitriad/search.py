@@ -56,7 +56,7 @@ def run(arguments: Namespace) -> int:
     for path, rows, row_scores in zip(paths, found, scores, strict=True):
         _print(path, [names[row] for row in rows], row_scores, arguments.json)
     if arguments.out:
-        save_picture(_contact_sheet(paths, names, found, scores), arguments.out)
+        save_picture(contact_sheet(paths, names, found, scores), arguments.out)
     return 0 if len(paths) == len(given) else 3
 
 
@@ -146,7 +146,7 @@ def _print(path: str, names: Sequence[str], scores: Array, as_json: bool) -> Non
         print(f"  {each['cosine']:.4f}  {shown(str(each[NAMES]))}")
 
 
-def _contact_sheet(paths: Sequence[str], names: Sequence[str], found: Array, scores: Array) -> Image.Image:
+def contact_sheet(paths: Sequence[str], names: Sequence[str], found: Array, scores: Array) -> Image.Image:
     """A row for every picture: it, and the nearest images with their cosines."""
     rows: dict[str, list[Image.Image]] = {}
     for path, some, values in zip(paths, found, scores, strict=True):

@@ -26,9 +26,12 @@ def test_demo_classifies_and_draws(capsys, tmp_path):
     assert {path.name for path in (tmp_path / "out").rglob("*.png")} == {
         "digits.png",
         "mae-digits.png",
+        "attention-digits.png",
+        "alike-digits.png",
         *(file.name for file in models.digit_files()),
     }
-    assert lines[-1] == f"reconstructions: {tmp_path / 'out' / 'mae-digits.png'}"
+    assert lines[-3] == f"reconstructions: {tmp_path / 'out' / 'mae-digits.png'}"
+    assert lines[-1] == f"the most alike: {tmp_path / 'out' / 'alike-digits.png'}"
     with Image.open(tmp_path / "out" / "digits.png") as sheet:
         width, height = sheet.size
     assert width > 10 * 12 * 8 and height > 2 * 12 * 8  # scans of 8 x 8 pixels, each drawn as 12 x 12
@@ -39,7 +42,7 @@ def test_demo_classifies_and_draws(capsys, tmp_path):
 def test_demo_compares_backends(capsys, tmp_path, monkeypatch):
     """Two backends that compute the same: the first one, and it again under the name of another."""
     one, other = INSTALLED[0], next(name for name in reversed(BACKENDS) if name != INSTALLED[0])
-    names = ("ViTForImageClassification", "ViTMAEForPreTraining")
+    names = ("ViTForImageClassification", "ViTMAEForPreTraining", "ViTModel")
     twin = SimpleNamespace(**{BACKENDS[other].prefix + name: model_class(name, one) for name in names})
     monkeypatch.setitem(sys.modules, BACKENDS[other].package, twin)
     both = {BACKENDS[name].framework for name in (one, other)}
