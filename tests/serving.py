@@ -1,7 +1,9 @@
-"""A web application of vitriad, served in a thread of this process."""
+"""Web applications of vitriad, served in a thread of this process, and what asks them."""
 
+import http.client
 import threading
-from contextlib import contextmanager
+import time
+from contextlib import closing, contextmanager
 
 from vitriad.web import listen, server
 
@@ -19,3 +21,19 @@ def serving(make, limits):
         finally:
             running.should_exit = True
             thread.join()
+
+
+def ask(port, path="/", body=None, method=None, **headers):
+    """Status, headers and content of an answer."""
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=120)) as connection:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        connection.request(method or ("GET" if body is None else "POST"), path, body, named)
+        answer = connection.getresponse()
+        return answer.status, answer.headers, answer.read()
+
+
+def wait_for(is_so):
+    end = time.monotonic() + 60
+    while not is_so():
+        assert time.monotonic() < end
+        time.sleep(0.01)

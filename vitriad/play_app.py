@@ -19,7 +19,7 @@ from vitriad.players import Player
 from vitriad.web import REFUSALS, Guard, WebLimits, Workroom
 
 _FOLDER = Path(__file__).with_name("page")
-_FILES = {"": "index.html", "page.js": "page.js", "page.css": "page.css", "icon.svg": "icon.svg"}  # by path
+_FILES = {"": "index.html", **{name: name for name in ("page.js", "parts.js", "page.css", "icon.svg")}}  # by path
 
 
 def application(players: Sequence[Player], port: int, limits: WebLimits) -> ASGIApp:

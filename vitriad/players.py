@@ -118,9 +118,9 @@ class Player:
         """What the autoencoder paints into the patches that `masking` hides from it, in its first backend."""
         model = next(iter(self.answering.values()))
         painted, removed, _ = reconstruct(model, pixels[None], **masking)
-        drawn = pictures(pixels, painted[0], removed[0], self.config, self.processor)
+        image, _, *drawn = pictures(pixels, painted[0], removed[0], self.config, self.processor)
         return {
-            "pictures": dict(zip(("image", "visible", "painted", "pasted"), map(_picture, drawn), strict=True)),
+            "pictures": dict(zip(("image", "painted", "pasted"), map(_picture, (image, *drawn)), strict=True)),
             "removed": removed[0].astype(int).tolist(),
             "note": note_on_pixels(self.config),
         }

@@ -1,7 +1,8 @@
 // The page of `vitriad play`: sends an image to a model and draws what comes back. The server keeps nothing, so every
 // request brings the image along; a request that is no longer wanted is taken back.
 
-const element = (id) => document.getElementById(id);
+import { decoded, difference, element, heading, made, milliseconds, percent, table } from "./parts.js";
+
 const running = {}; // what is asked -> what takes it back
 let models = [];
 let mostBytes = 0;
@@ -175,19 +176,6 @@ function showClasses() {
   element("classes-note").textContent = difference(classes.difference, "logits");
 }
 
-function difference(value, of) {
-  if (value === null) return "";
-  return `Largest difference between two backends: ${value === 0 ? "0" : value.toExponential(1)} (${of}).`;
-}
-
-function milliseconds(value) {
-  return `${value < 10 ? value.toFixed(1) : Math.round(value)} ms`;
-}
-
-function percent(share, digits = 1) {
-  return `${(share * 100).toFixed(digits)}%`;
-}
-
 // --- painting --------------------------------------------------------------------------------------------------------
 
 async function paint(removed = "") {
@@ -359,13 +347,6 @@ function view() {
   return document.querySelector("[name=view]:checked")?.value;
 }
 
-async function decoded(url) {
-  const picture = new Image();
-  picture.src = url;
-  await picture.decode();
-  return picture;
-}
-
 function isSmall() {
   return Math.max(...models[chosen].size) < 128;
 }
@@ -424,33 +405,6 @@ function sayMap(number) {
 }
 
 // --- the page --------------------------------------------------------------------------------------------------------
-
-function made(tag, properties, ...children) {
-  const node = Object.assign(document.createElement(tag), properties);
-  node.append(...children);
-  return node;
-}
-
-function heading(name, below) {
-  return made("th", { scope: "col" }, name, made("small", {}, below));
-}
-
-// Rows of cells; the roles are said, since rows that are laid out as grids lose them.
-function table(className, caption, head, rows) {
-  const line = (cells) => made("tr", {}, ...cells);
-  const whole = made(
-    "table",
-    { className },
-    made("caption", { className: "unseen" }, caption),
-    made("thead", {}, line(head)),
-    made("tbody", {}, ...rows.map(line)),
-  );
-  const roles = { table: whole, rowgroup: "thead, tbody", row: "tr", columnheader: "thead th", rowheader: "tbody th", cell: "td" };
-  for (const [role, where] of Object.entries(roles)) {
-    for (const node of typeof where === "string" ? whole.querySelectorAll(where) : [where]) node.setAttribute("role", role);
-  }
-  return whole;
-}
 
 function choose(number) {
   for (const stop of Object.values(running)) stop.abort();
