@@ -205,7 +205,7 @@ def _add_pictures(commands: Any) -> None:
     embed.add_argument("--batch-size", metavar="N", type=_positive, help="images at a time (what is fastest here)")
     text = "local: this process; ray: actors in Ray Data, here or on the cluster that RAY_ADDRESS names (%(default)s)"
     embed.add_argument("--engine", choices=("local", "ray"), default="local", help=text)
-    embed.add_argument("--workers", metavar="N", type=_positive, default=2, help="actors of Ray (%(default)s)")
+    embed.add_argument("--workers", metavar="N", type=_positive, help="actors of Ray (2)")
     embed.add_argument("--force", action="store_true", help="replace what is there; begin an interrupted run anew")
 
     example = "vitriad search features.npz demo-output/digits/3*.png --out nearest.png"

@@ -37,6 +37,7 @@ from vitriad.ray_pool import pooled, ray_module
 _SHARD_BYTES, _SHARD_IMAGES = 64_000_000, 512  # of features, in memory at once
 _BATCHES = (1, 2, 4, 8, 16, 32)  # that are tried
 _WORTH = 0.95  # a larger batch has to take at most so much of the time of a smaller one, for each image
+_WORKERS = 2  # actors of Ray, unless said
 _SLOW = 2.0  # seconds of a batch at which none larger is tried
 
 
@@ -50,6 +51,8 @@ def run(arguments: Namespace) -> int:
     check_target(out, is_folder=False, error=InputError)
     if arguments.engine == "ray":
         ray_module()
+    elif arguments.workers:
+        raise InputError("embed: --workers is how many actors of Ray there are; give --engine ray with it.")
     sources = image_sources(arguments.images)
     embedder = Embedder(
         arguments.model,
@@ -64,7 +67,7 @@ def run(arguments: Namespace) -> int:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is checked before decoding
         asked = {"batch_size": arguments.batch_size, "force": arguments.force}
-        workers = arguments.workers if arguments.engine == "ray" else None
+        workers = arguments.workers or _WORKERS if arguments.engine == "ray" else None
         skipped, rows, rate = embed(embedder, sources, out, workers=workers, **asked)
     print(f"{rows} images, {', '.join(embedder.names)}: {shown(str(out))} ({rate:.1f} images/s)")
     if skipped:

@@ -319,6 +319,7 @@ def test_the_command(tmp_path, capsys):
     [
         ("out.csv", (), "expected the name of a file that ends in .npz, .npy, .parquet"),
         ("out.npy", ("--layers=-1,0",), ".npy holds one array"),
+        ("out.npz", ("--workers", "2"), "give --engine ray with it"),
         ("folder.npz", (), "expected a file to write, a folder is there"),
     ],
 )
