@@ -59,6 +59,7 @@ _NEED_TENSORFLOW = [
 _NEED_ALL = [
     "test_front_picture.py",
     "benchmarks/test_engines.py",
+    "benchmarks/test_in_place.py",
     *(f"vitriad/test_{name}.py" for name in ("engines", "export", "export_files", "play_programs", "precision")),
 ]
 _NEED_CHROMIUM = ["vitriad/test_play_page.py"]  # .ci/run installs it
