@@ -9,7 +9,7 @@ from page_runner import Server, alike, differences, program
 from pages import PAGES, ROOT, blocks, commands, names
 
 from vitriad.backends import BACKENDS
-from vitriad.cli import _JOBS
+from vitriad.options import JOBS
 
 HERE = {BACKENDS[name].package for name in INSTALLED}
 TARGETS = {*re.findall(r"^([\w-]+)[:%]", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)}
@@ -84,7 +84,7 @@ def test_no_block_is_of_a_kind_that_nothing_looks_at(page):
 def test_the_page_of_the_command_line_has_every_command():
     page = BOOK["docs/reference/command-line.md"]
     listed = re.findall(r"^\| `(\w+)` \| .* \| `vitriad (\w+)", page, flags=re.MULTILINE)
-    commands = [name for names in _JOBS.values() for name in names]
+    commands = [name for names in JOBS.values() for name in names]
     assert commands == [name for name, _ in listed] == [shown for _, shown in listed]
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from shlex import quote
 from typing import NamedTuple
 
-from vitriad.cli import commands
+from vitriad.options import commands
 
 
 class Option(NamedTuple):

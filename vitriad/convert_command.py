@@ -8,8 +8,8 @@ from dataclasses import asdict
 
 import conversion
 from vit_core.errors import CheckpointError
-from vitriad.cli import reading_options
 from vitriad.models import find
+from vitriad.options import reading_options
 
 
 def run(arguments: Namespace) -> int:

@@ -6,9 +6,9 @@ import json
 from argparse import Namespace
 
 from vit_core.errors import InputError
-from vitriad.cli import reading_options
 from vitriad.exporting import export, loaded
 from vitriad.image_sources import image_paths
+from vitriad.options import reading_options
 
 
 def run(arguments: Namespace) -> int:

@@ -29,8 +29,8 @@ from vit_core.installing import own_version
 from vit_core.tensors import Array, missing_backend
 from vitriad import parity_cases
 from vitriad.backends import BACKENDS
-from vitriad.cli import reading_options
 from vitriad.engines import ENGINES, engine_of
+from vitriad.options import reading_options
 from vitriad.parity_cases import Case
 from vitriad.parity_causes import HALVES, causes, silenced
 from vitriad.parity_engine import DTYPE, not_asked, writer

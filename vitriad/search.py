@@ -15,7 +15,6 @@ from vit_core.errors import ImageError, InputError
 from vit_core.images.files import open_image
 from vit_core.images.processor import ViTImageProcessor
 from vit_core.tensors import Array
-from vitriad.cli import running_options
 from vitriad.drawing import INK, PAPER, sheet
 from vitriad.engines import artefact_folder
 from vitriad.feature_files import NAMES, read_features, read_origin
@@ -23,6 +22,7 @@ from vitriad.features import KINDS, Embedder
 from vitriad.identity import Origin
 from vitriad.image_sources import image_paths, source_of
 from vitriad.models import find
+from vitriad.options import running_options
 from vitriad.printing import shown
 from vitriad.viewing import check_picture, read_images, save_picture
 

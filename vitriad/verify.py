@@ -18,9 +18,9 @@ from vit_core.masking import noise
 from vit_core.tensors import Array, to_numpy
 from vitriad.auto import model_class
 from vitriad.backends import BACKENDS
-from vitriad.cli import reading_options
 from vitriad.engines import artefact_folder, check_engine
 from vitriad.models import find
+from vitriad.options import reading_options
 from vitriad.printing import print_table
 
 _SEED = 0

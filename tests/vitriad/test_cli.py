@@ -22,10 +22,10 @@ from backends import INSTALLED
 from safetensors.numpy import save_file
 
 from vit_core.parameters import parameter_table
-from vitriad import AutoConfig, cli, models, parity_cases, web
+from vitriad import AutoConfig, cli, models, options, parity_cases, web
 from vitriad.cli import main
 
-COMMANDS = [name for names in cli._JOBS.values() for name in names]
+COMMANDS = [name for names in options.JOBS.values() for name in names]
 FRAMEWORKS = ["torch", "tensorflow", "keras", "jax", "flax"]
 FILES = list(map(str, models.digit_files()))
 
@@ -180,9 +180,9 @@ def test_inspect_describes_files_that_no_model_here_takes(tmp_path, capsys):
 
 @pytest.mark.parametrize(("name", "backend"), [("jax", "flax"), ("tensorflow", "tf"), ("pytorch", "torch")])
 def test_backends_are_known_by_the_names_of_their_frameworks(name, backend):
-    arguments = cli._parser().parse_args(["classify", "x.png", "--backend", name])
+    arguments = options.make_parser().parse_args(["classify", "x.png", "--backend", name])
     assert arguments.backend == backend
-    arguments = cli._parser().parse_args(["parity", "--backends", f"{name}, {backend}"])
+    arguments = options.make_parser().parse_args(["parity", "--backends", f"{name}, {backend}"])
     assert arguments.backends == [backend, backend]
 
 
@@ -220,7 +220,7 @@ def test_commands_are_these(capsys):
     with pytest.raises(SystemExit):
         main(["--help"])
     assert re.findall(r"^  (\w+) +[A-Z]", capsys.readouterr().out, re.MULTILINE) == COMMANDS
-    known = next(action for action in cli._parser()._actions if action.dest == "command").choices
+    known = next(action for action in options.make_parser()._actions if action.dest == "command").choices
     assert sorted(known) == sorted(COMMANDS)
     assert cli.main.__module__ == "vitriad.cli"
 

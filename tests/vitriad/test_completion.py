@@ -8,10 +8,11 @@ import sys
 
 import pytest
 
-from vitriad.cli import _JOBS, commands, main
+from vitriad.cli import main
 from vitriad.completion import described
+from vitriad.options import JOBS, commands
 
-EVERY = [name for names in _JOBS.values() for name in names]
+EVERY = [name for names in JOBS.values() for name in names]
 
 
 def script(shell, capsys):

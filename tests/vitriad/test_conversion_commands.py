@@ -14,7 +14,8 @@ from foreign import ENTRIES, source
 
 import vitriad
 from conversion.dialects import targets
-from vitriad.cli import _TARGETS, main
+from vitriad.cli import main
+from vitriad.options import TARGETS
 
 
 def path(name):
@@ -32,7 +33,7 @@ def refused(capsys, *words):
 
 
 def test_convert_offers_every_dialect_that_is_written():
-    assert {*_TARGETS} == {*targets()}
+    assert {*TARGETS} == {*targets()}
 
 
 def test_convert_writes_what_verify_finds_equal(tmp_path, capsys):
