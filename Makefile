@@ -221,7 +221,7 @@ test-real: $(VENV)/.dev
 
 # Every format x class x purpose x kind of size, each with its certificate; and preprocessing in every format.
 test-programs: $(VENV)/.dev
-	$(BIN)/python -m pytest tests/vitriad/test_export.py tests/vitriad/test_engines.py tests/vitriad/test_precision.py -n 2 -m 'programs or not programs' $(PYTEST_ARGS)
+	$(BIN)/python -m pytest tests/vitriad/test_export.py tests/vitriad/test_engines.py tests/vitriad/test_precision.py tests/vitriad/test_parity_engines.py -n 2 -m 'programs or not programs' $(PYTEST_ARGS)
 
 # The table of docs/guides/export.md, from the certificates of all those, of jax2onnx and of compiled programs.
 programs-table: $(VENV)/.dev .venv-jax2onnx
