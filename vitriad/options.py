@@ -22,7 +22,7 @@ JOBS = {  # of the commands, as --help has them
 _CHECKS = ("forward", "hidden", "attentions", "loss", "gradients", "training", "preprocessing", "roundtrip")
 _DTYPES = ("float64", "float32", "bfloat16", "float16")
 TARGETS = ("hf", "hf_tf", "hf_flax", "timm", "google", "torchvision", "mae")
-_FORMATS = ("onnx", "openvino", "pt2", "aoti", "litert", "savedmodel", "stablehlo")
+FORMATS = ("onnx", "openvino", "pt2", "aoti", "litert", "savedmodel", "stablehlo")
 _PURPOSES = ("logits", "features", "reconstruction", "attentions")
 _FEATURES = ("class_token", "patch_mean", "patch_tokens")
 _LOSSES = ("numerics", "pre_logits", "distillation")
@@ -247,7 +247,7 @@ def _add_export(commands: Any, any_dialect: str) -> None:
     export = _command(commands, "export", "write a model as a program for another engine, with a certificate", example)
     export.add_argument("source", metavar="SRC", help=any_dialect)
     export.add_argument("target", metavar="DST", help="folder")
-    export.add_argument("--to", required=True, choices=_FORMATS, help="format of the program")
+    export.add_argument("--to", required=True, choices=FORMATS, help="format of the program")
     backends = ("auto", *BACKENDS)
     export.add_argument("--backend", type=backend_name, choices=backends, default="auto", help="framework to write it")
     export.add_argument("--outputs", choices=_PURPOSES, help="what it returns (what the model is for)")
@@ -279,7 +279,7 @@ def _add_parity(commands: Any) -> None:
     which.add_argument("model", metavar="CHECKPOINT", nargs="?", help=f"weight file of any dialect, {_MODEL}")
     which.add_argument("--preset", metavar="NAME", help="a published size at random, such as vit-base-patch16-224")
     lists = (
-        ("--backends", (*BACKENDS, *_FORMATS), None, "the first three, if they are installed"),
+        ("--backends", (*BACKENDS, *FORMATS), None, "the first three, if they are installed"),
         ("--dtype", _DTYPES, ["float64", "float32"], "float64,float32"),
         ("--checks", _CHECKS, [*_CHECKS], "all"),
     )
@@ -293,7 +293,7 @@ def _add_parity(commands: Any) -> None:
 
 def _running(parser: argparse.ArgumentParser, said: str) -> None:
     """The options that say what computes: a framework, or of an exported program the engine of its format."""
-    known = ("auto", *BACKENDS, *_FORMATS)
+    known = ("auto", *BACKENDS, *FORMATS)
     text = f"{said}; of an exported program its format"
     values: dict[str, Any] = {"type": backend_name, "choices": known, "metavar": "NAME", "default": "auto"}
     parser.add_argument("--backend", **values, help=f"{', '.join(known)}; {text}")

@@ -20,6 +20,7 @@ from vit_core.images.processor import ViTImageProcessor
 from vitriad import certificate, cli, engines, exporting
 from vitriad.artefacts import ExportedModel, FeaturesOutput
 from vitriad.identity import encoder_digest
+from vitriad.options import FORMATS
 
 CLASSES = {  # class -> the purposes of its programs
     "ViTForImageClassification": ("logits", "attentions"),
@@ -431,5 +432,5 @@ def test_the_commands(tmp_path, capsys):
 
 
 def test_the_command_knows_every_format():
-    assert cli._FORMATS == tuple(exporting.FORMATS) == tuple(engines.ENGINES)
+    assert FORMATS == tuple(exporting.FORMATS) == tuple(engines.ENGINES)
     assert {*INSTALLED} == {"torch", "tf", "flax"}
