@@ -66,7 +66,7 @@ def test_other_shells_have_every_command_and_option(shell, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "words", [["--help"], ["embed", "--help"], ["embed"], ["inspect", "digits-vit"], ["inspect", "no"]]
+    "words", [["--help"], ["embed", "--help"], ["embed"], ["inspect", "digits-vit"], ["inspect", "./no"]]
 )
 def test_nothing_is_coloured_at_a_terminal_either(words):
     reader, writer = pty.openpty()
