@@ -92,8 +92,7 @@ class Augmentation:
                 "Augmentation: expected (height, width, 3) or (height, width), uint8, got "
                 f"{pixels.dtype} {pixels.shape}."
             )
-        place = seed, epoch, index
-        draws = {name: Draws(seed, name, *place[1:]) for name in ("crop", "mirror", "operations", "colour", "erase")}
+        draws = {name: Draws(seed, name, epoch, index) for name in ("crop", "mirror", "operations", "colour", "erase")}
         image = self._crop(Image.fromarray(pixels), draws["crop"])
         if draws["mirror"].uniform() < self.mirror:
             image = ImageOps.mirror(image)

@@ -66,12 +66,8 @@ def parameter_groups(
         depth = depth_of(name, layers)
         is_frozen = row.part == "encoder" if freeze == "encoder" else freeze is not None and depth <= freeze
         if row.trainable and not is_frozen:
-            groups.setdefault((depth, row.kind in DECAYED), []).append(name)
-    if layer_decay == 1:
-        depths = dict.fromkeys(is_decayed for _, is_decayed in groups)
-        groups = {
-            (layers + 1, one): [n for (_, d), names in groups.items() if d == one for n in names] for one in depths
-        }
+            group = depth if layer_decay < 1 else layers + 1
+            groups.setdefault((group, row.kind in DECAYED), []).append(name)
     return [
         Group(tuple(names), weight_decay if is_decayed else 0.0, layer_decay ** (layers + 1 - depth))
         for (depth, is_decayed), names in sorted(groups.items())

@@ -54,4 +54,4 @@ class Schedule:
             return self.rate * (step + 1) / (self.warmup + 1)
         done = (step - self.warmup) / (self.steps - self.warmup)
         share = {"cosine": (1 + math.cos(math.pi * done)) / 2, "linear": 1 - done, "constant": 1.0}[self.kind]
-        return self.final + (self.rate - self.final) * share if self.kind != "constant" else self.rate
+        return self.final + (self.rate - self.final) * share
