@@ -117,6 +117,7 @@ test-isolated: .venv-build
 	    "$$(ls dist/*.whl)$$([ $$extra = core ] || echo "[$$extra]")" --group test && \
 	  .venv-isolated/bin/pytest -n 2 --dist worksteal $(PYTEST_ARGS) || exit 1; \
 	done
+	rm -rf .venv-isolated
 
 # The oldest versions that pyproject.toml allows, under the newest of all else; so they warn about one another.
 test-oldest: $(SOURCES)

@@ -9,7 +9,7 @@ from PIL import Image
 
 from vit_core import InputError, ViTConfig, ViTMAEConfig
 from vit_core.parameters import parameter_table
-from vit_core.training import Augmentation, Draws, Schedule, mixed, parameter_groups, soft_targets
+from vit_core.training import Augmentation, Draws, Optimisation, Schedule, mixed, parameter_groups, soft_targets
 
 CONFIG = ViTConfig(hidden_size=12, num_hidden_layers=3, num_attention_heads=2, intermediate_size=20, num_labels=5)
 # of seed 7, written down once
@@ -287,3 +287,26 @@ def test_augmentations_that_are_none_are_refused(wrong):
 def test_other_arrays_are_no_images(pixels):
     with pytest.raises(InputError, match="uint8"):
         EVERYTHING(pixels, 0, 0, 0)
+
+
+# --- steps -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"weight_decay": -0.1}, "weight_decay"),
+        ({"epsilon": 0.0}, "epsilon"),
+        ({"layer_decay": 1.5}, "layer_decay"),
+        ({"betas": (0.9, 1.0)}, "betas"),
+        ({"average": 1.0}, "average"),
+        ({"clip": 0.0}, "clip"),
+        ({"accumulate": 0}, "accumulate"),
+        ({"accumulate": True}, "accumulate"),
+        ({"precision": "int8"}, "float32, bfloat16, float16"),
+        ({"weight_decay": math.nan}, "weight_decay"),
+    ],
+)
+def test_optimisations_that_are_none_are_refused(wrong, said):
+    with pytest.raises(InputError, match=said):
+        Optimisation(**wrong)

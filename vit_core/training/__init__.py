@@ -5,5 +5,19 @@ from vit_core.training.draws import Draws
 from vit_core.training.groups import Group, depth_of, parameter_groups
 from vit_core.training.mixing import mixed, soft_targets
 from vit_core.training.schedules import Schedule
+from vit_core.training.steps import Optimisation, StepResult, TrainingBatch, TrainStep
 
-__all__ = ["Augmentation", "Draws", "Group", "Schedule", "depth_of", "mixed", "parameter_groups", "soft_targets"]
+__all__ = [
+    "Augmentation",
+    "Draws",
+    "Group",
+    "Optimisation",
+    "Schedule",
+    "StepResult",
+    "TrainStep",
+    "TrainingBatch",
+    "depth_of",
+    "mixed",
+    "parameter_groups",
+    "soft_targets",
+]
