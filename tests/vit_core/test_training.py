@@ -305,6 +305,7 @@ def test_other_arrays_are_no_images(pixels):
         ({"accumulate": True}, "accumulate"),
         ({"precision": "int8"}, "float32, bfloat16, float16"),
         ({"weight_decay": math.nan}, "weight_decay"),
+        ({"seed": -1}, "seed"),
     ],
 )
 def test_optimisations_that_are_none_are_refused(wrong, said):

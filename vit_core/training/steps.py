@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 from vit_core.errors import InputError
+from vit_core.masking import check_seed
+from vit_core.plain_values import name_list
 from vit_core.tensors import Array
+from vit_core.training.batches import TrainingBatch
+
+# With float16 the loss is multiplied by a scale: this one at first, half of it after a step with gradients that are not
+# finite, twice of it after so many steps in a row with finite ones.
+FIRST_LOSS_SCALE, LOSS_SCALE_DOUBLES_AFTER = 2.0**16, 2000
 
 Precision = Literal["float32", "bfloat16", "float16"]
 
@@ -29,13 +37,17 @@ class Optimisation:
         freeze: "encoder", or how many layers stay as they are; see `parameter_groups`.
         betas: beta1 and beta2.
         epsilon: added to the root.
-        clip: largest norm of all gradients together; larger ones are scaled to it. None: as they are.
+        clip: largest norm of all gradients together; larger ones are scaled by clip / norm. None: as they are.
         accumulate: parts that a batch is computed in, one after the other, to need less memory.
         average: decay of the moving average of the weights, which starts as the weights: each step makes it
             average * itself + (1 - average) * weights. None: there is none.
-        precision: dtype that the model computes in. Parameters, gradients and moments keep the dtype of the model;
-            with "float16" the loss is scaled, and a step whose gradients are not finite is left out.
+        precision: dtype of the computation: "float32" for that of the model itself, which may be float64; another one
+            for products in that dtype, in evaluation too. Parameters, gradients and moments keep the dtype of the
+            model. With "float16" the loss is scaled, and a step whose gradients are not finite is left out: weights,
+            moments, average and t stay.
         recompute: whether layers are computed anew in the backward pass instead of keeping their activations.
+        seed: of dropouts, which are drawn by it and the number of the step alone: a run that goes on draws what it
+            would have drawn. Each backend draws others.
 
     Raises:
         InputError: a value that is none of these.
@@ -54,6 +66,7 @@ class Optimisation:
     average: float | None = None
     precision: Precision = "float32"
     recompute: bool = False
+    seed: int = 0
 
     def __post_init__(self) -> None:
         if not (0 <= self.weight_decay < math.inf and 0 < self.epsilon < math.inf and 0 < self.layer_decay <= 1):
@@ -70,26 +83,19 @@ class Optimisation:
             raise InputError(f"accumulate: expected a number of parts of at least 1, got {self.accumulate!r}.")
         if self.precision not in get_args(Precision):
             raise InputError(f"precision: expected one of {', '.join(get_args(Precision))}, got {self.precision!r}.")
+        check_seed("seed", self.seed)
 
+    def check_dtype(self, model: str, dtype: str) -> None:
+        """Checks that the parameters of a model are wide enough to be trained, and narrow enough for the precision.
 
-class TrainingBatch(NamedTuple):
-    """What a model is trained on in one step; which fields are there goes by its class.
-
-    Attributes:
-        pixel_values: (batch, channels, height, width), float32 or float64.
-        targets: (batch, classes), floating: shares of classes, for image classification. The loss is the mean over the
-            images of -sum(targets * log_softmax(logits)).
-        noise: (batch, patches), float32, which orders the patches: for ViTMAEForPreTraining.
-        bool_masked_pos: (batch, patches), bool: for ViTForMaskedImageModeling.
-        drop_path_mask: (layers, 2, batch), bool: True where stochastic depth leaves out the attention (0) or the MLP
-            (1) of a layer for an image. None: nothing is left out.
-    """
-
-    pixel_values: Array
-    targets: Array | None = None
-    noise: Array | None = None
-    bool_masked_pos: Array | None = None
-    drop_path_mask: Array | None = None
+        Raises:
+            InputError: they are not.
+        """
+        if dtype not in ("float32", "float64") or (dtype == "float64" and self.precision != "float32"):
+            raise InputError(
+                f"{model}: expected parameters in float32 to train with precision={self.precision!r}, got {dtype}.\n"
+                "Load the model in float32: `precision` is what says which dtype it computes in."
+            )
 
 
 class StepResult(NamedTuple):
@@ -111,10 +117,17 @@ class TrainStep(Protocol):
     """
 
     def __call__(self, batch: TrainingBatch, rate: float) -> StepResult:
-        """Moves the weights by one step of the given learning rate."""
+        """Moves the weights by one step of the given learning rate. The mode of the model stays as it was.
+
+        Raises:
+            InputError: a batch that does not fit the model.
+        """
 
     def evaluate(self, batch: TrainingBatch, *, averaged: bool = False) -> dict[str, Array]:
-        """The outputs of the model in evaluation, such as "logits", or "loss", "mask" and "reconstruction".
+        """The outputs of the model in evaluation by the names of its fields; what the next step does stays as it was.
+
+        "logits" of a classifier; "loss", "logits", "mask" and "ids_restore" of a masked autoencoder; "loss" and
+        "reconstruction" of masked image modelling.
 
         Args:
             batch: to compute; without targets for a classifier, whose loss is the caller's.
@@ -126,7 +139,7 @@ class TrainStep(Protocol):
 
         "model.NAME" for each parameter; "first.NAME" and "second.NAME" for the moments of those that are trained;
         "average.NAME" for each parameter where there is an average; "steps", an int64 scalar; and with "float16"
-        "loss_scale" and "good_steps".
+        "loss_scale", a float32 scalar, and "good_steps", an int64 one.
         """
 
     def restore(self, state: dict[str, Array]) -> None:
@@ -135,3 +148,27 @@ class TrainStep(Protocol):
         Raises:
             InputError: the state of another model or other settings, by the first names that differ.
         """
+
+
+def check_state(model: str, expected: Mapping[str, Array], state: Mapping[str, Array]) -> None:
+    """Checks that a state is one of the same model and settings, by names, shapes and dtypes.
+
+    Args:
+        model: name of the class, for messages.
+        expected: a state of the step as it is, or anything with its names, shapes and dtypes.
+        state: the one to go on from.
+
+    Raises:
+        InputError: it is another one, by the first names that differ.
+    """
+    differing = [f"{name} missing" for name in expected if name not in state]
+    differing += [f"{name} unknown" for name in state if name not in expected]
+    for name, wanted in expected.items():
+        want, got = ((str(each.dtype), each.shape) for each in (wanted, state.get(name, wanted)))
+        if want != got:
+            differing.append(f"{name} is {got[0]} {got[1]} instead of {want[0]} {want[1]}")
+    if differing:
+        raise InputError(
+            f"{model}: restore: the state of another model or of other settings: {name_list(differing, 3)}.\n"
+            "Go on with the model and the Optimisation that it was made by."
+        )
