@@ -19,7 +19,7 @@ from vit_core.errors import InputError
 from vit_torch.layers import is_tracing
 from vit_torch.pretrained import PreTrainedModel
 from vit_torch.products import FUSED, PLAIN, Product, has_mkl_products
-from vit_torch.training import InferenceOnly
+from vit_torch.recomputing import InferenceOnly
 from vit_torch.vit import ViTAttention, ViTEncoder, ViTLayer
 
 Model = TypeVar("Model", bound=PreTrainedModel)

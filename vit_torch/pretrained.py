@@ -24,7 +24,7 @@ from vit_core.tensors import Array, to_numpy
 from vit_torch.familiar import Familiar
 from vit_torch.inputs import CheckedInputs
 from vit_torch.keywords import TorchLoading, TorchSaving
-from vit_torch.training import InferenceOnly, Recomputed
+from vit_torch.recomputing import InferenceOnly, Recomputed
 from vit_torch.weights import as_tensor, fill, placed, prune, writer
 
 Model = TypeVar("Model", bound="PreTrainedModel")

@@ -1,187 +1,294 @@
-"""What trainers ask of a model: layers that are recomputed, and folders that load again."""
+"""One step of training in PyTorch: AdamW with groups, clipping, accumulation, autocast, and an average of the weights.
+
+A loop around it is a few lines:
+
+    step = TrainStep(model, Optimisation(layer_decay=0.75, clip=1.0))
+    schedule = Schedule(rate=1e-3, steps=len(batches))
+    for number, batch in enumerate(batches):
+        result = step(batch, schedule(number))
+
+Source: torch.optim.AdamW and torch.amp of torch 2.13; `vit_core.training.Optimisation` says which arithmetic it is.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import nullcontext
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
-from torch import nn
-from torch.autograd.graph import save_on_cpu
-from torch.utils.checkpoint import checkpoint
+from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
 
-from conversion import written_config
-from vit_core.config import CONFIG_NAME
-from vit_core.errors import ConfigError, InputError
-from vit_core.files.atomic_folder import write_file
-from vit_core.parameters import class_name
-from vit_core.tensors import dtype_name
+from vit_core.errors import InputError
+from vit_core.tensors import Array, dtype_name, to_numpy
+from vit_core.training import Draws, Optimisation, StepResult, TrainingBatch, parameter_groups
+from vit_core.training.batches import arguments, parts, trained_class
+from vit_core.training.steps import FIRST_LOSS_SCALE, LOSS_SCALE_DOUBLES_AFTER, check_state
+from vit_torch.layers import at_least_float32
+from vit_torch.trainer_folders import ModelFolders
+from vit_torch.weights import as_tensor
 
+__all__ = ["ModelFolders", "TrainStep", "adamw", "loss_of"]
 
-@dataclass(frozen=True)
-class Recomputing:
-    """How layers are computed anew in the backward pass instead of keeping their activations.
-
-    Attributes:
-        every_n_layers: 1 for every layer; n for the first of each n, the others keep theirs.
-        offload: whether what is kept, the input of each such layer, waits in the host's memory.
-        keywords: of `torch.utils.checkpoint.checkpoint`.
-    """
-
-    every_n_layers: int = 1
-    offload: bool = False
-    keywords: Mapping[str, Any] = field(default_factory=dict)
-
-    def __call__(self, place: int, layer: Callable[..., Any], *arguments: Any) -> Any:
-        """The result of a layer, the place of which in its stack is counted from 0."""
-        if place % self.every_n_layers:
-            return layer(*arguments)
-        with save_on_cpu(pin_memory=torch.accelerator.is_available()) if self.offload else nullcontext():
-            return checkpoint(layer, *arguments, **self.keywords)
+_MOMENTS = {"first": "exp_avg", "second": "exp_avg_sq"}  # canonical word -> torch's
 
 
-class Recomputed:
-    """Gives a model the switches of gradient checkpointing, under both names that transformers has for them.
-
-    Parts with a stack of layers have an attribute `recomputing`: a `Recomputing` while it is on, else None.
-    """
-
-    supports_gradient_checkpointing = True
-
-    def activation_checkpointing_enable(
-        self,
-        activation_checkpointing_kwargs: Mapping[str, Any] | None = None,
-        every_n_layers: int = 1,
-        offload: bool = False,
-    ) -> None:
-        """Recomputes layers in the backward pass instead of keeping their activations (in training mode).
-
-        Args:
-            activation_checkpointing_kwargs: keywords of `torch.utils.checkpoint.checkpoint`; use_reentrant is False
-                unless given.
-            every_n_layers: recompute the first of each so many layers, of the encoder and of the decoder.
-            offload: keep what is still kept in the host's memory.
-
-        Raises:
-            InputError: `every_n_layers` is no count.
-        """
-        if isinstance(every_n_layers, bool) or not isinstance(every_n_layers, int) or every_n_layers < 1:
-            raise InputError(
-                f"{type(self).__name__}: every_n_layers: expected an int of at least 1, got {every_n_layers!r}."
-            )
-        keywords = {"use_reentrant": False, **(activation_checkpointing_kwargs or {})}
-        self._set_recomputing(Recomputing(every_n_layers, offload, keywords))
-
-    def activation_checkpointing_disable(self) -> None:
-        """Keeps activations for the backward pass again."""
-        self._set_recomputing(None)
-
-    def gradient_checkpointing_enable(
-        self,
-        gradient_checkpointing_kwargs: Mapping[str, Any] | None = None,
-        every_n_layers: int = 1,
-        offload: bool = False,
-    ) -> None:
-        """`activation_checkpointing_enable` under its older name."""
-        self.activation_checkpointing_enable(gradient_checkpointing_kwargs, every_n_layers, offload)
-
-    def gradient_checkpointing_disable(self) -> None:
-        """`activation_checkpointing_disable` under its older name."""
-        self.activation_checkpointing_disable()
-
-    @property
-    def is_activation_checkpointing(self) -> bool:
-        """Whether layers are recomputed."""
-        return any(part.recomputing is not None for part in self._stacks())
-
-    @property
-    def is_gradient_checkpointing(self) -> bool:
-        """`is_activation_checkpointing` under its older name."""
-        return self.is_activation_checkpointing
-
-    def _set_recomputing(self, recomputing: Recomputing | None) -> None:
-        for part in self._stacks():
-            part.recomputing = recomputing
-
-    def _stacks(self) -> Iterator[Any]:
-        return (module for module in self.modules() if hasattr(module, "recomputing"))  # type: ignore[attr-defined]
-
-
-class InferenceOnly:
-    """Marks modules that compute without gradients; see `vit_torch.inference`."""
-
-
-class ModelFolders:
-    """Makes what the Trainer of transformers saves folders that `from_pretrained` loads.
-
-    Trainer saves the weights of a model that is not its own, and nothing else of it. One of these adds config.json and
-    the image processor: as a callback to every checkpoint, and at the end to `output_dir`; as `processing_class`, which
-    Trainer saves beside the weights, to whatever folder `save_model` is given as well.
-
-        folders = ModelFolders(processor)
-        trainer = Trainer(model, arguments, processing_class=folders, callbacks=[folders], ...)
-
-    Adapters of PEFT get the processor only: what Trainer saves of them says which model they belong to.
+class TrainStep:
+    """A model with its optimiser; a call moves the weights by one batch. See `vit_core.training.TrainStep`.
 
     Args:
-        processor: an image processor, or anything with a `save_pretrained(folder)`; everything else that is asked of
-            this object is asked of it.
+        model: with a loss, on its device, or what `torch.compile` made of it. What the optimisation freezes, and what
+            is never trained, stops requiring gradients; everything else requires them.
+        optimisation: how the weights are moved.
 
-    Source: the events of TrainerCallback in transformers 4.57.6 and 5.24.0, which is not imported.
+    Raises:
+        InputError: a model without a loss, or in a dtype that is not trained.
     """
 
-    def __init__(self, processor: Any = None) -> None:
-        self.processor = processor
-        self.model: Any = None
+    def __init__(self, model: nn.Module, optimisation: Optimisation | None = None) -> None:
+        self.model, self.optimisation = model, optimisation or Optimisation()
+        inner = inner_of(model)
+        self._name = trained_class(type(inner))
+        self.optimisation.check_dtype(self._name, dtype_name(inner.dtype))
+        self.device: torch.device = inner.device
+        self.optimizer = adamw(inner, self.optimisation)
+        self.parameters: dict[str, nn.Parameter] = dict(inner.named_parameters())
+        self.trained = {name: each for name, each in self.parameters.items() if each.requires_grad}
+        self.average: dict[str, Tensor] | None = None
+        if self.optimisation.average is not None:  # what is frozen is its own average
+            self.average = {
+                name: each.detach().clone() if name in self.trained else each.detach()
+                for name, each in self.parameters.items()
+            }
+        self.scaler = torch.amp.GradScaler(
+            self.device.type,
+            init_scale=FIRST_LOSS_SCALE,
+            growth_interval=LOSS_SCALE_DOUBLES_AFTER,
+            enabled=self.optimisation.precision == "float16",
+        )
+        self.steps = 0
+        if self.optimisation.recompute:
+            inner.gradient_checkpointing_enable()
 
-    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
-        """Writes config.json of the model, and what the processor writes.
-
-        Args:
-            save_directory: folder, made where missing.
-            **kwargs: of the processor's `save_pretrained`.
+    def __call__(self, batch: TrainingBatch, rate: float) -> StepResult:
+        """Moves the weights by one step of the given learning rate. The mode of the model stays as it was.
 
         Raises:
-            ConfigError: the configuration cannot be saved.
+            InputError: a batch that does not fit the model.
         """
-        model: Any = getattr(self.model, "_orig_mod", self.model)  # what torch.compile wraps
-        is_ours = isinstance(model, Recomputed)
-        if is_ours:
-            text = written_config(model.config, class_name(type(model)), dtype_name(model.dtype))
-            write_file(Path(save_directory) / CONFIG_NAME, text, error=ConfigError)
-        if self.processor is not None:
-            self.processor.save_pretrained(save_directory, **kwargs)
+        self.optimizer.zero_grad()
+        loss = torch.zeros((), device=self.device)
+        with in_mode(self.model, training=True), self._drawing():
+            for part, share in parts(batch, self.optimisation.accumulate):
+                with self._autocast():
+                    found = loss_of(self.model, part) * share
+                self.scaler.scale(found).backward()
+                loss = loss + found.detach()
+        self.scaler.unscale_(self.optimizer)
+        norm = self._clip()
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group["scale"]
+        self.scaler.step(self.optimizer)  # leaves the step out where a gradient is not finite
+        self.scaler.update()
+        if not self.scaler.is_enabled() or norm.isfinite():
+            self.steps += 1
+            self._move_average()
+        return StepResult(loss, norm)
 
-    def on_init_end(self, args: Any, state: Any, control: Any, model: nn.Module | None = None, **kwargs: Any) -> None:
-        """Learns which model is trained."""
-        self.model = model
+    def _clip(self) -> Tensor:
+        """The norm of all gradients together, which are scaled where it is too large.
 
-    on_train_begin = on_init_end  # a new model where Trainer makes one by `model_init`
+        Differs: by clip / norm; torch.nn.utils.clip_grad_norm_ adds 1e-6 to the norm.
+        """
+        gradients = [each.grad for each in self.trained.values() if each.grad is not None]
+        norm = get_total_norm(gradients)
+        if self.optimisation.clip is not None:
+            torch._foreach_mul_(gradients, (self.optimisation.clip / norm).clamp(max=1.0))
+        return norm
 
-    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Completes the checkpoint that was just written."""
-        if state.is_world_process_zero:
-            self.save_pretrained(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+    @torch.no_grad()
+    def _move_average(self) -> None:
+        if self.average is not None:
+            averages = [self.average[name] for name in self.trained]
+            torch._foreach_lerp_(averages, [*self.trained.values()], 1 - (self.optimisation.average or 0.0))
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Completes the folder that `save_model()` writes to."""
-        if state.is_world_process_zero:
-            self.save_pretrained(args.output_dir)
+    def evaluate(self, batch: TrainingBatch, *, averaged: bool = False) -> dict[str, Array]:
+        """The outputs of the model in evaluation by the names of its fields; see `vit_core.training.TrainStep`.
 
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("on_"):
-            return _no_event
-        if name.startswith("__") or "processor" not in vars(self):
-            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
-        return getattr(self.processor, name)
+        Raises:
+            InputError: a batch that does not fit the model, or there is no average.
+        """
+        inner = inner_of(self.model)
+        given = _tensors(inner, arguments(type(inner), inner.config, batch, training=False))
+        with self._weights(averaged), in_mode(self.model, training=False), torch.inference_mode(), self._autocast():
+            output = self.model(**given, return_dict=True)
+        found = {name: value for name, value in output.items() if isinstance(value, Tensor)}
+        wide = {
+            name: value.to(at_least_float32(value.dtype)) for name, value in found.items() if value.is_floating_point()
+        }
+        return {name: to_numpy(value) for name, value in {**found, **wide}.items()}
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """What the processor makes of images."""
-        return self.processor(*args, **kwargs)
+    @contextmanager
+    def _weights(self, averaged: bool) -> Iterator[None]:
+        """The average in place of the weights, which come back to the bit."""
+        if not averaged:
+            yield
+            return
+        if self.average is None:
+            raise InputError(
+                f"{self._name}: evaluate: there is no average.\nAsk for one: Optimisation(average=0.9999)."
+            )
+        kept = {name: each.detach().clone() for name, each in self.trained.items()}
+        try:
+            self._assign(self.average)
+            yield
+        finally:
+            self._assign(kept)
+
+    @torch.no_grad()
+    def _assign(self, values: Mapping[str, Tensor]) -> None:
+        for name, each in self.trained.items():
+            each.copy_(values[name])
+
+    def _autocast(self) -> torch.autocast:
+        precision = self.optimisation.precision
+        is_mixed = precision != "float32"
+        return torch.autocast(self.device.type, getattr(torch, precision) if is_mixed else None, enabled=is_mixed)
+
+    @contextmanager
+    def _drawing(self) -> Iterator[None]:
+        """Random numbers of the step alone; the caller's go on as if none had been drawn."""
+        kind = self.device.type
+        seed = Draws(self.optimisation.seed, "dropout", self.steps).below(2**53)
+        with torch.random.fork_rng(
+            [self.device] if kind != "cpu" else [], device_type=kind if kind != "cpu" else "cuda"
+        ):
+            torch.default_generator.manual_seed(seed)
+            if kind != "cpu":
+                torch.get_device_module(kind).manual_seed(seed)
+            yield
+
+    # --- states ------------------------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Array]:
+        """Everything that the next step goes by; see `vit_core.training.TrainStep`."""
+        return {name: to_numpy(tensor).copy() for name, tensor in self._tensors().items()} | self._counts()
+
+    def restore(self, state: Mapping[str, Array]) -> None:
+        """Goes on from a `state`, to the bit.
+
+        Raises:
+            InputError: the state of another model or of other settings.
+        """
+        tensors = self._tensors()
+        shapes = {
+            name: np.broadcast_to(np.zeros((), dtype_name(each.dtype)), each.shape) for name, each in tensors.items()
+        }
+        check_state(self._name, {**shapes, **self._counts()}, state)
+        with torch.no_grad():
+            for name, tensor in tensors.items():
+                tensor.copy_(as_tensor(np.array(state[name])))
+        self.steps = int(state["steps"])
+        for moments in self.optimizer.state.values():
+            moments["step"].fill_(self.steps)
+        if self.scaler.is_enabled():
+            counts = {"scale": float(state["loss_scale"]), "_growth_tracker": int(state["good_steps"])}
+            self.scaler.load_state_dict({**self.scaler.state_dict(), **counts})
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """The tensors of a state, which training goes on with."""
+        named: dict[str, Mapping[str, Tensor]] = {"model": self.parameters}
+        if self.average is not None:
+            named["average"] = self.average
+        for word, key in _MOMENTS.items():
+            named[word] = {name: self.optimizer.state[each][key] for name, each in self.trained.items()}
+        return {f"{word}.{name}": each.detach() for word, tensors in named.items() for name, each in tensors.items()}
+
+    def _counts(self) -> dict[str, Array]:
+        counts = {"steps": np.array(self.steps)}
+        if self.scaler.is_enabled():
+            scaler = self.scaler.state_dict()
+            counts["loss_scale"] = np.array(scaler["scale"], np.float32)
+            counts["good_steps"] = np.array(scaler["_growth_tracker"])
+        return counts
 
 
-def _no_event(*args: Any, **kwargs: Any) -> None:
-    """Every event that nothing is done at."""
+def adamw(model: Any, optimisation: Optimisation) -> torch.optim.AdamW:
+    """The optimiser of a model, its moments zero. Groups have a `scale` of the learning rate; set their "lr" by it.
+
+    Other parameters than those of the groups stop requiring gradients.
+    """
+    groups = parameter_groups(
+        model.config,
+        type(model),
+        weight_decay=optimisation.weight_decay,
+        layer_decay=optimisation.layer_decay,
+        freeze=optimisation.freeze,
+        **model.options,
+    )
+    scales = {name: group for group in groups for name in group.names}
+    parameters = dict(model.named_parameters())
+    for name, parameter in parameters.items():
+        parameter.requires_grad_(name in scales)
+    optimizer = torch.optim.AdamW(
+        [
+            {
+                "params": [parameters[name] for name in group.names],
+                "weight_decay": group.weight_decay,
+                "scale": group.scale,
+            }
+            for group in groups
+        ],
+        lr=0.0,
+        betas=optimisation.betas,
+        eps=optimisation.epsilon,
+        fused=model.device.type in ("cpu", "cuda", "xpu", "mps"),
+    )
+    for parameter in (parameters[name] for name in scales):
+        optimizer.state[parameter] = {
+            "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
+            **{key: torch.zeros_like(parameter) for key in _MOMENTS.values()},
+        }
+    return optimizer
+
+
+def loss_of(model: nn.Module, batch: TrainingBatch) -> Tensor:
+    """The loss of a batch, in float32 or wider: ().
+
+    Of a classifier it is that of the recipe: the mean over the images of -sum(targets * log_softmax(logits)). The
+    model's own one takes floating labels for several labels of an image.
+
+    Raises:
+        InputError: a batch that does not fit the model.
+    """
+    inner = inner_of(model)
+    output = model(**_tensors(inner, arguments(type(inner), inner.config, batch, training=True)), return_dict=True)
+    if batch.targets is None:
+        loss: Tensor = output.loss
+        return loss
+    logits = output.logits.to(at_least_float32(output.logits.dtype))
+    targets = as_tensor(batch.targets).to(logits)
+    return -(targets * logits.log_softmax(-1)).sum(-1).mean()
+
+
+def inner_of(model: nn.Module) -> Any:
+    """The model itself, out of what torch.compile made of it."""
+    return getattr(model, "_orig_mod", model)
+
+
+@contextmanager
+def in_mode(model: nn.Module, *, training: bool) -> Iterator[None]:
+    """Sets every module to training or evaluation, and each back to what it was."""
+    before = [(module, module.training) for module in model.modules()]
+    try:
+        model.train(training)
+        yield
+    finally:
+        for module, mode in before:
+            module.training = mode
+
+
+def _tensors(model: Any, given: Mapping[str, Array]) -> dict[str, Tensor]:
+    return {name: as_tensor(np.asarray(value)).to(model.device) for name, value in given.items()}

@@ -32,7 +32,7 @@ from vit_torch.layers import (
     squared_error,
 )
 from vit_torch.pretrained import ViTPreTrainedModel
-from vit_torch.training import Recomputing
+from vit_torch.recomputing import Recomputing
 
 
 class ViTPatchEmbeddings(nn.Module):

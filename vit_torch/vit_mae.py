@@ -22,7 +22,7 @@ from vit_core.masking import masking_of
 from vit_core.outputs import ViTMAEForPreTrainingOutput, ViTMAEModelOutput
 from vit_torch.layers import at_least_float32, cropped, kept_of, masking_noise, resized_positions, stable_order, static
 from vit_torch.pretrained import ViTMAEPreTrainedModel
-from vit_torch.training import Recomputing
+from vit_torch.recomputing import Recomputing
 from vit_torch.vit import ViTEncoder, ViTLayer, ViTPatchEmbeddings
 
 

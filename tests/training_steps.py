@@ -1,0 +1,89 @@
+"""Steps of training of any backend, their batches, and the same arithmetic in NumPy."""
+
+from __future__ import annotations
+
+import zlib
+from importlib import import_module
+
+import numpy as np
+
+from vit_core.training import Optimisation, TrainingBatch, parameter_groups, soft_targets
+
+TRAINED = ("ViTForImageClassification", "ViTForMaskedImageModeling", "ViTMAEForPreTraining")
+IMAGES, PATCHES = 5, 15
+
+
+def step_class(backend):
+    """The TrainStep of a backend."""
+    return import_module(f"{backend.package.__name__}.training").TrainStep
+
+
+def make_step(backend, name, dtype="float64", fields=None, **options):
+    """A small model in a step of training."""
+    return step_class(backend)(backend.make_model(name, dtype, **(fields or {})), Optimisation(**options))
+
+
+def make_batch(name, number=0, dtype="float64", images=IMAGES):
+    """A batch for a class: another one for every number."""
+    random = np.random.default_rng([zlib.crc32(name.encode()), number])
+    pixels = random.standard_normal((images, 3, 12, 20)).astype(dtype)
+    if name == "ViTForImageClassification":
+        return TrainingBatch(pixels, targets=soft_targets(random.integers(5, size=images), 5, smoothing=0.1))
+    if name == "ViTForMaskedImageModeling":
+        masked = random.random((images, PATCHES)) < 0.5
+        return TrainingBatch(pixels, bool_masked_pos=masked)
+    return TrainingBatch(pixels, noise=random.random((images, PATCHES), np.float32))
+
+
+def part_of(state, word):
+    """The arrays of a state under a word, by canonical name."""
+    return {name.removeprefix(f"{word}."): array for name, array in state.items() if name.startswith(f"{word}.")}
+
+
+class Reference:
+    """AdamW as `Optimisation` writes it down, in NumPy; gradients are the first moments of a step with beta1 = 0."""
+
+    def __init__(self, backend, name, **options):
+        self.probe = make_step(backend, name, betas=(0.0, 0.0))
+        self.options = Optimisation(**options)
+        self.weights = part_of(self.probe.state(), "model")
+        config, settings = backend.make_config(name), self.options
+        self.groups = parameter_groups(
+            config,
+            name,
+            weight_decay=settings.weight_decay,
+            layer_decay=settings.layer_decay,
+            freeze=settings.freeze,
+        )
+        self.average = dict(self.weights)
+        self.moments = {key: (0.0, 0.0) for group in self.groups for key in group.names}
+        self.steps = 0
+
+    def gradients(self, batch):
+        """The gradients at the weights."""
+        state = self.probe.state() | {f"model.{name}": array for name, array in self.weights.items()}
+        self.probe.restore(state)
+        self.probe(batch, 0.0)
+        return part_of(self.probe.state(), "first")
+
+    def __call__(self, batch, rate):
+        found, settings = self.gradients(batch), self.options
+        self.norm = np.sqrt(sum(np.sum(np.square(found[name])) for name in self.moments))
+        factor = 1.0 if settings.clip is None else min(1.0, settings.clip / self.norm)
+        self.steps += 1
+        for group in self.groups:
+            for name in group.names:
+                self._move(name, found[name] * factor, rate * group.scale, group.weight_decay)
+        for name, array in self.weights.items():
+            share = settings.average or 0.0
+            self.average[name] = share * self.average[name] + (1 - share) * array
+
+    def _move(self, name, gradient, rate, decay):
+        betas = self.options.betas
+        first, second = self.moments[name]
+        first = betas[0] * first + (1 - betas[0]) * gradient
+        second = betas[1] * second + (1 - betas[1]) * gradient**2
+        self.moments[name] = first, second
+        mean, square = first / (1 - betas[0] ** self.steps), second / (1 - betas[1] ** self.steps)
+        decayed = self.weights[name] * (1 - rate * decay)
+        self.weights[name] = decayed - rate * mean / (np.sqrt(square) + self.options.epsilon)
