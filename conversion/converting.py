@@ -23,7 +23,7 @@ from vit_core.files.atomic_folder import replacing_file
 from vit_core.files.json import check_text, json_text
 from vit_core.files.saving import progress, replace_folder, replaced_weights, save_folder
 from vit_core.files.targets import check_target
-from vit_core.limits import LIMITS
+from vit_core.limits import LIMITS, Limits
 from vit_core.plain_values import name_list
 
 
@@ -51,7 +51,7 @@ def convert(
         dry_run: do everything but write.
         max_shard_size: largest weight file, of the dialect "hf".
         allow: what may be left out although outputs change: "numerics", "pre_logits", "distillation".
-        **options: as for `conversion.load`.
+        **options: as for `conversion.load`, `adapt` too: a patch projection for other images.
 
     Returns:
         what was done, or would be.
@@ -69,7 +69,7 @@ def convert(
     also = [] if target.file is None else lone_checkpoint(dst)
     old = [] if target.file is None else replaced_weights(dst, also=also)
     notes += [f"{'to be ' * dry_run}replaced in {dst}: {name_list(old)}"] if old else []
-    found = find_processor(source, config, options.get("limits") or LIMITS)
+    found = _processor(source, config, options.get("limits") or LIMITS)
     notes += _said_of_images(found, target, dst)
     done = "nothing written" if dry_run else f"written as {to!r}: {dst}"
     report = report_of(source, config, model, fitted)
@@ -89,6 +89,15 @@ def convert(
     else:
         _write_folder(dst, target, released, model, **folder)
     return report
+
+
+def _processor(source: Source, config: Any, limits: Limits) -> Found:
+    """The image processor to carry: none that makes other channels than the model has, after `adapt="channels"`."""
+    found = find_processor(source, config, limits)
+    mean = found.processor.image_mean if found.processor else None
+    if not isinstance(mean, list) or len(mean) in (1, config.num_channels):
+        return found
+    return Found(None, f"the one of {source.where} is for {len(mean)} channels")
 
 
 def _said_of_images(found: Found, target: Target, dst: Path) -> list[str]:

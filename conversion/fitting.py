@@ -6,11 +6,12 @@ reported at once, before any data is touched.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from conversion.adapting import PIXEL_HEADS, adapted, advice, needed, said
 from conversion.naming import EXCHANGEABLE, HEADS, template
 from vit_core.errors import CheckpointError, SizeMismatchError
 from vit_core.files.arrays import LazyArray, check_finite
@@ -56,6 +57,7 @@ class Wanted(NamedTuple):
     ignore_mismatched_sizes: bool = False
     position_kernel: str = "hf"
     allow_nonfinite: bool = False
+    adapt: Collection[str] = ()
 
 
 class Fitted(NamedTuple):
@@ -68,6 +70,7 @@ class Fitted(NamedTuple):
         dropped: tensors of parts that the class does not have.
         unexplained: tensors that mean nothing to the class.
         resized: position tables that were brought to another grid.
+        adapted: what was done to the patch projection, a line each.
     """
 
     tensors: dict[str, LazyArray]
@@ -76,10 +79,14 @@ class Fitted(NamedTuple):
     dropped: list[str]
     unexplained: list[str]
     resized: list[str]
+    adapted: Sequence[str] = ()
 
 
 def fit(stored: Stored, wanted: Wanted) -> Fitted:
     """Exactly the tensors that a class needs, out of those that a file holds. Nothing is ever reshaped.
+
+    The one exception is the patch projection, where `adapt` asks for it. A head that makes pixels is then of another
+    shape, even if its numbers are as many: they are of other pixels.
 
     Raises:
         CheckpointError: tensors are missing, mismatched (SizeMismatchError), unexplained or of no floating dtype; when
@@ -89,7 +96,12 @@ def fit(stored: Stored, wanted: Wanted) -> Fitted:
     sources, dropped, strange = _match(stored.arrays, table)
     found = {name: stored.arrays[sources[name]] for name in table if name in sources}
     resized = [name for name in found if _has_other_grid(table[name], found[name], stored.grid, wanted.grid)]
-    fitting = {*resized, *(name for name in found if found[name].shape == table[name].shape)}
+    changed = [
+        name for name in found if (needs := needed(table[name], found[name].shape)) and {*needs} <= {*wanted.adapt}
+    ]
+    of_pixels = [name for name in found if changed and name.startswith(PIXEL_HEADS)]
+    fitting = {*resized, *changed, *(name for name in found if found[name].shape == table[name].shape)}
+    fitting -= {*of_pixels}
     fitted = Fitted(
         tensors={},
         missing=[name for name in table if name not in found],
@@ -97,6 +109,7 @@ def fit(stored: Stored, wanted: Wanted) -> Fitted:
         dropped=dropped,
         unexplained=[*stored.unexplained, *strange],
         resized=resized,
+        adapted=[line for name in changed for line in said(found[name].shape, table[name].shape)],
     )
     _check(stored, wanted, found, fitted)
     tensors = {name: _lazy_value(name, array, stored, wanted) for name, array in found.items() if name in fitting}
@@ -150,11 +163,19 @@ def _check(stored: Stored, wanted: Wanted, found: Mapping[str, LazyArray], fitte
             problems["of another shape"] = [_mismatch(table[n], found[n], stored.grid) for n in fitted.mismatched]
     if lines := [f"{len(names)} {what}: {name_list(names)}" for what, names in problems.items() if names]:
         error = SizeMismatchError if problems.get("of another shape") else CheckpointError
-        raise error(f"{stored.where} does not fit {wanted.model}:\n{'; '.join(lines)}.\n{_advice(table, fitted)}")
+        what_to_do = _advice(table, found, fitted)
+        raise error(f"{stored.where} does not fit {wanted.model}:\n{'; '.join(lines)}.\n{what_to_do}")
 
 
-def _advice(table: Mapping[str, Parameter], fitted: Fitted) -> str:
+def _advice(table: Mapping[str, Parameter], found: Mapping[str, LazyArray], fitted: Fitted) -> str:
     """What to do about tensors that do not fit: nothing that would draw most of a model at random."""
+    if needs := next((needs for n in fitted.mismatched if (needs := needed(table[n], found[n].shape))), ()):
+        return f"If the configuration is meant so, {advice(needs)} brings the patch projection to it."
+    if fitted.adapted and any(name.startswith(PIXEL_HEADS) for name in fitted.mismatched):
+        return (
+            "adapt= is for what reads images, not for a head that makes pixels: load a class without it, or train it "
+            "anew with ignore_mismatched_sizes=True."
+        )
     drawn = sum(table[name].size for name in (*fitted.missing, *fitted.mismatched))
     if 2 * drawn > sum(row.size for row in table.values()):
         return "Most of the model would have to be drawn at random: check config.json, and that this is the right file."
@@ -163,6 +184,8 @@ def _advice(table: Mapping[str, Parameter], fitted: Fitted) -> str:
 
 def _mismatch(row: Parameter, array: LazyArray, grid: Grid | None) -> str:
     text = f"{row.name} {array.shape} instead of {row.shape}"
+    if array.shape == row.shape:
+        text = f"{row.name} (for other pixels)"
     if row.kind == "positions" and grid is not None:
         text += f" (config.json says 1 + {grid[0]} x {grid[1]} tokens)"
     if row.name == "classifier.weight" and len(array.shape) == 2 and array.shape[0] != row.shape[0]:
@@ -181,13 +204,16 @@ def _value(name: str, array: Array, stored: Stored, wanted: Wanted) -> Array:
         check_finite(stored.where, name, array)
     if stored.grid and _has_other_grid(wanted.table[name], array, stored.grid, wanted.grid):
         array = resize_table(array, stored.grid, wanted.grid, wanted.position_kernel)
-    if wanted.dtype is None or array.dtype.name == wanted.dtype:
+    dtype = wanted.dtype or array.dtype.name
+    if needed(wanted.table[name], array.shape):
+        array = adapted(array, wanted.table[name].shape)
+    if array.dtype.name == dtype:
         return array
     with np.errstate(over="ignore"):  # checked below
-        cast = array.astype(FLOAT_DTYPES[wanted.dtype])
+        cast = array.astype(FLOAT_DTYPES[dtype])
     if not wanted.allow_nonfinite and not np.isfinite(cast).all():
         raise CheckpointError(
-            f"{stored.where}: {name}: values up to {float(np.abs(array).max()):.3g} do not fit into {wanted.dtype}.\n"
+            f"{stored.where}: {name}: values up to {float(np.abs(array).max()):.3g} do not fit into {dtype}.\n"
             f"Load it as it is stored: dtype={array.dtype.name!r}."
         )
     return cast

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
+from conversion.adapting import asked
 from vit_core.errors import InputError, UnsafeFileError
 from vit_core.keywords import EITHER, ConfigFields, HubKeywords, Rule, refusals
 from vit_core.positions import KERNELS
@@ -107,6 +108,7 @@ class Fitting(TypedDict, total=False):
     ignore_mismatched_sizes: bool | None
     position_kernel: str | None
     allow_nonfinite: bool | None
+    adapt: str | Collection[str] | None
 
 
 class Choosing(TypedDict, total=False):
@@ -207,4 +209,5 @@ def checked(model: str, kwargs: Mapping[str, Any]) -> dict[str, Any]:
         raise InputError(f"{model}.from_pretrained: {'; '.join(refused)}.")
     if (kernel := given.get("position_kernel", "hf")) not in KERNELS:
         raise InputError(f"position_kernel: expected one of {', '.join(KERNELS)}, got {kernel!r}.")
+    asked(given.get("adapt"))
     return {name: value for name, value in given.items() if name not in LOADING}

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from conversion.adapting import asked
 from conversion.detect import Source, held_source, open_source
 from conversion.fitting import Fitted, Grid, Stored, Wanted, fit
 from conversion.folds import check_allowed, with_class_row
@@ -31,6 +32,7 @@ _PARTS = {
     "add_pooling_layer": "pooler.dense.weight",
     "use_mask_token": "embeddings.mask_token",
 }  # the parameter of each
+_FITTING_AS_STORED = ("allow_nonfinite", "adapt")  # what `load` takes of FITTING
 
 
 class Loaded(NamedTuple):
@@ -80,6 +82,8 @@ def load_pretrained(
             ignore_mismatched_sizes: parameters of another shape are initialised;
             position_kernel: resampler for position tables of another grid, see `vit_core.positions.resize_matrix`;
             allow_nonfinite: load NaN and infinity;
+            adapt: "channels", "patches" or both: num_channels or patch_size may be other than the file's, see
+                `vit_core.projections`;
             variant, mmap, verify, limits: see `vit_core.files.folders.open_weights`;
             weights, allow: see `conversion.detect.open_source`;
             revision, subfolder, cache_dir, token, local_files_only, force_download, endpoint: see
@@ -153,7 +157,7 @@ def load(
         src: folder, "owner/name" on the hub, or a weight file of any dialect.
         cls: class to read it for; None for the one whose weights it holds.
         config: configuration object or path, in place of the checkpoint's.
-        **options: variant, weights, allow, mmap, verify, limits, allow_nonfinite and hub options, as for
+        **options: variant, weights, allow, adapt, mmap, verify, limits, allow_nonfinite and hub options, as for
             `load_pretrained`; add_pooling_layer, use_mask_token, unless given as the file has these parts; and fields
             of the configuration.
 
@@ -174,10 +178,12 @@ def plan(
 ) -> tuple[Source, Any, str, Fitted]:
     """The first half of `load`, which reads no data: opened checkpoint, configuration, class and tensors."""
     given = {"config": config, **options}
-    if wrong := sorted(options.keys() & ({*FITTING, *CHOOSING, *ASSERTIONS, *LOADING} - {"allow_nonfinite"})):
+    asked(options.get("adapt"))
+    if wrong := sorted(options.keys() & ({*FITTING, *CHOOSING, *ASSERTIONS, *LOADING} - {*_FITTING_AS_STORED})):
         raise InputError(f"conversion.load: no option {', '.join(map(repr, wrong))}.")
     source, found, model, model_options = _described(src, cls, given)
-    fitted = _fit(source, found, model, model_options, given, allow_nonfinite=given.get("allow_nonfinite", False))
+    fitting = {name: given[name] for name in _FITTING_AS_STORED if given.get(name) is not None}
+    fitted = _fit(source, found, model, model_options, given, **fitting)
     if fitted.missing:
         raise CheckpointError(
             f"{src}: as {model}, it lacks {name_list(fitted.missing)}.\n"
@@ -247,6 +253,7 @@ def _fit(
     source: Source, config: Any, model: str, options: Mapping[str, bool], given: Mapping[str, Any], **wanted: Any
 ) -> Fitted:
     table = parameter_table(config, model, **options)
+    wanted["adapt"] = asked(wanted.get("adapt"))
     grid, arrays = _stored_grid(source, model, given), dict(source.arrays)
     if source.dialect.numerics is not None:
         if model == "ViTForImageClassification" and source.has_representation:

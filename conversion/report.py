@@ -59,6 +59,7 @@ def report_of(source: Source, config: PretrainedConfig, model: str, fitted: Fitt
         "not in the file, initialised": fitted.missing,
         "of another shape, initialised": fitted.mismatched,
     }
+    notes += fitted.adapted
     notes += [f"{what}: {name_list(names)}" for what, names in rows.items() if names]
     return Report(source.where, source.dialect.name, model, source.commit, tuple(notes))
 

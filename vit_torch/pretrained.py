@@ -164,6 +164,7 @@ class PreTrainedModel(PortableModel, CheckedInputs, Recomputed, Familiar, nn.Mod
                 strict: False initialises parameters that are missing or of another shape, and leaves out the rest;
                 ignore_mismatched_sizes: True initialises parameters of another shape, such as a new classifier's;
                 position_kernel: resampler of positions for another image size, see `vit_core.positions.KERNELS`;
+                adapt: "channels", "patches" or both: num_channels or patch_size may be other than the file's;
                 allow_nonfinite: True loads NaN and infinity;
                 add_pooling_layer, use_mask_token: of a ViTModel;
                 variant: infix of the file names, as in model.fp16.safetensors;

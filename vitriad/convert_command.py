@@ -27,6 +27,7 @@ def run(arguments: Namespace) -> int:
         force=arguments.force,
         dry_run=arguments.dry_run,
         max_shard_size=arguments.max_shard_size,
+        adapt=tuple(arguments.adapt),
         **options,
     )
     print(json.dumps(asdict(report)) if arguments.json else report)

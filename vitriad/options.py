@@ -26,6 +26,7 @@ FORMATS = ("onnx", "openvino", "pt2", "aoti", "litert", "savedmodel", "stablehlo
 _PURPOSES = ("logits", "features", "reconstruction", "attentions")
 _FEATURES = ("class_token", "patch_mean", "patch_tokens")
 _LOSSES = ("numerics", "pre_logits", "distillation")
+_ADAPTATIONS = ("channels", "patches")
 _CONFIG = "config.json to go by, in place of the checkpoint's own"
 _PROCESSOR = "folder, JSON file or hub name of an image processor (the model's own, or its program's)"
 _REVISION = "commit, tag or branch on the hub; name a commit where nobody watches"
@@ -228,6 +229,8 @@ def _add_conversion(commands: Any) -> None:
     convert.add_argument("--dry-run", action="store_true", help="say what would be done, and write nothing")
     convert.add_argument("--force", action="store_true", help="replace what is there")
     convert.add_argument("--max-shard-size", metavar="SIZE", default="5GB", help="largest weight file (%(default)s)")
+    text = "channels, patches: bring the patch projection to --set num_channels=N or patch_size=N"
+    convert.add_argument("--adapt", action="append", metavar="WHAT", default=[], choices=_ADAPTATIONS, help=text)
     _reading(convert)
 
     _add_export(commands, any_dialect)

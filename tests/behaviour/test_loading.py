@@ -10,6 +10,7 @@ from small_models import FIELDS
 
 from vit_core import CheckpointError, ConfigError, InputError, MissingFileError
 from vit_core.positions import resize_table
+from vit_core.projections import bilinear_matrix
 from vit_core.tensors import from_numpy, to_numpy
 
 CLASSIFIER = "ViTForImageClassification"
@@ -70,6 +71,23 @@ def test_hand_overs_between_classes(backend, source, target, missing, unexpected
         np.testing.assert_array_equal(ours[key], theirs[key], err_msg=key)
     assert all(np.isfinite(array).all() for array in loaded.canonical_tensors().values())
     assert np.isfinite(to_numpy(loaded(**backend.make_inputs(target))[0])).all()
+
+
+def test_grey_images_and_larger_patches_give_what_the_checkpoint_gives(backend, tmp_path):
+    """The same picture in one channel, and with every patch enlarged bilinearly: the same tokens, up to rounding."""
+    model, grey = backend.make_model(CLASSIFIER), backend.make_inputs(CLASSIFIER)
+    model.save_pretrained(tmp_path)
+    pixels = to_numpy(grey["pixel_values"])[:, :1]
+    expected = model(from_numpy(np.repeat(pixels, 3, axis=1), backend.tensors_word)).logits
+    options = {"num_channels": 1, "patch_size": (6, 8), "image_size": (18, 40), "adapt": ("channels", "patches")}
+    loaded = backend.cls(CLASSIFIER).from_pretrained(tmp_path, **options)
+    patches = pixels.reshape(2, 1, 3, 4, 5, 4)  # rows of patches, rows of one, columns of patches, columns of one
+    rows, columns = bilinear_matrix(4, 6), bilinear_matrix(4, 8)
+    enlarged = np.einsum("ri,sj,bcyixj->bcyrxs", rows, columns, patches).reshape(2, 1, 18, 40)
+    got = loaded(from_numpy(enlarged.astype(np.float32), backend.tensors_word)).logits
+    check_same(got, expected, 1e-5)
+    with pytest.raises(CheckpointError, match=r"adapt='channels' \(--adapt channels\) brings the patch projection"):
+        backend.cls(CLASSIFIER).from_pretrained(tmp_path, num_channels=4)
 
 
 def test_missing_parts_are_reported_once_by_name(backend, tmp_path, caplog):

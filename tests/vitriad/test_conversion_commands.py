@@ -47,6 +47,20 @@ def test_convert_writes_what_verify_finds_equal(tmp_path, capsys):
         assert found["outputs"][0]["difference"] <= 1e-5 < found["outputs"][0]["scale"]
 
 
+def test_convert_adapts_to_other_images_where_it_is_asked_to(tmp_path, capsys):
+    target = str(tmp_path / "grey")
+    grey = ["--set", "num_channels=1", "--set", "patch_size=4"]
+    assert "adapt=('channels', 'patches') (--adapt channels --adapt patches)" in refused(
+        capsys, "convert", NPZ, target, "--to", "hf", *grey
+    )
+    assert main(["convert", NPZ, target, "--to", "hf", *grey, "--adapt", "channels", "--adapt", "patches"]) == 0
+    assert capsys.readouterr().out.count("patch projection from") == 2
+    model = vitriad.load(target)
+    assert (model.config.num_channels, model.config.patch_size) == (1, 4)
+    options = {"num_channels": 1, "patch_size": 4, "adapt": ("channels", "patches")}
+    assert vitriad.load(NPZ, **options).config.num_channels == 1
+
+
 def test_verify_finds_what_differs(tmp_path, capsys):
     config = make_config("ViTForImageClassification")
     tensors = make_tensors("ViTForImageClassification", config)
