@@ -12,11 +12,11 @@ from PIL import Image
 from vit_core.config import patch_grid
 from vit_core.errors import InputError
 from vit_core.images.processor import ViTImageProcessor
+from vit_core.images.sources import image_paths
 from vit_core.tensors import Array, to_numpy
 from vitriad import explain
 from vitriad.classify import load_processor
 from vitriad.drawing import coloured, enlarged, overlaid, sheet, stacked
-from vitriad.image_sources import image_paths
 from vitriad.models import find
 from vitriad.viewing import (
     check_picture,

@@ -21,21 +21,21 @@ from conversion.detect import open_source
 from conversion.processors import PREPROCESSOR_NAME, find_processor
 from vit_core.config import PretrainedConfig, pair
 from vit_core.errors import ImageError, InputError
+from vit_core.images.decoding import decoded
 from vit_core.images.files import open_image
 from vit_core.images.processor import AutoImageProcessor, ViTImageProcessor
+from vit_core.images.reading import pixel_values
+from vit_core.images.sources import ImageSource, image_paths
 from vit_core.limits import LIMITS, Limits
 from vit_core.tensors import Array, to_numpy
 from vitriad.artefacts import read_artefact
 from vitriad.auto import load, model_class
-from vitriad.decoding import decoded
 from vitriad.engines import artefact_folder, check_engine
-from vitriad.image_sources import ImageSource, image_paths
 from vitriad.models import find
 from vitriad.optimizing import optimized
 from vitriad.printing import shown
 
 BATCH = 16
-_GRAY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "F")
 
 
 def run(arguments: Namespace) -> int:
@@ -174,32 +174,12 @@ def read_pixels(
     image = open_image(path, limits=limits)
     name = "the image" if isinstance(path, bytes) else path
     try:
-        return _pixels(image, processor, config, size, size or expected or pair(config.image_size))
+        wanted = size or expected or pair(config.image_size)
+        return pixel_values(image, processor, config.num_channels, size=size, expected=wanted)
     except ImageError as error:
         raise ImageError(f"{name}: {error}") from None
     except MemoryError:
         raise ImageError(f"{name}: not enough memory for it.") from None
-
-
-def _pixels(
-    image: Image.Image,
-    processor: ViTImageProcessor,
-    config: PretrainedConfig,
-    size: tuple[int, int] | None,
-    expected: tuple[int, int],
-) -> Array:
-    if config.num_channels == 1 and image.mode not in _GRAY_MODES:
-        image = image.convert("L")
-    convert = True if config.num_channels == 3 and processor.do_convert_rgb is None else None
-    other: Any = {} if size is None else {"size": size, "do_resize": True, "do_center_crop": False}
-    pixels: Array = processor(image, do_convert_rgb=convert, **other)["pixel_values"][0]
-    if len(pixels) != config.num_channels:
-        raise ImageError(f"expected {config.num_channels} channels, got {len(pixels)}")
-    if pixels.shape[1:] != expected:
-        height, width = expected
-        got = "x".join(map(str, pixels.shape[1:]))
-        raise ImageError(f"expected {height}x{width} pixels, got {got} from an image processor that does not resize")
-    return pixels
 
 
 def why_no_classifier(config: PretrainedConfig, name: str) -> str:

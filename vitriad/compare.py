@@ -13,12 +13,12 @@ from PIL import Image, ImageDraw, ImageFont
 
 from conversion.auto import architecture
 from vit_core.errors import InputError
+from vit_core.images.sources import image_paths
 from vit_core.tensors import Array, to_numpy
 from vitriad.backends import backend_name
 from vitriad.classify import load_classifier, load_processor, predict, probabilities
 from vitriad.drawing import FRAME, INK, MARGIN, PAPER
 from vitriad.identity import encoder_digest
-from vitriad.image_sources import image_paths
 from vitriad.models import find
 from vitriad.printing import print_table, shown
 from vitriad.viewing import check_picture, is_resized, load_encoder, processed_size, read_images, save_picture

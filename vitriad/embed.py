@@ -24,12 +24,12 @@ from vit_core.errors import ImageError, InputError, VitError
 from vit_core.files.atomic_folder import write_file
 from vit_core.files.json import read_json
 from vit_core.files.targets import check_target
+from vit_core.images.decoding import decoded
+from vit_core.images.sources import ImageSource, image_sources
 from vit_core.tensors import Array
-from vitriad.decoding import decoded
 from vitriad.feature_files import NAMES, check_format, read_shard, write_features, write_shard
 from vitriad.features import Embedder
 from vitriad.identity import Origin
-from vitriad.image_sources import ImageSource, image_sources
 from vitriad.options import running_options
 from vitriad.printing import shown
 from vitriad.ray_pool import pooled, ray_module

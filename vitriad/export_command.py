@@ -6,8 +6,8 @@ import json
 from argparse import Namespace
 
 from vit_core.errors import InputError
+from vit_core.images.sources import image_paths
 from vitriad.exporting import export, loaded
-from vitriad.image_sources import image_paths
 from vitriad.options import reading_options
 
 

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from vit_core.errors import BackendError, VitError
+from vit_core.images.sources import ImageSource
 from vit_core.installing import install_command
 from vitriad.features import Embedder
-from vitriad.image_sources import ImageSource
 
 _HOST = re.compile(r"(ray://)?(?P<host>[^:/]+):(?P<port>\d+)")  # of RAY_ADDRESS, which may also be a word
 _PATIENCE = 10  # seconds to wait for a cluster

@@ -15,13 +15,13 @@ from vit_core.config import PretrainedConfig, pair, patch_grid
 from vit_core.errors import InputError
 from vit_core.images.files import open_image
 from vit_core.images.processor import ViTImageProcessor
+from vit_core.images.sources import image_paths
 from vit_core.masking import mask_noise, noise, num_kept
 from vit_core.reference import patchify, unpatchify
 from vit_core.tensors import Array, to_numpy
 from vitriad.auto import model_class
 from vitriad.classify import load_processor
 from vitriad.drawing import REMOVED, enlarged, sheet
-from vitriad.image_sources import image_paths
 from vitriad.models import find
 from vitriad.viewing import check_picture, photograph, read_images, ready, save_picture, tile_size
 

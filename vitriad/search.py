@@ -14,13 +14,13 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from vit_core.errors import ImageError, InputError
 from vit_core.images.files import open_image
 from vit_core.images.processor import ViTImageProcessor
+from vit_core.images.sources import image_paths, source_of
 from vit_core.tensors import Array
 from vitriad.drawing import INK, PAPER, sheet
 from vitriad.engines import artefact_folder
 from vitriad.feature_files import NAMES, read_features, read_origin
 from vitriad.features import KINDS, Embedder
 from vitriad.identity import Origin
-from vitriad.image_sources import image_paths, source_of
 from vitriad.models import find
 from vitriad.options import running_options
 from vitriad.printing import shown

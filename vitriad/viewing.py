@@ -17,11 +17,11 @@ from vit_core.errors import ImageError, InputError
 from vit_core.files.atomic_folder import replacing_file
 from vit_core.files.targets import check_target
 from vit_core.images.processor import ViTImageProcessor
+from vit_core.images.sources import image_paths
 from vit_core.tensors import Array
 from vitriad.auto import model_class
 from vitriad.classify import read_pixels
 from vitriad.engines import artefact_folder
-from vitriad.image_sources import image_paths
 from vitriad.models import find
 
 ENCODERS = {"vit": "ViTModel", "vit_mae": "ViTMAEModel"}  # by model_type

@@ -13,7 +13,6 @@ from vit_core.inputs import warn_unseen
 from vit_core.tensors import to_numpy
 
 
-@pytest.mark.every_day("torch", "ViTMAEForPreTraining-call", "ViTModel-config")
 @pytest.mark.parametrize("through", ["call", "config"])
 def test_tuples_hold_the_fields_that_are_present(backend, name, through):
     model, inputs = backend.make_model(name), backend.make_inputs(name)
@@ -26,7 +25,6 @@ def test_tuples_hold_the_fields_that_are_present(backend, name, through):
     check_same(values, named.to_tuple())
 
 
-@pytest.mark.every_day("torch", "ViTForImageClassification")
 def test_switches_come_from_the_config(backend, name):
     model = backend.make_model(name, output_attentions=True, output_hidden_states=True)
     output = model(**backend.make_inputs(name))
@@ -66,7 +64,6 @@ def test_unknown_keyword_is_an_error(backend, name):
         backend.make_model(name)(**backend.make_inputs(name), attention_mask=None)
 
 
-@pytest.mark.every_day("torch", "ViTMAEForPreTraining")
 @pytest.mark.parametrize("implementation", ["eager", "sdpa"])
 def test_head_mask_silences_heads_under_both_kernels(backend, name, implementation):
     model, inputs = backend.make_model(name, attn_implementation=implementation), backend.make_inputs(name)
@@ -79,7 +76,6 @@ def test_head_mask_silences_heads_under_both_kernels(backend, name, implementati
     assert np.abs(to_numpy(masked[MAIN_OUTPUT[name]]) - to_numpy(plain[MAIN_OUTPUT[name]])).max() > 1e-3
 
 
-@pytest.mark.every_day("torch", "ViTModel")
 def test_pruning_is_masking_for_good(backend, name):
     with backend.doubles():
         model, inputs = backend.make_model(name, dtype="float64"), backend.make_inputs(name)
@@ -96,7 +92,6 @@ def test_pruning_is_masking_for_good(backend, name):
             model.prune_heads({0: [0, 2]})
 
 
-@pytest.mark.every_day("torch", "ViTModel")
 def test_attention_dropout_is_drawn_for_every_number(backend, name):
     model = backend.make_model(name, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.5)
     output = backend.train(model, 0, {**backend.make_inputs(name), "output_attentions": True})
@@ -105,7 +100,6 @@ def test_attention_dropout_is_drawn_for_every_number(backend, name):
     assert len(np.unique(dropped, axis=0)) == len(dropped)
 
 
-@pytest.mark.every_day("torch", "ViTModel")
 def test_dropout_is_on_in_training_only(backend, name):
     model = backend.make_model(name, hidden_dropout_prob=0.5, attention_probs_dropout_prob=0.5)
     inputs = backend.make_inputs(name)

@@ -42,7 +42,6 @@ def test_a_call_checks_its_images_once(backend, name, checks):
     assert checks == {"shape": 1, "values": 1}
 
 
-@pytest.mark.every_day("torch", "ViTModel")
 def test_a_compiled_call_checks_its_images_once(backend, name, checks):
     model, inputs = backend.make_model(name), inputs_with_a_loss(backend, name)
     model.compiles_calls = True  # of TensorFlow; the others do it always or never

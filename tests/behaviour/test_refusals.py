@@ -27,7 +27,6 @@ def check_refused(
         assert len(str(caught.value).splitlines()) <= 3, way
 
 
-@pytest.mark.every_day("torch", "ViTModel")
 @pytest.mark.parametrize(
     ("shape", "needles"),
     [
@@ -54,13 +53,11 @@ def test_an_image_smaller_than_a_patch_is_refused(backend, name):
     check_refused(backend, name, "one patch of 4x4", "3x20", **changes)
 
 
-@pytest.mark.every_day("torch", "ViTModel")
 @pytest.mark.parametrize("shape", [(4,), (2, 4), (3, 3), (2, 3, 1)])
 def test_head_mask_of_another_shape_is_refused(backend, name, shape):
     check_refused(backend, name, "head_mask", "(2, 3)", head_mask=np.ones(shape, np.float32))
 
 
-@pytest.mark.every_day("torch", "shape1")
 @pytest.mark.parametrize("shape", [(1, PATCHES), (2, PATCHES + 1), (2, PATCHES, 1)])
 @pytest.mark.parametrize(
     ("name", "argument"),

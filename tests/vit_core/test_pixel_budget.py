@@ -93,9 +93,9 @@ MEASURED = """
 import sys
 from vit_core import ViTConfig, ViTImageProcessor
 from vit_core.images.pixel_budget import PixelBudget
-from vitriad import decoding
+from vit_core.images import decoding
 from vitriad.classify import read_pixels
-from vitriad.image_sources import ImageSource
+from vit_core.images.sources import ImageSource
 paths, processor, config = sys.argv[2:], ViTImageProcessor(size=32), ViTConfig(image_size=32)
 decoding._cores = lambda: 6
 if sys.argv[1] == "unbounded":

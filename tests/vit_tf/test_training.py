@@ -64,7 +64,7 @@ TRAININGS = {
     "bfloat16": (CLASSIFIER, {"dtype": "mixed_bfloat16", **NO_XLA}, (IMAGES, CLASSES)),
     "bfloat16 by xla": (CLASSIFIER, {"dtype": "mixed_bfloat16", **XLA}, (IMAGES, CLASSES)),
     "float16": (CLASSIFIER, {"dtype": "mixed_float16", **NO_XLA}, (IMAGES, CLASSES)),
-    "[float16 by xla": (CLASSIFIER, {"dtype": "mixed_float16", **XLA}, (IMAGES, CLASSES)),
+    "float16 by xla": (CLASSIFIER, {"dtype": "mixed_float16", **XLA}, (IMAGES, CLASSES)),
     "features": ("TFViTModel", {"loss": "mse", "add_pooling_layer": False}, (IMAGES, np.zeros((1280, 1, 1)))),
     "masks": (MASKED, NO_XLA, ({"pixel_values": IMAGES, "bool_masked_pos": MASKS},)),
     "masks by xla": (MASKED, XLA, ({"pixel_values": IMAGES, "bool_masked_pos": MASKS},)),
@@ -74,7 +74,6 @@ TRAININGS = {
 }
 
 
-@pytest.mark.every_day("own loss, compiled", "[float16 by xla", "[bare images]", "features")
 @pytest.mark.parametrize("training", TRAININGS)
 def test_the_loss_on_digits_falls_in_two_epochs(training):
     name, options, data = TRAININGS[training]
@@ -98,7 +97,6 @@ LABELS = {
 }
 
 
-@pytest.mark.every_day("in a list", "in a tuple", "by the output")
 @pytest.mark.parametrize("form", LABELS)
 @pytest.mark.filterwarnings("ignore:`shuffle=True` was passed:UserWarning")
 def test_labels_in_every_form_give_the_same_losses(form):
@@ -142,7 +140,6 @@ def test_a_step_is_traced_once(monkeypatch):
 KINDS = ("MatMul", "Softmax", "Rsqrt")  # of operations; the norms take a root
 
 
-@pytest.mark.every_day("Classification-eager-mixed_float16", "Masked sdpa-mixed_bfloat16", "MAE eager-mixed_bfloat16")
 @pytest.mark.parametrize("dtype", ["mixed_bfloat16", "mixed_float16"])
 @pytest.mark.parametrize("implementation", ["eager", "sdpa"])
 @pytest.mark.parametrize("name", [CLASSIFIER, MASKED, MAE])

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from vit_core.errors import ImageError
-from vitriad import decoding, models
+from vit_core.images import decoding
+from vit_core.images.decoding import decoded
+from vit_core.images.sources import ImageSource
+from vitriad import models
 from vitriad.cli import main
-from vitriad.decoding import decoded
-from vitriad.image_sources import ImageSource
 
 DIGITS = [ImageSource(str(path)) for path in models.digit_files()]
 

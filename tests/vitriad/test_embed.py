@@ -13,13 +13,13 @@ from PIL import Image
 
 import vitriad
 from vit_core.errors import InputError, MissingFileError
+from vit_core.images.sources import ImageSource, image_sources
 from vit_core.installing import install_command
 from vit_core.tensors import to_numpy
 from vitriad import embed, models, viewing
 from vitriad.cli import main
 from vitriad.feature_files import read_features, read_shard
 from vitriad.features import Embedder
-from vitriad.image_sources import ImageSource, image_sources
 
 DIGITS = list(map(str, models.digit_files()))
 FEATURES = ("class_token", "patch_mean", "patch_tokens")

@@ -10,12 +10,12 @@ from backends import INSTALLED
 import vitriad
 from vit_core.errors import InputError
 from vit_core.images.processor import ViTImageProcessor
+from vit_core.images.sources import image_sources
 from vitriad import embed, models
 from vitriad.cli import main
 from vitriad.feature_files import read_features, read_origin
 from vitriad.features import Embedder
 from vitriad.identity import Origin, encoder_digest
-from vitriad.image_sources import image_sources
 from vitriad.viewing import load_encoder
 
 DIGITS = list(map(str, models.digit_files()))

@@ -7,13 +7,16 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
+from typing import TypeVar
 
 from vit_core.errors import ImageError
 from vit_core.images.files import image_pixels
 from vit_core.images.pixel_budget import PixelBudget
+from vit_core.images.sources import ImageSource
 from vit_core.tensors import Array
-from vitriad.image_sources import ImageSource
 
+Item = TypeVar("Item")
+Made = TypeVar("Made")
 Read = Callable[[str | bytes], Array]
 Decoded = tuple[ImageSource, Array | ImageError]
 
@@ -36,16 +39,29 @@ def decoded(sources: Iterable[ImageSource], read: Read, ahead: int) -> Generator
         except ImageError as problem:
             return ImageError(f"{source.name}: {problem}") if source.archive else problem
 
-    left = iter(sources)
+    return in_order(sources, one, ahead)
+
+
+def in_order(
+    items: Iterable[Item], work: Callable[[Item], Made], ahead: int
+) -> Generator[tuple[Item, Made], None, None]:
+    """Every item with what is made of it, in order; the next ones are in work meanwhile.
+
+    Args:
+        items: what there is to do.
+        work: called by several threads.
+        ahead: how many may be done before they are asked for.
+    """
+    left = iter(items)
     with ThreadPoolExecutor(_cores(), "decoding") as threads:
-        queue: deque[tuple[ImageSource, Future[Array | ImageError]]] = deque()
+        queue: deque[tuple[Item, Future[Made]]] = deque()
         try:
             while True:
-                queue.extend((each, threads.submit(one, each)) for each in islice(left, ahead - len(queue)))
+                queue.extend((each, threads.submit(work, each)) for each in islice(left, ahead - len(queue)))
                 if not queue:
                     return
-                source, future = queue.popleft()
-                yield source, future.result()
+                item, future = queue.popleft()
+                yield item, future.result()
         finally:
             threads.shutdown(wait=True, cancel_futures=True)
 

@@ -127,15 +127,29 @@ def _of(name: str) -> Iterator[ImageSource]:
 
 
 def _members(archive: str) -> Iterator[ImageSource]:
-    """The images in a tar file: regular members, by their suffix; nothing is unpacked."""
+    """The images in a tar file, by their suffix."""
     found = False
-    try:
-        with tarfile.open(archive, "r:") as opened:
-            for member in opened:
-                if member.isreg() and not member.issparse() and Path(member.name).suffix.lower() in SUFFIXES:
-                    found = True
-                    yield ImageSource(f"{archive}::{member.name}", archive, member.offset_data, member.size)
-    except (tarfile.TarError, OSError, ValueError) as problem:
-        raise InputError(f"{archive}: not a sound, uncompressed tar file: {problem}.") from None
+    for member in tar_members(archive):
+        if Path(member.name).suffix.lower() in SUFFIXES:
+            found = True
+            yield source_in_tar(archive, member)
     if not found:
         raise InputError(f"{archive}: no image file in this archive; expected one of {', '.join(SUFFIXES)}.")
+
+
+def tar_members(archive: str) -> Iterator[tarfile.TarInfo]:
+    """The regular members of a tar file, as they follow there; nothing is unpacked.
+
+    Raises:
+        InputError: not a sound, uncompressed tar file.
+    """
+    try:
+        with tarfile.open(archive, "r:") as opened:
+            yield from (member for member in opened if member.isreg() and not member.issparse())
+    except (tarfile.TarError, OSError, ValueError) as problem:
+        raise InputError(f"{archive}: not a sound, uncompressed tar file: {problem}.") from None
+
+
+def source_in_tar(archive: str, member: tarfile.TarInfo) -> ImageSource:
+    """A member of a tar file as an image."""
+    return ImageSource(f"{archive}::{member.name}", archive, member.offset_data, member.size)
