@@ -16,6 +16,8 @@ from vit_core.errors import BackendError, InputError
 from vit_core.files.json import read_json
 from vit_core.installing import install_command
 from vit_core.tensors import Array
+from vit_core.training.data import split
+from vit_core.training.metrics import wilson
 from vitriad.drawing import INK, MARGIN, PAPER, coloured
 from vitriad.feature_files import read_features, read_origin
 from vitriad.printing import shown
@@ -23,7 +25,6 @@ from vitriad.search import chosen_column, nearest
 from vitriad.viewing import check_picture, save_picture
 
 _STRENGTHS = tuple(10.0**power for power in range(-3, 4))  # C of the linear probe, of which the best is taken
-_Z = 1.959964  # a normal distribution has 95 % of its weight within so many deviations
 
 
 class Probe(NamedTuple):
@@ -54,7 +55,7 @@ def run(arguments: Namespace) -> int:
     labels = read_labels(names, arguments.labels)
     classes = sorted({*labels})
     true = np.array([classes.index(label) for label in labels])
-    train, test = split(true, classes, arguments.test_share, arguments.seed)
+    train, test = split(true, len(true), arguments.test_share, arguments.seed, classes)
     probes = [
         nearest_neighbours(features, true, train, test, arguments.neighbours),
         linear(features, true, train, test, arguments.seed),
@@ -99,25 +100,6 @@ def read_labels(names: Sequence[str], file: str | None) -> list[str]:
     return labels
 
 
-def split(true: Array, classes: Sequence[str], share: float, seed: int) -> tuple[Array, Array]:
-    """Which images to learn from and which to hold out, the same share of every class, at least one.
-
-    Raises:
-        InputError: a share that is none, or a class with a single image.
-    """
-    if not 0 < share < 1:
-        raise InputError(f"--test-share: expected a number between 0 and 1, got {share}.")
-    random, train, test = np.random.default_rng(seed), [], []
-    for index, name in enumerate(classes):
-        rows = random.permutation(np.flatnonzero(true == index))
-        if len(rows) < 2:
-            raise InputError(f"labels: {name!r} has one image; two are needed: one to learn from, one to hold out.")
-        held = min(max(1, round(share * len(rows))), len(rows) - 1)
-        test.append(rows[:held])
-        train.append(rows[held:])
-    return np.sort(np.concatenate(train)), np.sort(np.concatenate(test))
-
-
 def nearest_neighbours(features: Array, true: Array, train: Array, test: Array, count: int) -> Probe:
     """The class that most of the nearest training images have, by cosine, each counted with its cosine."""
     rows, cosines = nearest(features[test], features[train], count)
@@ -148,14 +130,6 @@ def linear(features: Array, true: Array, train: Array, test: Array, seed: int) -
 def _probe(name: str, predicted: Array, true: Array) -> Probe:
     right = int((predicted == true).sum())
     return Probe(name, right / len(true), wilson(right, len(true)), predicted)
-
-
-def wilson(right: int, count: int) -> tuple[float, float]:
-    """The 95 % interval of a share. Source: Wilson, Probable inference, 1927."""
-    share, square = right / count, _Z**2
-    middle = (share + square / (2 * count)) / (1 + square / count)
-    half = _Z / (1 + square / count) * (share * (1 - share) / count + square / (4 * count**2)) ** 0.5
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def confusion_picture(true: Array, probe: Probe, classes: Sequence[str]) -> Image.Image:

@@ -9,11 +9,12 @@ from backends import INSTALLED
 from PIL import Image
 
 from vit_core.errors import InputError
+from vit_core.images.sources import image_sources, source_of
+from vit_core.training.data import split
 from vitriad import embed, models, probe
 from vitriad.cli import main
 from vitriad.feature_files import read_features
 from vitriad.features import Embedder
-from vitriad.image_sources import image_sources, source_of
 from vitriad.search import nearest
 
 DIGITS = list(map(str, models.digit_files()))
@@ -110,23 +111,12 @@ def test_probes_tell_digits_apart(features, tmp_path, capsys):
     assert "k-NN (k=1)" in capsys.readouterr().out
 
 
-def test_a_split_holds_out_of_every_class_what_a_seed_says():
-    true = np.repeat(np.arange(4), [2, 5, 10, 30])
-    train, test = probe.split(true, list("abcd"), 0.2, 7)
-    np.testing.assert_array_equal(np.sort(np.concatenate([train, test])), np.arange(47))
-    np.testing.assert_array_equal(np.bincount(true[test]), [1, 1, 2, 6])
-    np.testing.assert_array_equal(probe.split(true, list("abcd"), 0.2, 7)[1], test)
-    assert probe.split(true, list("abcd"), 0.2, 8)[1].tolist() != test.tolist()
-
-
 def test_random_features_are_told_apart_by_chance_only():
     random = np.random.default_rng(0)
     rows, true = random.standard_normal((400, 16)), random.integers(0, 4, 400)
-    train, test = probe.split(true, list("abcd"), 0.5, 0)
+    train, test = split(true, 400, 0.5, 0)
     for found in (probe.nearest_neighbours(rows, true, train, test, 5), probe.linear(rows, true, train, test, 0)):
         assert found.interval[0] < 0.25 < found.interval[1] + 0.1
-    np.testing.assert_allclose((probe.wilson(0, 10)[0], probe.wilson(10, 10)[1]), (0, 1), atol=1e-12)
-    np.testing.assert_allclose(probe.wilson(50, 100), (0.4038, 0.5962), atol=1e-4)
 
 
 @pytest.mark.parametrize(
