@@ -31,6 +31,7 @@ def save_pretrained(
     source: str | None = None,
     write_file: Callable[[dict[str, Array], Path], object] | None = None,
     folders: Mapping[str, Callable[[Path], object]] | None = None,
+    beside: Mapping[str, str] | None = None,
 ) -> None:
     """Writes config.json and weights that every backend and transformers load, in place of what was there.
 
@@ -42,6 +43,7 @@ def save_pretrained(
         config: of the model; the file also says the class and the dtype.
         tensors: canonical name -> array, all that the class has.
         class_name: name of the model class, in any backend.
+        beside: other texts to write with them, by file name.
 
     Raises:
         ConfigError: the configuration cannot be written (a callable activation); nothing is written then.
@@ -60,7 +62,7 @@ def save_pretrained(
     old = replaced_weights(folder, variant, also)
     save_folder(
         folder,
-        files={CONFIG_NAME: text},
+        files={CONFIG_NAME: text, **(beside or {})},
         tensors=ordered,
         max_shard_size=max_shard_size,
         variant=variant,

@@ -15,6 +15,7 @@ _NEED_TORCH = [
     "vit_core/test_positions.py",
     "vit_core/test_tensors.py",
     "vitriad/test_optimizing.py",
+    "vitriad/test_finetune.py",
     "vitriad/test_parity_engines.py",
     "vitriad/test_train_digits.py",
     "peers",
@@ -41,7 +42,7 @@ _NEED_ONE = [
     *(
         f"vitriad/test_{name}.py"
         for name in (
-            *("play", "play_work", "serve", "serve_work"),
+            *("play", "play_work"),
             *("auto", "classify", "cli", "conversion_commands", "parity", "demo_and_doctor", "shipped_models"),
             *("made_up_dialect", "named_files", "printing", "verify", "embed", "pictures", "search_and_probe"),
             *("compare", "identity", "decoding"),

@@ -626,7 +626,7 @@ FAULTS = {
     ),
     "LayerScale by columns": (
         Edit(
-            "conversion/folds.py",
+            "conversion/dialects/timm.py",
             ".reshape(-1, *[1] * (len(tensor.shape) - 1))",
             ".reshape(*[1] * (len(tensor.shape) - 1), -1)[..., : tensor.shape[-1]]",
         ),

@@ -17,7 +17,7 @@ import vitriad
 from vit_core import ViTConfig, ViTImageProcessor
 from vit_core.files.saving import save_folder
 from vit_core.parameters import draw
-from vitriad.models import find
+from vitriad.models import digit_files, find
 
 ROOT = Path(__file__).parent.parent
 GOLDEN = ROOT / "tests" / "golden" / "foreign"
@@ -60,10 +60,17 @@ def copy_of(source: str | Path) -> Callable[[Path], None]:
     return make
 
 
+def scans_by_class(path: Path) -> None:
+    """Twenty scans of digits, those of each digit in a folder of their own."""
+    for file in digit_files():
+        copy_of(file)(path / file.name[0] / file.name)
+
+
 FILES: dict[str, Callable[[Path], None]] = {
     "photo.jpg": copy_of(ROOT / "docs" / "pictures" / "coffee.jpg"),
     "vitriad/models/digits": copy_of(ROOT / "vitriad" / "models" / "digits"),
     "photos": copy_of(ROOT / "vitriad" / "models" / "digits"),
+    "scans": scans_by_class,
     "my-vit": copy_of(find("digits-vit")),
     "my-mae": copy_of(find("digits-vit-mae")),
     "owner/name": copy_of(find("digits-vit")),

@@ -14,9 +14,9 @@ from vitriad.optimizing import add_option
 _MODEL = f"folder, hub name 'owner/name', or a model that comes with vitriad: {', '.join(NAMES)}"
 JOBS = {  # of the commands, as --help has them
     "start here": ("demo", "play", "doctor", "completion"),
-    "a service": ("serve",),
     "images": ("classify", "attend", "reconstruct", "compare"),
     "features of many images": ("embed", "search", "probe"),
+    "training": ("finetune", "pretrain"),
     "checkpoints": ("inspect", "convert", "verify"),
     "other engines and proofs": ("export", "parity"),
 }
@@ -84,7 +84,6 @@ def make_parser() -> argparse.ArgumentParser:
     )
     play.add_argument("--open", action="store_true", help="open the page in your browser")
 
-    _add_serve(commands)
     example = "vitriad demo && vitriad classify --top-k 2 demo-output/digits/*.png"
     classify = _command(commands, "classify", "say what images show", example)
     classify.add_argument(
@@ -103,6 +102,7 @@ def make_parser() -> argparse.ArgumentParser:
     classify.add_argument("--json", action="store_true", help="one JSON object per image, also for those skipped")
 
     _add_pictures(commands)
+    _add_training(commands)
     _add_conversion(commands)
     _add_parity(commands)
     doctor = _command(commands, "doctor", "versions, backends and devices, for bug reports", "vitriad doctor")
@@ -112,37 +112,6 @@ def make_parser() -> argparse.ArgumentParser:
     completion.add_argument("shell", metavar="SHELL", choices=("bash", "zsh", "fish"), help="bash, zsh or fish")
     parser.description = _overview(commands.choices)
     return parser
-
-
-def _add_serve(commands: Any) -> None:
-    serve = _command(commands, "serve", "answer requests over HTTP with models", "vitriad serve digits-vit")
-    text = f"what to serve, also as NAME=MODEL and NAME@2=MODEL: {_MODEL}, or an exported program"
-    serve.add_argument("models", metavar="MODEL", nargs="+", help=text)
-    _running(serve, "auto: the first installed")
-    add_option(serve)
-    serve.add_argument("--revision", metavar="COMMIT", help=_REVISION)
-    serve.add_argument("--processor", metavar="DIR_OR_ID", help=_PROCESSOR)
-    text = "some of classify, reconstruct, embed: load what these need alone (all that a model can do)"
-    serve.add_argument("--tasks", metavar="NAMES", type=_some_of(("classify", "reconstruct", "embed")), help=text)
-    text = "take pixel values of other sizes than the model's too, where it can"
-    serve.add_argument("--any-size", action="store_true", help=text)
-    text = "address to listen on; beyond this machine think of --key-file (%(default)s)"
-    serve.add_argument("--host", metavar="IP", default="127.0.0.1", help=text)
-    serve.add_argument("--port", metavar="N", type=int, default=8000, help="0: a free one (%(default)s)")
-    text = "host that requests may name, such as models.example.org; may be repeated"
-    serve.add_argument("--allow-host", metavar="NAME", action="append", default=[], help=text)
-    text = "file of API keys, one on a line (the environment variable VITRIAD_SERVE_KEY, or none)"
-    serve.add_argument("--key-file", metavar="FILE", help=text)
-    serve.add_argument("--tls-cert", metavar="FILE", help="certificate, for https")
-    serve.add_argument("--tls-key", metavar="FILE", help="its key")
-    text = "images that are answered together, at most (%(default)s)"
-    serve.add_argument("--batch-size", metavar="N", type=_positive, default=32, help=text)
-    text = "milliseconds that a request waits for others that are on their way, at most (%(default)s)"
-    serve.add_argument("--batch-delay", metavar="MS", type=_at_least_0, default=5.0, help=text)
-    serve.add_argument("--queue", metavar="N", type=_positive, help="images that may wait for a model (4 batches)")
-    text = "seconds until a request is answered or given up (%(default)s)"
-    serve.add_argument("--deadline", metavar="S", type=_at_least_0, default=30.0, help=text)
-    serve.add_argument("--quiet", action="store_true", help="no log line for each request")
 
 
 def _overview(commands: Mapping[str, argparse.ArgumentParser]) -> str:
@@ -214,6 +183,47 @@ def _add_pictures(commands: Any) -> None:
     reconstruct.add_argument("--mask-ratio", metavar="X", type=float, help="share of hidden patches (the model's)")
     text = "picture of the mask in place of a seed: white is hidden; one pixel for each patch, or the image's size"
     reconstruct.add_argument("--mask", metavar="FILE", help=text)
+
+
+def _add_training(commands: Any) -> None:
+    """What trains models on images."""
+    example = "vitriad finetune photos --model google/vit-base-patch16-224 --out my-vit --epochs 10"
+    finetune = _command(commands, "finetune", "train a classifier on images of each class", example)
+    _training(finetune, "folder of folders, one for each class; or .csv, .tar, .parquet, .npz", _MODEL)
+    example = "vitriad pretrain photos --objective mae --config vit-mae-base --out my-mae"
+    pretrain = _command(commands, "pretrain", "train an encoder on images without labels", example)
+    pretrain.add_argument("--objective", choices=("mae", "mim"), help="masked autoencoder; masked image modelling")
+    _training(pretrain, "folder of images; or .csv, .tar, .parquet, .npz", f"to go on from: {_MODEL}")
+
+
+def _training(parser: argparse.ArgumentParser, data: str, model: str) -> None:
+    """The options of commands that train."""
+    parser.add_argument("data", metavar="DATA", nargs="?", help=data)
+    parser.add_argument("--out", metavar="DIR", required=True, help="folder of the run; the same command goes on there")
+    start = parser.add_mutually_exclusive_group()
+    start.add_argument("--model", metavar="DIR_OR_ID", help=model)
+    start.add_argument("--config", metavar="NAME", help="fresh weights: a preset, or the path of a config.json")
+    text = "share of the images to judge by, or data of their own (0.1)"
+    parser.add_argument("--held-out", metavar="X", type=_share_or_path, help=text)
+    parser.add_argument("--epochs", metavar="N", type=_positive, help="how often each image is seen (as published)")
+    parser.add_argument("--batch-size", metavar="N", type=_positive, help="images of a step (64)")
+    parser.add_argument("--rate", metavar="X", type=float, help="learning rate for a batch of 256 (as published)")
+    parser.add_argument("--seed", metavar="N", type=int, help="of everything that is random (0)")
+    known = ("auto", *BACKENDS)
+    text = "framework (the first installed)"
+    parser.add_argument("--backend", type=backend_name, choices=known, default="auto", help=text)
+    text = "any other field of the recipe, such as mixup=0, freeze=encoder or precision=bfloat16"
+    parser.add_argument("--set", action="append", metavar="FIELD=VALUE", default=[], help=text)
+    parser.add_argument("--recipe", metavar="FILE", help="run a recorded recipe.toml again, with what is given besides")
+    parser.add_argument("--dry-run", action="store_true", help="say what it would take, and train nothing")
+
+
+def _share_or_path(text: str) -> float | str:
+    """A number, or else a path."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def _reporting(parser: argparse.ArgumentParser, printed: str, drawn: str) -> None:
@@ -431,13 +441,6 @@ def _size(text: str) -> tuple[int, int]:
     if len(sides) > 2:
         raise argparse.ArgumentTypeError(f"expected HxW in pixels, such as 224x192, got {text!r}")
     return sides[0], sides[-1]
-
-
-def _at_least_0(text: str) -> float:
-    number = float(text)  # argparse says it where this is none
-    if not 0 <= number < 86_400:
-        raise argparse.ArgumentTypeError(f"expected a number from 0 to a day, got {text!r}")
-    return number
 
 
 def _positive(text: str) -> int:

@@ -26,7 +26,7 @@ from vitriad.models import find
 from vitriad.viewing import check_picture, photograph, read_images, ready, save_picture, tile_size
 
 _TILE = 256  # pixels: the longer side of a tile
-_COLUMNS = ("image", "what the encoder sees", "reconstruction", "with the visible patches")
+COLUMNS = ("image", "what the encoder sees", "reconstruction", "with the visible patches")
 _AS_PIXELS = "The decoder paints pixel values; normalisation is undone with the image processor's mean and deviation."
 _AS_NORMALISED = (
     "norm_pix_loss: the decoder paints patches of mean 0 and variance 1. Each is shown with mean and variance of the "
@@ -46,11 +46,11 @@ def run(arguments: Namespace) -> int:
     for path, pixels in read_images(paths, processor, model.config):
         painted, removed, loss = reconstruct(model, pixels[None], **masking)
         title = path.rpartition("/")[2]
-        rows[title if title not in rows else path] = _tiles(pixels, painted[0], removed[0], model.config, processor)
+        rows[title if title not in rows else path] = tiles(pixels, painted[0], removed[0], model.config, processor)
         errors.append(f"{title}: mean squared error on removed patches {loss:.4f}")
     note = note_on_pixels(model.config)
     hidden = f"{int(removed.sum())} of {removed.size} patches are removed, {_said(arguments)}."
-    save_picture(sheet(_COLUMNS, rows, [hidden, note]), arguments.out)
+    save_picture(sheet(COLUMNS, rows, [hidden, note]), arguments.out)
     print("\n".join([*errors, str(arguments.out)]))
     return 0 if len(errors) == len(paths) else 3
 
@@ -88,62 +88,20 @@ def reconstruct(model: Any, pixel_values: Array, **masking: Any) -> tuple[Array,
         undone by the mean and the variance of the image's own patches; which patches were removed, (batch, patches),
         bool; and the loss.
     """
-    config = model.config
     output = model(pixel_values=pixel_values, return_dict=True, **masking)
-    patches, patch = to_numpy(output.logits).astype(np.float64), pair(config.patch_size)
+    painted = painted_pixels(model.config, pixel_values, to_numpy(output.logits))
+    return painted, to_numpy(output.mask) == 1, float(to_numpy(output.loss))
+
+
+def painted_pixels(config: PretrainedConfig, pixel_values: Array, logits: Array) -> Array:
+    """What `reconstruct` returns first, from what a model has returned for images."""
+    patches, patch = logits.astype(np.float64), pair(config.patch_size)
     if config.norm_pix_loss:
         target = patchify(pixel_values.astype(np.float64), patch)
         mean, variance = target.mean(axis=-1, keepdims=True), target.var(axis=-1, keepdims=True, ddof=1)
         patches = patches * np.sqrt(variance + 1e-6) + mean  # as the loss normalises
-    painted = unpatchify(patches, patch_grid(config), patch)
-    return painted, to_numpy(output.mask) == 1, float(to_numpy(output.loss))
-
-
-def image_losses(pixel_values: Array, painted: Array, removed: Array, config: PretrainedConfig) -> Array:
-    """The loss of each image alone, (batch,), float64: what the model's would be, called with that image.
-
-    Args:
-        pixel_values: (batch, channels, height, width).
-        painted, removed: what `reconstruct` returned for them.
-        config: of the model.
-    """
-    patch = pair(config.patch_size)
-    height, width = painted.shape[2:]
-    target = patchify(pixel_values[:, :, :height, :width].astype(np.float64), patch)
-    squares = (patchify(painted, patch) - target) ** 2
-    if config.norm_pix_loss:
-        squares = squares / (target.var(axis=-1, keepdims=True, ddof=1) + 1e-6)
-    losses: Array = (squares.mean(axis=-1) * removed).sum(axis=1) / removed.sum(axis=1)
-    return losses
-
-
-def drawn_masking(config: PretrainedConfig, seed: str, ratio: str, removed: str) -> dict[str, Any]:
-    """Which patches of one image to hide, from the texts of a query: what `reconstruct` takes.
-
-    Args:
-        config: of the model.
-        seed, ratio: a number each, of a mask that is drawn; the model's ratio if "".
-        removed: a digit for each patch in place of that: 1 for those to hide, 0 for the others.
-
-    Raises:
-        InputError: not such texts.
-    """
-    patches = math.prod(patch_grid(config))
-    if removed:
-        if len(removed) != patches or set(removed) - set("01"):
-            raise InputError(f"removed: expected {patches} digits, 0 or 1, got {len(removed)} characters.")
-        drawn, share = mask_noise(np.array([[digit == "1" for digit in removed]]))
-    else:
-        try:
-            number, share = int(seed or 0), float(ratio or config.mask_ratio)
-        except ValueError:
-            raise InputError("seed, ratio: expected numbers.") from None
-        drawn = noise(number, 1, patches)
-    count = patches - num_kept(patches, share)
-    if count == 0:
-        raise InputError("Nothing is hidden. Hide one patch at least.")
-    # one ratio for each count: frameworks compile a program for every ratio
-    return {"noise": drawn, "mask_ratio": (count - 0.5) / patches}
+    painted: Array = unpatchify(patches, patch_grid(config), patch)
+    return painted
 
 
 def pictures(
@@ -209,7 +167,7 @@ def _said(arguments: Namespace) -> str:
     return f"as {arguments.mask} says" if arguments.mask is not None else f"drawn with seed {arguments.seed}"
 
 
-def _tiles(
+def tiles(
     pixels: Array, painted: Array, removed: Array, config: PretrainedConfig, processor: ViTImageProcessor
 ) -> list[Image.Image]:
     """The four pictures of an image as tiles of one size."""

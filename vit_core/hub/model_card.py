@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ from vit_core.files.json import read_json
 _TASKS = {"ViTForImageClassification": "image-classification"}  # the others give features
 _PREFIXES = ("vit_torch.", "vit_tf.TF", "vit_flax.Flax")
 _SHOWN_LABELS = 50
+
+
+_TO_WRITE = "Still to be written: what it was trained on, what it is good for, and where it fails."
 
 
 def model_card(config: Any, folder: Path, repo_id: str, variant: str | None = None, license: str | None = None) -> str:
@@ -29,6 +33,28 @@ def model_card(config: Any, folder: Path, repo_id: str, variant: str | None = No
     model = read_json(folder / "config.json", limit="config_bytes", error=CheckpointError)["architectures"][0]
     weights = open_weights(folder, variant=variant, verify=False)
     size = sum(math.prod(info.shape) for info in weights.infos.values())
+    return card_text(config, model, size, repo_id, variant=variant, license=license)
+
+
+def card_text(
+    config: Any,
+    model: str,
+    size: int,
+    repo_id: str,
+    *,
+    about: Sequence[str] = (_TO_WRITE,),
+    variant: str | None = None,
+    license: str | None = None,
+) -> str:
+    """The same of a model that need not be saved yet.
+
+    Args:
+        model: canonical name of its class.
+        size: number of its parameters.
+        repo_id: "owner/name", or a folder.
+        about: lines on what it was trained on, what it is good for, and where it fails.
+        variant, license: as for `model_card`.
+    """
     facts = {
         "Class": model,
         "Parameters": f"{size:,}",
@@ -44,7 +70,7 @@ def model_card(config: Any, folder: Path, repo_id: str, variant: str | None = No
             "",
             *(f"- {name}: {value}" for name, value in facts.items()),
             "",
-            "Still to be written: what it was trained on, what it is good for, and where it fails.",
+            *about,
             "",
             "## Loading it",
             "",

@@ -173,6 +173,7 @@ def recipe_of(values: Mapping[str, Any]) -> Recipe:
     """
     given: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
     check_values(given)
+    given = {name: _as(value, get_type_hints(Recipe)[name]) for name, value in given.items()}
     needed = ("objective", "data", "backend", "epochs", "rate")
     if missing := [name for name in needed if given.get(name) is None]:
         raise InputError(f"recipe: no {missing[0]}, which every recipe has.")
@@ -205,6 +206,14 @@ def _is(value: Any, hint: Any) -> bool:
     if hint is float:
         return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     return type(value) is hint
+
+
+def _as(value: Any, hint: Any) -> Any:
+    """A value as its type has it: whole numbers as floats where floats are meant."""
+    if isinstance(value, tuple):
+        return tuple(map(float, value))
+    kinds = {hint, *get_args(hint)}
+    return float(value) if type(value) is int and float in kinds and int not in kinds else value
 
 
 def _said(hint: Any) -> str:

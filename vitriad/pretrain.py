@@ -1,0 +1,12 @@
+"""`vitriad pretrain`: a masked autoencoder, or masked image modelling, from images without labels."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+
+from vitriad.training_command import run_training
+
+
+def run(arguments: Namespace) -> int:
+    """Trains, or says what training would take; 3 if some images could not be used."""
+    return run_training(arguments, arguments.objective)

@@ -1,0 +1,173 @@
+"""The folder of a run: its recipe, what was measured, and checkpoints, to be loaded and to go on from."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from conversion.saving import save_pretrained
+from vit_core.errors import CheckpointError, InputError
+from vit_core.files.atomic_folder import finds_folder, write_file
+from vit_core.files.folders import open_weights
+from vit_core.files.json import json_text, read_json
+from vit_core.files.safetensors import open_file, serialised
+from vit_core.files.saving import write_pieces
+from vit_core.files.targets import check_target
+from vit_core.images.processor import ViTImageProcessor
+from vit_core.tensors import Array
+from vit_core.training.recipe import Recipe, read_recipe
+
+RECIPE, METRICS, SKIPPED, HELD_OUT = "recipe.toml", "metrics.jsonl", "skipped.jsonl", "held-out.csv"
+BEST, LAST, INSIDE = "best", "last", "training"  # INSIDE: in a checkpoint, what only going on needs
+_STATE, _PLACE = "state.safetensors", "place.json"
+State = dict[str, Array]
+
+
+class Place(NamedTuple):
+    """Where a run stands.
+
+    Attributes:
+        step: how many steps are done.
+        digest: of the data.
+        best: what was measured of the best checkpoint; None before the first evaluation.
+    """
+
+    step: int
+    digest: str
+    best: dict[str, Any] | None
+
+
+class RunFolder:
+    """The folder of a run.
+
+    Args:
+        path: of the folder; made where missing.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    def begin(self, recipe: Recipe) -> None:
+        """Writes the recipe, or finds the same one there.
+
+        Raises:
+            InputError: another recipe is there, something else is, or it cannot be written.
+        """
+        check_target(self.path, is_folder=True, error=InputError)
+        if (self.path / RECIPE).is_file():
+            if differing := recipe.differing(read_recipe(self.path / RECIPE)):
+                raise InputError(
+                    f"{self.path}: a run of another recipe is there, which differs in {', '.join(differing)}.\n"
+                    "Take another --out, or leave these options as they were to go on with it."
+                )
+            return
+        if self.path.is_dir() and os.listdir(self.path):
+            raise InputError(f"{self.path}: something is there that is no run; take another --out.")
+        write_file(self.path / RECIPE, recipe.text(), error=InputError)
+
+    def place(self, digest: str) -> Place | None:
+        """Where the last checkpoint stands; None where there is none.
+
+        Raises:
+            InputError: the data are others than then.
+        """
+        if not finds_folder(self.path / LAST):
+            return None
+        said = read_json(self.path / LAST / INSIDE / _PLACE, limit="config_bytes", error=CheckpointError)
+        place = Place(said["step"], said["digest"], said["best"])
+        if place.digest != digest:
+            raise InputError(
+                f"{self.path}: the images, their labels or their files are others than when this run began.\n"
+                "Take another --out for a run with these."
+            )
+        return place
+
+    def state(self, is_averaged: bool) -> State:
+        """The state of the last checkpoint, for `TrainStep.restore`."""
+        folder = self.path / LAST
+        weights = "average" if is_averaged else "model"
+        state = dict(open_file(folder / INSIDE / _STATE).tensors)
+        found = {f"{weights}.{name}": array for name, array in open_weights(folder).items()}
+        return {**found, **{name: array.read() for name, array in state.items()}}
+
+    def save(
+        self,
+        name: str,
+        config: Any,
+        cls: str,
+        processor: ViTImageProcessor,
+        state: Mapping[str, Array],
+        card: str,
+        place: Place | None = None,
+    ) -> None:
+        """Writes a checkpoint, as a whole or not at all; the one that was there stays until then.
+
+        Args:
+            name: BEST or LAST.
+            config, cls, processor: of the model.
+            state: of `TrainStep`. The model is its average where there is one.
+            card: text of README.md.
+            place: to go on from; None for a checkpoint that is only a model.
+
+        Raises:
+            CheckpointError: it cannot be written, as on a full disk.
+        """
+        weights = "average." if any(each.startswith("average.") for each in state) else "model."
+        tensors = {each.removeprefix(weights): array for each, array in state.items() if each.startswith(weights)}
+        rest = {each: array for each, array in state.items() if not each.startswith(weights)}
+
+        def fill(folder: Path) -> None:
+            folder.mkdir()
+            write_pieces(folder / _STATE, serialised(rest, lambda _: None))
+            (folder / _PLACE).write_text(json_text(place._asdict() if place else {}), encoding="utf-8")
+
+        save_pretrained(
+            self.path / name,
+            config,
+            tensors,
+            class_name=cls,
+            beside={"preprocessor_config.json": processor.to_json_string(), "README.md": card},
+            folders={INSIDE: fill} if place else None,
+        )
+
+    def metrics(self, before: int | None = None) -> list[dict[str, Any]]:
+        """What was measured, line by line.
+
+        Args:
+            before: keep only what was measured up to this step, on the disk too: a run goes on from there.
+        """
+        try:
+            lines = (self.path / METRICS).read_text(encoding="utf-8").split("\n")[:-1]  # the last one may be torn
+        except FileNotFoundError:
+            return []
+        found = [json.loads(line) for line in lines]
+        if before is not None:
+            found = [line for line in found if line["step"] <= before]
+            write_file(self.path / METRICS, "".join(f"{json.dumps(line)}\n" for line in found), error=InputError)
+        return found
+
+    def measured(self, line: Mapping[str, Any]) -> None:
+        """Adds a line to the metrics."""
+        with open(self.path / METRICS, "a", encoding="utf-8") as file:
+            file.write(f"{json.dumps(line)}\n")
+
+    def skipped(self, found: Mapping[str, str]) -> int:
+        """Records images that cannot be used, each once; returns how many are new."""
+        path = self.path / SKIPPED
+        known = path.read_text(encoding="utf-8").split("\n")[:-1] if path.is_file() else []
+        lines = [json.dumps({"name": name, "error": error}) for name, error in found.items()]
+        new = [line for line in lines if line not in known]
+        if new:
+            write_file(path, "".join(f"{line}\n" for line in [*known, *new]), error=InputError)
+        return len(new)
+
+    def table(self, name: str, rows: Iterable[Iterable[Any]]) -> None:
+        """Writes a file of values with commas between them."""
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows(rows)
+        write_file(self.path / name, text.getvalue(), error=InputError)

@@ -1,0 +1,342 @@
+"""A run of training: steps, an evaluation after each epoch, and checkpoints from which it goes on to the bit."""
+
+from __future__ import annotations
+
+import logging
+import math
+import signal
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from importlib import import_module
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from PIL import Image
+from tqdm import tqdm
+
+from vit_core.errors import InputError
+from vit_core.hub.model_card import card_text
+from vit_core.training.feeding import Fed
+from vit_core.training.groups import parameter_groups
+from vit_core.training.metrics import Tally, wilson
+from vit_core.training.steps import TrainStep
+from vitriad.auto import model_class
+from vitriad.backends import BACKENDS
+from vitriad.printing import shown
+from vitriad.training_events import Events
+from vitriad.training_folder import BEST, HELD_OUT, LAST, Place, RunFolder
+from vitriad.training_pictures import draw_curves, draw_reconstructions
+from vitriad.training_setup import Setup, sizes_of
+
+logger = logging.getLogger("vitriad")
+
+_EVERY = 600.0  # seconds after which the middle of an epoch is saved too
+_BATCH_FILE = "failed-batch.txt"
+_NO_MEMORY = ("out of memory", "resource_exhausted", "can't allocate memory", "resourceexhausted", "failed to allocate")
+
+
+class Run:
+    """A run in its folder, begun or to be gone on with.
+
+    Args:
+        setup: what its recipe stands for.
+        out: its folder.
+
+    Attributes:
+        step: the model with its optimiser.
+        done: steps that are done.
+    """
+
+    def __init__(self, setup: Setup, out: str | Path) -> None:
+        self.setup, self.recipe, self.feed = setup, setup.recipe, setup.feed
+        self.folder, self.digest = RunFolder(out), setup.digest()
+        self.folder.begin(self.recipe)
+        place = self.folder.place(self.digest)
+        self.step = new_step(setup)
+        self.done, self.best = (place.step, place.best) if place else (0, None)
+        self.is_averaged = self.recipe.average is not None
+        if place is not None:
+            self.step.restore(self.folder.state(self.is_averaged))
+        self.lines = self.folder.metrics(before=self.done)
+        self.rates = self.recipe.learning_rates(self.feed.steps)
+        self.events = Events(self.folder.path, self.done)
+        if place is None:
+            classes = self.setup.held_out.classes
+            labels = self.setup.held_out.labels
+            rows = self.setup.judged.tolist()
+            said = [classes[labels[row]] if labels is not None else "" for row in rows]
+            names = [self.setup.held_out.names[row] for row in rows]
+            self.folder.table(HELD_OUT, [("path", "label"), *zip(names, said, strict=True)])
+            self._save(LAST)  # so that a place that cannot be saved to is found out now
+
+    def train(self) -> dict[str, Any]:
+        """Goes on to the end; returns what was measured of the best checkpoint.
+
+        Raises:
+            InputError: the loss is no number any more, or a batch does not fit the memory.
+            CheckpointError: a checkpoint cannot be saved; the older ones stay.
+            KeyboardInterrupt: by Ctrl-C, once the run is saved where it stands.
+        """
+        saved = time.monotonic()
+        steps = closing(self.feed.training(self.done))
+        with _stopping() as stop, closing(self.events), steps as feds, self._progress() as bar:
+            for fed in feds:
+                self._one(fed, bar)
+                self.done = fed.number + 1
+                is_over = self.done % self.feed.steps_of_epoch == 0
+                if is_over:
+                    self._judge(bar)
+                if is_over or stop.is_set or time.monotonic() - saved > _EVERY:
+                    self._save(LAST)
+                    saved = time.monotonic()
+                if stop.is_set:
+                    print(self._stopped(), file=sys.stderr)
+                    raise KeyboardInterrupt
+        if self.best is None:
+            raise InputError(
+                f"{self.folder.path}: no image that can be used, or none that is held out; skipped.jsonl says why."
+            )
+        return self.best
+
+    def _stopped(self) -> str:
+        return f"vitriad: stopped after step {self.done} of {self.feed.steps}; the same command goes on from there."
+
+    @contextmanager
+    def _progress(self) -> Iterator[Any]:
+        options = {"unit": "step", "file": sys.stderr, "disable": not sys.stderr.isatty()}
+        with tqdm(total=self.feed.steps, initial=self.done, **options) as bar:
+            yield bar
+
+    # --- a step ------------------------------------------------------------------------------------------------------
+
+    def _one(self, fed: Fed, bar: Any) -> None:
+        """One step, what it measured, and what it could not use."""
+        self._skip(fed, bar)
+        bar.update()
+        if fed.batch is None:
+            return
+        start, rate = time.monotonic(), self.rates(fed.number)
+        try:
+            result = self.step(fed.batch, rate)
+            loss, norm = float(result.loss), float(result.gradient_norm)
+        except Exception as problem:
+            if not is_out_of_memory(problem):
+                raise
+            raise InputError(self._too_large(len(fed.names))) from problem
+        if not math.isfinite(loss) or not (math.isfinite(norm) or self.recipe.precision == "float16"):
+            raise InputError(self._not_finite(fed, loss))
+        count = len(fed.names)
+        self._measure({"step": fed.number + 1, "loss": loss, "rate": rate, "gradient_norm": norm, "images": count})
+        speed = count / max(time.monotonic() - start, 1e-9)
+        bar.set_postfix_str(f"loss {loss:.4f}, rate {rate:.2e}, {speed:.0f} images/s", refresh=False)
+
+    def _skip(self, fed: Fed, bar: Any) -> None:
+        if fed.skipped and self.folder.skipped(fed.skipped):
+            for name, problem in fed.skipped.items():
+                said = problem if name in problem else f"{name}: {problem}"
+                bar.write(f"vitriad: skipped: {said}", file=sys.stderr)
+
+    def _measure(self, line: dict[str, Any]) -> None:
+        self.lines.append(line)
+        self.folder.measured(line)
+        self.events.add(line)
+
+    def _not_finite(self, fed: Fed, loss: float) -> str:
+        path = self.folder.path / _BATCH_FILE
+        path.write_text("".join(f"{name}\n" for name in fed.names), encoding="utf-8")
+        place = self.folder.place(self.digest)
+        return (
+            f"step {fed.number + 1}: the loss is {loss}, or its gradient is no number, on {', '.join(fed.names[:2])} "
+            f"...; {path} names all {len(fed.names)} images.\n"
+            f"The last good checkpoint is {self.folder.path / LAST}, of step {place.step if place else 0}.\n"
+            "Take another --out with a lower --rate, --set clip=1.0, or precision=float32."
+        )
+
+    def _too_large(self, images: int) -> str:
+        parts = self.recipe.accumulate
+        part = math.ceil(images / parts)
+        sizes = sizes_of(self.setup, trained_names(self.setup))
+        free = free_bytes()
+        room = max(1, min(part // 2, int((free - sizes.fixed) / max(sizes.of_image, 1)))) if free else max(1, part // 2)
+        return (
+            f"out of memory: {part} images at a time, which take about {sizes.bytes(part) / 1e9:.1f} GB.\n"
+            f"About {room} would fit: --set accumulate={math.ceil(images / room)} computes the batch in such parts.\n"
+            "Or take a smaller --batch-size, or --set recompute=true, which keeps less of each image."
+        )
+
+    # --- after an epoch ----------------------------------------------------------------------------------------------
+
+    def _judge(self, bar: Any) -> None:
+        """Evaluates what is held out, and keeps the model where it is the best one yet."""
+        epoch = self.done // self.feed.steps_of_epoch
+        found = self._held_out(bar)
+        first = self.done - self.feed.steps_of_epoch
+        steps = [line for line in self.lines if "rate" in line and line["step"] > first]
+        if not steps or found is None:
+            return
+        images = sum(line["images"] for line in steps)
+        loss = sum(line["loss"] * line["images"] for line in steps) / images
+        line = {"step": self.done, "epoch": epoch, "train_loss": loss, **found}
+        self._measure(line)
+        bar.write(self._said(line), file=sys.stdout)
+        if self.best is None or _score(line) > _score(self.best):
+            self.best = line
+            self._save(BEST)
+        draw_curves(self.folder.path, self.lines)
+
+    def _held_out(self, bar: Any) -> dict[str, Any] | None:
+        """What is measured on the images that are held out; None where none can be used."""
+        tally, total, count = Tally(max(1, self.setup.config.num_labels)), 0.0, 0
+        with closing(self.feed.judging(self.setup.held_out, self.setup.judged)) as batches:
+            for fed in batches:
+                self._skip(fed, bar)
+                if fed.batch is None:
+                    continue
+                output = self.step.evaluate(fed.batch, averaged=self.is_averaged)
+                if self.recipe.objective == "classification" and fed.labels is not None:
+                    tally.add(output["logits"], fed.labels)
+                    continue
+                total, count = total + float(output["loss"]) * len(fed.names), count + len(fed.names)
+                if self.recipe.objective == "mae" and fed.number == 0:
+                    epoch = self.done // self.feed.steps_of_epoch
+                    draw_reconstructions(self.folder.path, epoch, fed, output, self.setup)
+        if count:
+            return {"held_out_loss": total / count, "held_out": count}
+        if not tally.count:
+            return None
+        classes = self.feed.data.classes
+        rows = zip(classes, tally.confusion.tolist(), strict=True)
+        self.folder.table("confusion.csv", [("true", *classes), *((name, *row) for name, row in rows)])
+        low, high = wilson(tally.right, tally.count)
+        top = {"accuracy": tally.accuracy, "low": low, "high": high, "accuracy_of_five": tally.accuracy_of_five}
+        return {"held_out_loss": tally.cross_entropy, **top, "held_out": tally.count}
+
+    def _said(self, line: dict[str, Any]) -> str:
+        said = f"epoch {line['epoch']} of {self.recipe.epochs}: loss {line['train_loss']:.4f}"
+        said += f", held out {line['held_out_loss']:.4f}"
+        if "accuracy" in line:
+            said += f", accuracy {line['accuracy']:.2%} ({line['low']:.2%} to {line['high']:.2%})"
+        return said
+
+    def _save(self, name: str) -> None:
+        place = Place(self.done, self.digest, self.best) if name == LAST else None
+        card = self._card(self.best)
+        setup = self.setup
+        self.folder.save(name, setup.config, setup.cls, self.feed.processor, self.step.state(), card, place)
+
+    def _card(self, best: dict[str, Any] | None) -> str:
+        recipe = self.recipe
+        start = f"from `{recipe.model}`" if recipe.model else f"from fresh weights of `{recipe.config}`"
+        images = f"{len(self.feed.rows):,} images, step {self.done} of {self.feed.steps}"
+        about = [
+            f"Trained by vitriad ({recipe.objective}, {recipe.backend}) {start} on `{recipe.data}`: {images}.",
+            "recipe.toml beside this folder says how.",
+        ]
+        if best is not None:
+            said = {"Held-out images": f"{best['held_out']:,}", "Held-out loss": f"{best['held_out_loss']:.4f}"}
+            if "accuracy" in best:
+                said["Accuracy"] = f"{best['accuracy']:.2%} (95 % interval {best['low']:.2%} to {best['high']:.2%})"
+                said["Among the best five"] = f"{best['accuracy_of_five']:.2%}"
+            about += [
+                "",
+                f"Best, after epoch {best['epoch']}:",
+                "",
+                *(f"- {name}: {text}" for name, text in said.items()),
+            ]
+        size = sum(array.size for array in self.setup.tensors.values())
+        return card_text(self.setup.config, self.setup.cls, size, self.folder.path.resolve().name, about=about)
+
+
+def new_step(setup: Setup) -> TrainStep:
+    """The model of a run with its optimiser, in the backend of its recipe.
+
+    Raises:
+        BackendError: it is not installed.
+    """
+    model = model_class(setup.cls, setup.recipe.backend).from_tensors(setup.config, setup.tensors)
+    training = import_module(f"{BACKENDS[setup.recipe.backend].package}.training")
+    step: TrainStep = training.TrainStep(model, setup.recipe.optimisation())
+    return step
+
+
+def trained_names(setup: Setup) -> set[str]:
+    """The parameters that a run moves."""
+    recipe = setup.recipe
+    groups = parameter_groups(
+        setup.config,
+        setup.cls,
+        weight_decay=recipe.weight_decay,
+        layer_decay=recipe.layer_decay,
+        freeze=recipe.freeze,
+    )
+    return {name for group in groups for name in group.names}
+
+
+def run(setup: Setup, out: str | Path) -> int:
+    """Runs a recipe and says what came out; 3 if some images could not be used."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is checked before decoding
+        found = Run(setup, out)
+        if found.done:
+            print(f"going on after step {found.done} of {found.feed.steps}")
+        best = found.train()
+    print(f"{shown(str(found.folder.path / BEST))}: epoch {best['epoch']}, {_result(best)}")
+    return 3 if (found.folder.path / "skipped.jsonl").is_file() else 0
+
+
+def _result(best: dict[str, Any]) -> str:
+    if "accuracy" not in best:
+        return f"held-out loss {best['held_out_loss']:.4f}"
+    return f"accuracy {best['accuracy']:.2%} (95 % interval {best['low']:.2%} to {best['high']:.2%})"
+
+
+def _score(line: dict[str, Any]) -> float:
+    """The more the better."""
+    score: float = line["accuracy"] if "accuracy" in line else -line["held_out_loss"]
+    return score
+
+
+def is_out_of_memory(problem: BaseException) -> bool:
+    """Whether a framework, or Python, had no memory left, by what each of them says then."""
+    said = f"{type(problem).__name__} {problem}".lower()
+    return isinstance(problem, MemoryError) or "outofmemory" in said or any(each in said for each in _NO_MEMORY)
+
+
+def free_bytes() -> int | None:
+    """Memory of this machine that is free; None where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return None
+
+
+class _Stop:
+    """Whether Ctrl-C was pressed."""
+
+    is_set = False
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if self.is_set:
+            raise KeyboardInterrupt
+        self.is_set = True
+
+
+@contextmanager
+def _stopping() -> Iterator[_Stop]:
+    """Inside this block the first Ctrl-C only asks to stop after the step; the second one stops at once."""
+    stop, before = _Stop(), signal.getsignal(signal.SIGINT)
+    try:
+        if before != signal.SIG_IGN:
+            signal.signal(signal.SIGINT, stop)
+    except ValueError:  # not in the main thread, which alone gets signals
+        yield stop
+        return
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, before)
