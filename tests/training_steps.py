@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from functools import cache
 from importlib import import_module
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from vit_core.training import Optimisation, TrainingBatch, parameter_groups, soft_targets
 
 TRAINED = ("ViTForImageClassification", "ViTForMaskedImageModeling", "ViTMAEForPreTraining")
-IMAGES, PATCHES = 5, 15
+IMAGES, PATCHES = 6, 15
 
 
 def step_class(backend):
@@ -40,13 +41,18 @@ def part_of(state, word):
     return {name.removeprefix(f"{word}."): array for name, array in state.items() if name.startswith(f"{word}.")}
 
 
+@cache
+def probe(backend, name):
+    """A step whose first moments are its gradients; with a rate of 0 it moves nothing."""
+    return make_step(backend, name, betas=(0.0, 0.0))
+
+
 class Reference:
     """AdamW as `Optimisation` writes it down, in NumPy; gradients are the first moments of a step with beta1 = 0."""
 
     def __init__(self, backend, name, **options):
-        self.probe = make_step(backend, name, betas=(0.0, 0.0))
-        self.options = Optimisation(**options)
-        self.weights = part_of(self.probe.state(), "model")
+        self.probe, self.options = probe(backend, name), Optimisation(**options)
+        self.weights = backend.make_tensors(name, "float64")
         config, settings = backend.make_config(name), self.options
         self.groups = parameter_groups(
             config,

@@ -81,7 +81,7 @@ class TrainStep:
         self.optimizer.zero_grad()
         loss = torch.zeros((), device=self.device)
         with in_mode(self.model, training=True), self._drawing():
-            for part, share in parts(batch, self.optimisation.accumulate):
+            for part, share in parts(batch, self.optimisation.accumulate, inner_of(self.model).config):
                 with self._autocast():
                     found = loss_of(self.model, part) * share
                 self.scaler.scale(found).backward()

@@ -59,12 +59,13 @@ def test_paths_are_dropped_in_training_alone_and_targets_never_reach_the_model()
 @pytest.mark.parametrize(("count", "sizes"), [(1, [5]), (2, [3, 2]), (4, [2, 2, 1]), (9, [1, 1, 1, 1, 1])])
 def test_parts_of_a_batch_are_even_and_their_shares_add_up(count, sizes):
     whole = batch_of(targets=TARGETS, drop_path_mask=np.arange(20).reshape(2, 2, 5) % 3 == 0)
-    cut = parts(whole, count)
+    cut = parts(whole, count, ViTConfig())
     assert [len(part.pixel_values) for part, _ in cut] == sizes
     np.testing.assert_allclose([share for _, share in cut], np.array(sizes) / 5)
     np.testing.assert_array_equal(np.concatenate([part.drop_path_mask for part, _ in cut], 2), whole.drop_path_mask)
-    masked = [share for _, share in parts(batch_of(bool_masked_pos=MASK), 2)]
-    np.testing.assert_allclose(masked, [6 / 10, 4 / 10])  # by what the loss is a mean of
+    masked = [share for _, share in parts(batch_of(bool_masked_pos=MASK), 2, ViTConfig(encoder_stride=4))]
+    # by what the loss is a mean of: 6 and 4 patches of 16 pixels
+    np.testing.assert_allclose(masked, [(96 + 1e-5) / (160 + 1e-5), (64 + 1e-5) / (160 + 1e-5)], rtol=1e-15)
 
 
 def test_a_state_of_something_else_is_refused_by_the_names_that_differ():

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-import numpy as np
+from typing import Any, NamedTuple
 
 from vit_core.config import PretrainedConfig
 from vit_core.errors import InputError
@@ -17,6 +15,8 @@ _GIVEN = {
     "ViTForMaskedImageModeling": "bool_masked_pos",
     "ViTMAEForPreTraining": "noise",
 }
+
+_NO_PIXELS = 1e-5  # added to the count of masked pixels by the loss of masked image modelling
 
 
 class TrainingBatch(NamedTuple):
@@ -72,7 +72,7 @@ def arguments(cls: type, config: PretrainedConfig, batch: TrainingBatch, *, trai
         raise InputError(f"{cls.__name__}: it has no use for {unused[0]} in a batch.\nLeave it None.")
     if (targets := given.pop("targets", None)) is not None:
         expected = (len(batch.pixel_values), config.num_labels)
-        if targets.shape != expected or targets.dtype.kind != "f":
+        if targets.shape != expected or not str(targets.dtype).startswith("float"):
             raise InputError(
                 f"{cls.__name__}: targets: expected (batch, classes) {expected}, floating, got {targets.dtype} "
                 f"{targets.shape}.\nvit_core.training.soft_targets makes them of class indices."
@@ -82,18 +82,19 @@ def arguments(cls: type, config: PretrainedConfig, batch: TrainingBatch, *, trai
     return given
 
 
-def parts(batch: TrainingBatch, count: int) -> list[tuple[TrainingBatch, float]]:
-    """A batch cut into at most `count` parts, each with its share in the loss of the whole, which is their sum.
+def parts(batch: TrainingBatch, count: int, config: PretrainedConfig) -> list[tuple[TrainingBatch, Any]]:
+    """A batch cut into at most `count` parts, each with its share: the loss of the whole is sum(share * loss of part).
 
     All parts have equally many images, but for the last one, which may have fewer. Where pixels are masked, a part
-    counts by its masked patches, as they do in the loss.
+    counts by them, as they do in the loss. The arrays may be those of a framework, traced ones too.
     """
-    images = len(batch.pixel_values)
+    images, mask = len(batch.pixel_values), batch.bool_masked_pos
     size = max(1, -(-images // count))
     places = [slice(start, start + size) for start in range(0, images, size)]
-    mask = batch.bool_masked_pos
-    counts = np.ones(images) if mask is None or not mask.any() else mask.reshape(images, -1).sum(axis=1)
-    return [(_cut(batch, place), float(counts[place].sum() / counts.sum())) for place in places]
+    if mask is None:
+        return [(_cut(batch, place), len(range(images)[place]) / images) for place in places]
+    pixels = mask.reshape(images, -1).sum(axis=1) * config.encoder_stride**2
+    return [(_cut(batch, place), (pixels[place].sum() + _NO_PIXELS) / (pixels.sum() + _NO_PIXELS)) for place in places]
 
 
 def _cut(batch: TrainingBatch, place: slice) -> TrainingBatch:
