@@ -150,3 +150,7 @@ class Backend:
     def doubles(self) -> AbstractContextManager[Any]:
         """Around what computes in float64."""
         return nullcontext()
+
+    def steps(self) -> AbstractContextManager[Any]:
+        """Around steps of training, of which there are many and small ones."""
+        return nullcontext()

@@ -104,3 +104,30 @@ def intact(model: keras.Model) -> Iterator[None]:
             part.metrics.clear()
             part.built = False
         raise
+
+
+def place_of(optimizer: keras.optimizers.Optimizer, variable: Any) -> int:
+    """The place of a weight among those that an optimizer was built for, whichever device's copy of it this is."""
+    return optimizer._get_variable_index(variable)
+
+
+class AveragingOptimizer(keras.optimizers.Optimizer):
+    """An optimizer whose own `update_step` moves the averages of `use_ema`, which start as the weights.
+
+    Keras' averages start as the weights after the first step, and are moved at every part of an accumulated one.
+    """
+
+    def build(self, variables: Any) -> None:
+        """Makes the averages, and what else there is for every weight."""
+        super().build(variables)
+        with tf.init_scope():  # once, also where a graph is made that builds the optimizer
+            for average, variable in zip(self.averages, variables if self.use_ema else (), strict=True):
+                average.assign(variable)
+
+    @property
+    def averages(self) -> list[keras.Variable]:
+        """The average of each weight, where there are any."""
+        return self._model_variables_moving_average if self.use_ema else []
+
+    def _update_model_variables_moving_average(self, trainable_variables: Any) -> None:
+        """Nothing: `update_step` did."""

@@ -74,7 +74,7 @@ def linear(inputs: int, units: int, bias: bool = True, dtype: str | None = None)
     """A dense layer without activation."""
     initial = {"kernel_initializer": VALUE, "bias_initializer": VALUE}
     layer = keras.layers.Dense(units, activation=None, use_bias=bias, dtype=dtype, **initial)
-    layer._built_for = (None, None, inputs)
+    layer._built_for, layer.is_head = (None, None, inputs), dtype is not None
     return layer
 
 
@@ -83,7 +83,7 @@ def convolution(channels: int, filters: int, kernel: tuple[int, int], dtype: str
     initial = {"kernel_initializer": VALUE, "bias_initializer": VALUE}
     layout = {"strides": kernel, "padding": "valid", "data_format": "channels_last"}
     layer = keras.layers.Conv2D(filters, kernel, use_bias=True, dtype=dtype, **layout, **initial)
-    layer._built_for = (None, None, None, channels)
+    layer._built_for, layer.is_head = (None, None, None, channels), dtype is not None
     return layer
 
 
@@ -98,6 +98,32 @@ def layer_norm(hidden: int, eps: float) -> keras.layers.LayerNormalization:
 def head_dtype() -> str:
     """The dtype of heads: that of the weights, so float32 under a mixed policy."""
     return keras.config.dtype_policy().variable_dtype
+
+
+@contextmanager
+def computing_in(model: keras.Model, dtype: str, is_recomputed: bool) -> Iterator[None]:
+    """Inside, the layers of a model compute in a dtype, all but its heads; weights keep theirs.
+
+    Args:
+        model: with weights of at least that width.
+        dtype: of the computation.
+        is_recomputed: whether layers are computed anew in the backward pass, where they are not anyway.
+    """
+    weights = model.variable_dtype
+    policy = keras.dtype_policies.get(weights if dtype == weights else f"mixed_{dtype}")
+    parts = _keras.layers_of(model)
+    before = [(part, part.dtype_policy, getattr(part, "checkpointing", None)) for part in parts]
+    for part, _, is_checkpointing in before:
+        part.dtype_policy = keras.dtype_policies.get(weights) if getattr(part, "is_head", False) else policy
+        if is_checkpointing is not None:
+            part.checkpointing = is_checkpointing or is_recomputed
+    try:
+        yield
+    finally:
+        for part, own, is_checkpointing in before:
+            part.dtype_policy = own
+            if is_checkpointing is not None:
+                part.checkpointing = is_checkpointing
 
 
 class NamedParts:

@@ -24,12 +24,12 @@ from vit_core.parameters import Parameter, check_tensors, parameter_table
 from vit_core.tensors import Array
 from vit_tf import _keras, weights
 from vit_tf.exporting import SAVED_MODEL, ExportedModel
+from vit_tf.fitting import Recomputed, TrainedModel
 from vit_tf.graphs import TENSORS, CompiledCalls, static
 from vit_tf.inputs import CheckedInputs, plain
 from vit_tf.keywords import TFLoading, TFSaving
 from vit_tf.layers import NamedParts, build_parts, is_inner, setting, source
 from vit_tf.serialising import SerialisedModel
-from vit_tf.training import Recomputed, TrainedModel
 
 Model = TypeVar("Model", bound="TFViTPreTrainedModel")
 

@@ -1,281 +1,256 @@
-"""Models in `fit`, `evaluate` and `predict`: labels and weights, losses, layers that are recomputed."""
+"""One step of training as a recipe says it: gradients by parts and devices, clipping, AdamW, an average of weights."""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial, wraps
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
-from keras.utils import unpack_x_y_sample_weight
 from tensorflow import Tensor
 
+from conversion.layouts import canonical_axes
 from vit_core.errors import InputError
-from vit_tf import _keras
-from vit_tf.datasets import batched, collated, column_reader
+from vit_core.inputs import check_call
+from vit_core.tensors import Array, to_numpy
+from vit_core.training import Draws, Optimisation, StepResult, TrainingBatch
+from vit_core.training.batches import arguments, parts, trained_class
+from vit_core.training.steps import FIRST_LOSS_SCALE, LOSS_SCALE_DOUBLES_AFTER, check_state
+from vit_tf import _keras, weights
+from vit_tf.layers import Dropout, at_least_float32, computing_in
+from vit_tf.optimizers import GroupedAdamW, groups_of, optimizer
+from vit_tf.pretrained import TFViTPreTrainedModel
 
-OWN_LOSS = (None, "passthrough", "auto_with_warning")  # transformers' words for it
-
-
-class Batch(NamedTuple):
-    """Data for `fit` with everything in the place where Keras looks for it."""
-
-    x: Any
-    y: Any = None
-    sample_weight: Any = None
-
-
-class TrainedModel(keras.Model):
-    """A model that trains on the loss that was given to `compile`, or on its own."""
-
-    loss_of: Callable[..., Tensor]
-
-    # --- Keras' calls, with the data settled before anything looks at it ----------------------------------------------
-
-    @wraps(keras.Model.fit)
-    def fit(self, *args: Any, **kwargs: Any) -> Any:  # noqa: D102  # Keras' own text
-        return self._run(super().fit, args, kwargs)
-
-    @wraps(keras.Model.evaluate)
-    def evaluate(self, *args: Any, **kwargs: Any) -> Any:  # noqa: D102
-        return self._run(super().evaluate, args, kwargs)
-
-    @wraps(keras.Model.train_on_batch)
-    def train_on_batch(self, *args: Any, **kwargs: Any) -> Any:  # noqa: D102
-        return self._run(super().train_on_batch, args, kwargs)
-
-    @wraps(keras.Model.test_on_batch)
-    def test_on_batch(self, *args: Any, **kwargs: Any) -> Any:  # noqa: D102
-        return self._run(super().test_on_batch, args, kwargs)
-
-    def _run(self, call: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        """One of Keras' calls on settled data. One that fails leaves the model as it was compiled."""
-        bound = inspect.signature(call).bind(*args, **kwargs)
-        given = bound.arguments
-        x, class_weight = given.get("x"), given.get("class_weight")
-        if isinstance(x, Mapping | tuple | list) or hasattr(x, "shape"):
-            batch = self._settled_batch(*(given.get(name) for name in Batch._fields))
-            self._check_weighted(batch.y, class_weight=class_weight, sample_weight=batch.sample_weight)
-            given |= {name: value for name, value in batch._asdict().items() if value is not None}
-        elif class_weight is not None and isinstance(x, tf.data.Dataset):
-            given |= {"x": x.map(partial(self._class_weighted, class_weight)), "class_weight": None}
-        elif class_weight is not None and isinstance(x, keras.utils.PyDataset):
-            self._check_plain(x)
-        if isinstance(given.get("validation_data"), tuple | list):
-            batch = self._settled_batch(*unpack_x_y_sample_weight(given["validation_data"]))
-            self._check_weighted(batch.y, sample_weight=batch.sample_weight)
-            given["validation_data"] = keras.utils.pack_x_y_sample_weight(*batch)
-        with _keras.intact(self):
-            return call(*bound.args, **bound.kwargs)
-
-    def _settled_batch(self, x: Any, y: Any = None, sample_weight: Any = None) -> Batch:
-        """The same data, with labels as `y` wherever they were, and as a tensor where they are one.
-
-        Labels that are in `x` although there is a `y` stay: the model's own loss takes those, metrics take `y`.
-        """
-        x = dict(x) if isinstance(x, Mapping) else x
-        y, sample_weight = _lone(y), _lone(sample_weight)
-        loss = getattr(self, "loss", None)
-        if isinstance(x, dict) and "labels" in x and self._takes_labels() and (y is None or not self._trains_on_own()):
-            labels = x.pop("labels")
-            y = labels if y is None else y
-        if isinstance(loss, Mapping) and len(loss) == 1 and y is not None and not keras.tree.is_nested(y):
-            y = dict.fromkeys(loss, y)  # the one output that goes by its name
-        return Batch(x, y, sample_weight)
-
-    def _trains_on_own(self) -> bool:
-        loss = getattr(self, "loss", None)  # not there before `compile`
-        return loss is None or (isinstance(loss, str) and loss in OWN_LOSS)
-
-    def _takes_labels(self) -> bool:
-        return "labels" in inspect.signature(self.call).parameters
-
-    def _check_weighted(self, y: Any, **weights: Any) -> None:
-        """Refuses weights that there are no labels for: Keras would pass over them."""
-        if given := [name for name, value in weights.items() if value is not None and y is None]:
-            raise InputError(f"{type(self).__name__}: {given[0]}: {self._why_unweighted()}")
-
-    def _why_unweighted(self) -> str:
-        if self._takes_labels():
-            return "there are no labels whose losses it could weight: give them as y, or as labels inside x."
-        return (
-            "the model's own loss takes none: it is one mean over the masked pixels of all images, so there is no "
-            "loss of an image to weight.\nDelete the argument, or give targets as y and a loss to compile()."
-        )
-
-    def _why_no_loss(self) -> str:
-        if self._takes_labels():
-            return (
-                "expected one array of labels beside the images.\nWrite fit(images, labels) or "
-                'fit({"pixel_values": images, "labels": labels}); a data set yields such pairs or dicts.'
-            )
-        if hasattr(self, "loss_of"):
-            return (
-                "expected the mask that it is about among the inputs.\nWrite "
-                'fit({"pixel_values": images, "bool_masked_pos": mask}); a data set yields such dicts.'
-            )
-        return "an encoder has none of its own.\nGive one to compile(), and targets as y."
-
-    @tf.autograph.experimental.do_not_convert
-    def _class_weighted(self, class_weight: Mapping[int, float], *data: Any) -> tuple[Any, Any, Any]:
-        """One element of a data set, with the weight of each label's class."""
-        batch = self._settled_batch(*unpack_x_y_sample_weight(data))
-        self._check_weighted(batch.y, class_weight=class_weight)
-        if batch.sample_weight is not None:
-            raise InputError(
-                f"{type(self).__name__}: class_weight: the data set has weights already; give one of both."
-            )
-        return batch.x, batch.y, class_weights(keras.tree.flatten(batch.y)[0], class_weight)
-
-    def _check_plain(self, batches: Any) -> None:
-        """Refuses batches in which Keras finds no labels to give class weights to."""
-        _, y, _ = unpack_x_y_sample_weight(batches[0])
-        if y is None or keras.tree.is_nested(y):
-            raise InputError(
-                f"{type(self).__name__}: class_weight: expected batches (x, y) with an array of labels as y, got "
-                "others.\nGive labels so, or the weight of each image as the third: (x, y, sample_weight)."
-            )
-
-    def prepare_tf_dataset(
-        self,
-        dataset: Any,
-        batch_size: int = 8,
-        shuffle: bool = True,
-        tokenizer: None = None,
-        collate_fn: Callable[..., Any] | None = None,
-        collate_fn_args: Mapping[str, Any] | None = None,
-        drop_remainder: bool | None = None,
-        prefetch: bool = True,
-    ) -> tf.data.Dataset:
-        """Rows as batches for `fit`: columns that the model takes, and the one called labels, label or label_ids.
-
-        Args:
-            dataset: of the hub's `datasets` (also with a transform), or anything with a length whose rows, taken by
-                number, are dicts with `pixel_values`.
-            batch_size: images in a batch.
-            shuffle: whether rows come in another order in each epoch.
-            tokenizer: None; images have none.
-            collate_fn: makes a dict of arrays from a list of rows, in place of stacking each column.
-            collate_fn_args: its keywords.
-            drop_remainder: whether a last batch of fewer rows is left out; None means as `shuffle` says.
-            prefetch: whether a batch is read while another one is trained on.
-
-        Raises:
-            InputError: a tokenizer, or rows without images.
-        """
-        where = f"{type(self).__name__}.prepare_tf_dataset"
-        if tokenizer is not None:
-            raise InputError(f"{where}: tokenizer: expected None: images have none.")
-        collate = partial(collate_fn or collated, **(collate_fn_args or {}))
-        inputs = inspect.signature(self.call).parameters
-        read = column_reader(dataset, collate, inputs, self.variable_dtype, where)
-        dropped = shuffle if drop_remainder is None else drop_remainder
-        return batched(read, len(dataset), batch_size, shuffle, dropped, prefetch)
-
-    # --- steps -------------------------------------------------------------------------------------------------------
-
-    def make_train_function(self, force: bool = False) -> Any:
-        """The step of training as Keras compiles it. The optimizer has its variables before: a step that makes them
-        is traced twice.
-        """
-        if not self.optimizer.built:
-            with self.distribute_strategy.scope():
-                self.optimizer.build(self.trainable_variables)
-        return super().make_train_function(force)
-
-    def train_step(self, data: Any) -> Any:
-        """One step of training on a batch."""
-        return super().train_step(tuple(self._settled_batch(*unpack_x_y_sample_weight(data))))
-
-    def test_step(self, data: Any) -> Any:
-        """One step of evaluation on a batch."""
-        return super().test_step(tuple(self._settled_batch(*unpack_x_y_sample_weight(data))))
-
-    def predict_step(self, data: Any) -> Any:
-        """The outputs for one batch, without the loss: batches are put together image by image."""
-        output = super().predict_step(data)
-        return type(output)(**{name: value for name, value in output.items() if name != "loss"})
-
-    def compute_loss(
-        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
-    ) -> Tensor:
-        """The loss to train on: the one that was given to `compile`, of the main output; or else the model's own.
-
-        The model's own needs its mask among the inputs `x`; the labels of a classifier may be there or be `y`. Sample
-        weights multiply the losses of a classifier's images: their sum is divided by the number of labels.
-
-        Raises:
-            InputError: there is nothing to compute a loss from, or a sample weight for a loss that takes none.
-        """
-        x, y, sample_weight = self._settled_batch(x, y, sample_weight)
-        if not self._trains_on_own():
-            return super().compute_loss(x, y, self._compared(y_pred), sample_weight, training)
-        replicas = tf.distribute.get_strategy().num_replicas_in_sync  # whose gradients are added
-        return self._own_loss(x, y, y_pred, sample_weight) / replicas
-
-    def _own_loss(self, x: Any, y: Any, y_pred: Any, sample_weight: Any) -> Tensor:
-        model = type(self).__name__
-        if "loss" in y_pred and sample_weight is None:
-            return y_pred["loss"]
-        labels = x.get("labels", y) if isinstance(x, dict) else y
-        if sample_weight is not None and not (self._takes_labels() and labels is not None):
-            raise InputError(f"{model}: sample_weight: {self._why_unweighted()}")
-        if labels is None or keras.tree.is_nested(labels) or not self._takes_labels():
-            raise InputError(f"{model}: fit, evaluate: no loss: {self._why_no_loss()}")
-        return self.loss_of(y_pred["logits"], labels, sample_weight)
-
-    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
-        """The metrics that were given to `compile`, of the main output."""
-        x, y, sample_weight = self._settled_batch(x, y, sample_weight)
-        return super().compute_metrics(x, y, self._compared(y_pred), sample_weight)
-
-    def _compared(self, output: Any) -> Any:
-        """What a user's loss and metrics see of an output: everything where they go by name, else the main tensor."""
-        is_named = isinstance(self.loss, Mapping)
-        return dict(output) if is_named else next(value for name, value in output.items() if name != "loss")
+__all__ = ["TrainStep", "optimizer"]
 
 
-class Recomputed(keras.Model):
-    """A model whose layers can be recomputed in the backward pass."""
+class TrainStep:
+    """A model with its optimiser, to be called once for every batch.
 
-    def gradient_checkpointing_enable(self) -> None:
-        """Recomputes each layer in the backward pass instead of keeping its activations (in training mode)."""
-        self._set_checkpointing(True)
-
-    def gradient_checkpointing_disable(self) -> None:
-        """Keeps activations for the backward pass again."""
-        self._set_checkpointing(False)
-
-    @property
-    def is_gradient_checkpointing(self) -> bool:
-        """Whether gradient checkpointing is on."""
-        return any(getattr(layer, "checkpointing", False) for layer in _keras.layers_of(self))
-
-    def _set_checkpointing(self, is_on: bool) -> None:
-        for layer in _keras.layers_of(self):
-            if hasattr(layer, "checkpointing"):
-                layer.checkpointing = is_on
-
-
-def class_weights(labels: Tensor, class_weight: Mapping[int, float]) -> Tensor:
-    """The weight of each label's class, 1 for a class that the table does not name: (batch,), float32.
+    A model that was made in the scope of a `tf.distribute` strategy is trained on all of its devices: each computes
+    its share of every batch.
 
     Args:
-        labels: (batch,) or (batch, 1) class indices, or (batch, classes) with the largest number at the class.
-        class_weight: class index -> weight.
+        model: to train; its weights are moved in place.
+        optimisation: the recipe.
+        jit_compile: whether XLA compiles gradients and updates.
+
+    Raises:
+        InputError: the model has no loss, weights that no recipe names, or such in a dtype that is not trained.
     """
-    is_wide = labels.shape.rank == 2 and labels.shape[1] != 1
-    classes = tf.argmax(labels, axis=1) if is_wide else tf.reshape(labels, (-1,))
-    named, weights = tf.constant([*class_weight], tf.int64), tf.constant([*class_weight.values()], tf.float32)
-    is_class = tf.cast(classes, tf.int64)[:, None] == named  # (batch, named)
-    return tf.reduce_sum(tf.where(is_class, weights - 1.0, 0.0), axis=1) + 1.0
+
+    def __init__(
+        self, model: TFViTPreTrainedModel, optimisation: Optimisation | None = None, *, jit_compile: bool = False
+    ) -> None:
+        self.model, self.optimisation = model, optimisation or Optimisation()
+        self.strategy = model.distribute_strategy
+        self.optimisation.check_dtype(type(model).__name__, model.variable_dtype)
+        trained_class(type(model))
+        _check_weights(model)
+        groups = groups_of(model, self.optimisation)
+        moved = {path for group in groups for path in group["paths"]}
+        named = model.named_weights()
+        self.weights = {name: weight for name, weight in named.items() if weight.path in moved and weight.trainable}
+        average, (beta_1, beta_2) = self.optimisation.average, self.optimisation.betas
+        with self.strategy.scope():
+            self.optimizer = GroupedAdamW(
+                0.0,  # the rate comes with each step
+                groups,
+                beta_1,
+                beta_2,
+                self.optimisation.epsilon,
+                use_ema=average is not None,
+                ema_momentum=average or 0.0,
+            )
+            self.optimizer.build([*self.weights.values()])
+        self.loss_scale = tf.Variable(FIRST_LOSS_SCALE if self._is_scaled else 1.0, trainable=False)
+        self.good_steps = tf.Variable(0, dtype=tf.int64, trainable=False)
+        options = {"autograph": False, "jit_compile": jit_compile}
+        self._add = tf.function(self._added_gradients, **options)
+        self._move = tf.function(self._moved, **options)
+        self._evaluate = tf.function(self._outputs, autograph=False)
+
+    def __call__(self, batch: TrainingBatch, rate: float) -> StepResult:
+        """Moves the weights by one step. See `vit_core.training.TrainStep`, also for the other methods."""
+        found: Any = None
+        for place, (part, share) in enumerate(parts(batch, self.optimisation.accumulate, self.model.config)):
+            self._seed_dropouts(place)
+            found = self._add(self._on_devices(part, share), found)
+        loss, norm = self._move(found, tf.constant(rate, tf.float64))
+        return StepResult(loss, norm)
+
+    # --- gradients ---------------------------------------------------------------------------------------------------
+
+    def _on_devices(self, part: TrainingBatch, share: float) -> Any:
+        """The arguments of the model and their share in the loss, for each device of the strategy.
+
+        Where there are more devices than images, those that are left over compute the first image for nothing.
+        """
+        devices = self.strategy.num_replicas_in_sync
+        cut = [(own, share * of_part) for own, of_part in parts(part, devices, self.model.config)]
+        cut += [(cut[0][0], 0.0)] * (devices - len(cut))
+        given = [(self._arguments(own, training=True), tf.constant(own_share, tf.float64)) for own, own_share in cut]
+        if devices == 1:
+            return given[0]
+        return self.strategy.experimental_distribute_values_from_function(
+            lambda context: given[context.replica_id_in_sync_group]
+        )
+
+    def _arguments(self, batch: TrainingBatch, *, training: bool) -> dict[str, Tensor]:
+        """What the model is called with, and the targets where it is trained on them; values are checked here."""
+        given = arguments(type(self.model), self.model.config, batch, training=training)
+        check_call(type(self.model).__name__, self.model.config, given, len(batch.pixel_values))
+        if training and batch.targets is not None:
+            given["targets"] = batch.targets
+        return {name: tf.convert_to_tensor(value) for name, value in given.items()}
+
+    def _added_gradients(self, given: Any, found: Any) -> Any:
+        """What was found for earlier parts of a batch, and the loss and the gradients of one more."""
+        with self._as_trained():
+            return self.strategy.run(self._gradients, (*given, found))
+
+    def _gradients(self, given: dict[str, Tensor], share: Tensor, found: Any) -> Any:
+        """On one device: the loss of a part by its share, and the gradients of that, scaled, by each weight."""
+        moved = [weight.value for weight in self.weights.values()]
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(moved)
+            loss = self._loss(given)
+            loss = loss * tf.cast(share, loss.dtype)
+            scaled = loss * tf.cast(self.loss_scale, loss.dtype) if self._is_scaled else loss
+        gradients = tape.gradient(scaled, moved, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        return tf.nest.map_structure(tf.add, (loss, gradients), found) if found is not None else (loss, gradients)
+
+    def _loss(self, given: dict[str, Tensor]) -> Tensor:
+        """The model's own loss, or with targets -sum(targets * log_softmax(logits)), the mean over the images."""
+        targets = given.get("targets")
+        output = self.model(
+            **{name: value for name, value in given.items() if name != "targets"}, training=True, return_dict=True
+        )
+        if targets is None:
+            return output["loss"]
+        logits = tf.cast(output["logits"], at_least_float32(output["logits"].dtype))
+        return -tf.reduce_mean(tf.reduce_sum(tf.cast(targets, logits.dtype) * tf.nn.log_softmax(logits), axis=1))
+
+    # --- the step ----------------------------------------------------------------------------------------------------
+
+    def _moved(self, found: Any, rate: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss and the norm of all gradients, after each weight was moved by its own, clipped."""
+        loss, gradients = tf.nest.map_structure(lambda part: self.strategy.reduce("SUM", part, axis=None), found)
+        if self._is_scaled:
+            gradients = [gradient / self.loss_scale for gradient in gradients]
+        norm, clip = tf.linalg.global_norm(gradients), self.optimisation.clip
+        if clip is not None:
+            factor = tf.where(norm > clip, clip / norm, tf.ones_like(norm))
+            gradients = [gradient * factor for gradient in gradients]
+        if not self._is_scaled:
+            self._update(gradients, rate)
+            return loss, norm
+        is_good = tf.math.is_finite(norm)
+        tf.cond(is_good, lambda: self._update(gradients, rate), lambda: None)
+        good_steps = tf.where(is_good, self.good_steps + 1, 0)
+        is_long = good_steps == LOSS_SCALE_DOUBLES_AFTER
+        self.loss_scale.assign(self.loss_scale * tf.where(is_good, tf.where(is_long, 2.0, 1.0), 0.5))
+        self.good_steps.assign(tf.where(is_long, tf.zeros_like(good_steps), good_steps))
+        return loss, norm
+
+    def _update(self, gradients: list[Tensor], rate: Tensor) -> None:
+        """One step of the optimizer, on every device that has a copy of the weights."""
+        for weight, gradient in zip(self.weights.values(), gradients, strict=True):
+            self.strategy.extended.update(
+                weight.value,
+                lambda variable, gradient: self.optimizer.update_step(gradient, variable, rate),
+                args=(gradient,),
+                group=False,
+            )
+        self.optimizer.iterations.assign_add(1)
+
+    # --- evaluation --------------------------------------------------------------------------------------------------
+
+    def evaluate(self, batch: TrainingBatch, *, averaged: bool = False) -> dict[str, Array]:
+        """The outputs of the model in evaluation, by the names of its fields."""
+        if averaged and not self.optimizer.use_ema:
+            raise InputError(
+                f"{type(self.model).__name__}: evaluate: there is no average.\n"
+                "Ask for one: Optimisation(average=0.9999)."
+            )
+        output = self._evaluate(self._arguments(batch, training=False), averaged)
+        return {name: to_numpy(value) for name, value in output.items()}
+
+    def _outputs(self, given: dict[str, Tensor], averaged: bool) -> dict[str, Tensor]:
+        values = zip(self.weights.values(), self.optimizer.averages, strict=True) if averaged else ()
+        with self._as_trained(), keras.StatelessScope([(weight, average.value) for weight, average in values]):
+            output = self.model(**given, training=False, return_dict=True)
+        is_float = {name: value.dtype.is_floating for name, value in output.items()}
+        return {
+            name: tf.cast(value, at_least_float32(value.dtype)) if is_float[name] else value
+            for name, value in output.items()
+        }
+
+    # --- state -------------------------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Array]:
+        """Everything that the next step goes by, in the canonical names and layouts."""
+        table = self.model.parameter_table()
+        kept = {name: weights.canonical(variable.value, table[_row(name)]) for name, variable in self._kept().items()}
+        return kept | {name: to_numpy(variable) for name, variable in self._counts().items()}
+
+    def restore(self, state: dict[str, Array]) -> None:
+        """Goes on from a `state`: the next steps are those that would have followed, to the bit."""
+        table, kept, counts = self.model.parameter_table(), self._kept(), self._counts()
+        rows = {name: table[_row(name)] for name in kept}
+        shapes = {name: np.broadcast_to(np.zeros((), each.dtype), rows[name].shape) for name, each in kept.items()}
+        check_state(type(self.model).__name__, shapes | {key: to_numpy(each) for key, each in counts.items()}, state)
+        for name, variable in kept.items():
+            axes, value = canonical_axes(rows[name].kind, "keras"), tf.constant(state[name])
+            variable.assign(tf.transpose(value, axes) if axes else value)
+        for name, count in counts.items():
+            count.assign(state[name])
+
+    def _kept(self) -> dict[str, keras.Variable]:
+        """Weights, moments and averages by their names in a state; what is not moved is its own average."""
+        optimizer, named = self.optimizer, self.model.named_weights()
+        kept = {f"model.{name}": weight for name, weight in named.items()}
+        kept |= {f"first.{name}": each for name, each in zip(self.weights, optimizer.first, strict=True)}
+        kept |= {f"second.{name}": each for name, each in zip(self.weights, optimizer.second, strict=True)}
+        if optimizer.use_ema:
+            averages = named | dict(zip(self.weights, optimizer.averages, strict=True))
+            kept |= {f"average.{name}": each for name, each in averages.items()}
+        return kept
+
+    def _counts(self) -> dict[str, Any]:
+        counts = {"steps": self.optimizer.iterations}
+        return counts | ({"loss_scale": self.loss_scale, "good_steps": self.good_steps} if self._is_scaled else {})
+
+    # --- settings ----------------------------------------------------------------------------------------------------
+
+    @property
+    def _is_scaled(self) -> bool:
+        return self.optimisation.precision == "float16"
+
+    def _as_trained(self) -> Any:
+        """Inside, the model computes as the recipe says; what is traced here stays so."""
+        precision = self.optimisation.precision
+        dtype = self.model.variable_dtype if precision == "float32" else precision
+        return computing_in(self.model, dtype, self.optimisation.recompute)
+
+    def _seed_dropouts(self, part: int) -> None:
+        """Makes what is dropped a matter of the seed, the step and the part of its batch."""
+        layers = [layer for layer in _keras.layers_of(self.model) if isinstance(layer, Dropout) and layer.rate > 0]
+        for place, layer in enumerate(layers):
+            draws = Draws(self.optimisation.seed, f"dropout {place}", int(self.optimizer.iterations), part)
+            layer.seed_generator.state.assign([draws.below(2**31), draws.below(2**31)])
 
 
-def _lone(structure: Any) -> Any:
-    """The one array of a dict, list or tuple of one; everything else as it is."""
-    if not isinstance(structure, Mapping | tuple | list):
-        return structure
-    parts = list(structure.values() if isinstance(structure, Mapping) else structure)
-    return parts[0] if len(parts) == 1 and hasattr(parts[0], "shape") else structure
+def _row(name: str) -> str:
+    """The canonical name in the name of a state's entry."""
+    return name.partition(".")[2]
+
+
+def _check_weights(model: TFViTPreTrainedModel) -> None:
+    """Refuses weights that are trained and stand in no table, such as those of LoRA."""
+    table = model.parameter_table()
+    if own := [name for name, weight in model.named_weights().items() if weight.trainable and name not in table]:
+        raise InputError(
+            f"{type(model).__name__}: TrainStep: expected the weights of the model alone, got {own[0]} as well.\n"
+            "Train it by `fit`, with vit_tf.training.optimizer(model, ...) in `compile`."
+        )
