@@ -194,10 +194,12 @@ bench: $(VENV)/.dev
 	$@/bin/pip install -q --disable-pip-version-check -r $<
 	touch $@
 
-golden: .venv-hf4
+golden: .venv-hf4 .venv-hf5
 	.venv-hf4/bin/python tests/golden/make.py
 	.venv-hf4/bin/python tests/golden/make_configs.py
 	.venv-hf4/bin/python tests/golden/make_images.py
+	.venv-hf4/bin/python tests/golden/make_relatives.py
+	.venv-hf5/bin/python tests/golden/make_relatives.py
 
 test-peers: $(VENV)/.dev .venv-hf4 .venv-hf452 .venv-hf5 .venv-jax2onnx
 	$(BIN)/python -m pytest tests/peers -m peers $(PYTEST_ARGS)

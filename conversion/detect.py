@@ -22,6 +22,7 @@ from conversion.marks import refuse_marked
 from conversion.naming import HEADS, Names, canonical_names, template
 from conversion.places import Opening, Place, open_place
 from conversion.recognition import dropped, recognised
+from conversion.relatives import refuse_type
 from vit_core.errors import CheckpointError, InputError, VitError, reading
 from vit_core.files.arrays import LazyArray, WeightFile
 from vit_core.files.atomic_folder import finds_folder
@@ -180,6 +181,8 @@ def lone_checkpoint(folder: str | Path) -> list[str]:
 
 def _source(where: str, place: Place, allow: Collection[str], limits: Limits, asked: str | None = None) -> Source:
     weights = place.weights
+    if not place.is_aside:
+        refuse_type(where, place.config)
     tensors = dict(weights.infos)
     for mark, single in ((mark, single) for dialect in DIALECTS for mark, single in dialect.stacked.items()):
         tensors = unstacked(tensors, mark, single, limits.layers)

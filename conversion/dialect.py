@@ -111,6 +111,7 @@ class Dialect:
         refuse: raises for sizes of models that compute in a way of their own.
         read_images: how images are prepared, from what stands beside the weights or from the weights themselves, the
             configuration of the model, and bounds on JSON files. Nothing and "" where nothing tells.
+        processors: image processors of transformers that it has, other than ViT's and DeiT's; `read_images` reads them.
         target: how it is written; None where it is only read.
     """
 
@@ -135,4 +136,5 @@ class Dialect:
     published: Mapping[tuple[str, str], Fields] = field(default_factory=dict)
     refuse: Callable[[str, Fields], None] | None = None
     read_images: Callable[[Opened, Any, Limits], Images] | None = None
+    processors: Collection[str] = ()
     target: Target | None = None

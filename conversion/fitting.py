@@ -188,6 +188,8 @@ def _mismatch(row: Parameter, array: LazyArray, grid: Grid | None) -> str:
         text = f"{row.name} (for other pixels)"
     if row.kind == "positions" and grid is not None:
         text += f" (config.json says 1 + {grid[0]} x {grid[1]} tokens)"
+    if row.name == "classifier.weight" and array.shape[1:] == (2 * row.shape[1],):
+        return f"{text} (a head of class token and mean of the patches, as Dinov2's; ViTModel reads the rest)"
     if row.name == "classifier.weight" and len(array.shape) == 2 and array.shape[0] != row.shape[0]:
         text += f" (the configuration has {row.shape[0]} labels, the file {array.shape[0]} classes)"
     return text

@@ -64,6 +64,44 @@ def check_allowed(where: str, step: str, allow: Collection[str]) -> None:
         )
 
 
+def scales(where: str, found: Tensors, allow: Collection[str]) -> list[str]:
+    """LayerScale multiplies the output of a branch: so may the last linear layer of the branch."""
+    names = [name for name in found if name.endswith("output.scale")]
+    for name in names:
+        scale = found.pop(name)
+        for tensor in ("weight", "bias"):
+            target = name.replace(".scale", f".dense.{tensor}")
+            if target in found:
+                found[target] = _product(where, target, found[target], scale)
+    return [f"folded: {len(names)} LayerScales into the layers before them"] if names else []
+
+
+def _product(where: str, name: str, tensor: LazyArray, scale: LazyArray) -> LazyArray:
+    """A tensor with every row multiplied; in float32 at least, since scales can be tiny."""
+    if tensor.shape[:1] != scale.shape:
+        raise CheckpointError(f"{where}: {name}: {tensor.shape} does not fit a scale of {scale.shape}.")
+    dtype = np.promote_types(np.float32, np.promote_types(tensor.dtype, scale.dtype))
+
+    def read() -> Array:
+        rows = scale.read().astype(dtype).reshape(-1, *[1] * (len(tensor.shape) - 1))
+        return np.asarray(tensor.read().astype(dtype) * rows)
+
+    return LazyArray(dtype, tensor.shape, read)
+
+
+def distillation(where: str, found: Tensors, allow: Collection[str]) -> list[str]:
+    """The token and the head of distillation, and the position of the token, are left out where that is allowed."""
+    names = [name for name in found if name.startswith("distillation.")]
+    if not names:
+        return []
+    check_allowed(where, "distillation", allow)
+    for name in names:
+        del found[name]
+    if positions := found.get("embeddings.position_embeddings"):  # class, distillation, patches
+        found["embeddings.position_embeddings"] = mapped(positions, lambda table: np.delete(table, 1, axis=1))
+    return [f"left out, as allowed: {LOSSY['distillation']}"]
+
+
 def zero_biases(where: str, found: Tensors, allow: Collection[str]) -> list[str]:
     """Biases that a model was built without are zero: in every layer, or of keys where queries or values have one."""
     templates, added = {template(name) for name in found}, []

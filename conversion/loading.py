@@ -15,6 +15,7 @@ from conversion.inference import is_of_transformers, said_size, stored_grid
 from conversion.keywords import ASSERTIONS, CHOOSING, FITTING, LOADING, MODEL_OPTIONS, OPENING, checked
 from conversion.naming import HEADS
 from conversion.recognition import heads_beside
+from conversion.relatives import as_vit
 from conversion.report import Report, log, report_of
 from conversion.settings import chosen_dtype, config_data, config_of, stored_dtype
 from vit_core.config import patch_grid, read_config
@@ -292,7 +293,7 @@ def _stored_grid(source: Source, model: str, given: Mapping[str, Any]) -> Grid |
         return None
     try:
         origin = {"name_or_path": source.where, "hub_commit": source.commit}
-        config: Any = MODEL_CLASSES[model].from_dict({**source.config, **origin})
+        config: Any = MODEL_CLASSES[model].from_dict({**as_vit(source.config), **origin})
     except ConfigError:  # the caller chose another one
         return None
     return patch_grid(config)

@@ -6,10 +6,13 @@ Differs: the programs' own evaluation also crops; here the whole image is resize
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from conversion.detect import Source
 from vit_core.config import PretrainedConfig, pair
+from vit_core.errors import ImageError
+from vit_core.files.json import read_json
 from vit_core.limits import LIMITS, Limits
 
 if TYPE_CHECKING:
@@ -43,7 +46,8 @@ def find_processor(source: Source, config: PretrainedConfig, limits: Limits = LI
     """
     from vit_core.images.processor import ViTImageProcessor  # Pillow, which conversion needs here alone
 
-    if beside := source.beside(PREPROCESSOR_NAME):
+    beside = source.beside(PREPROCESSOR_NAME)
+    if beside and not _is_the_dialect_s(beside, source, limits):
         own: Any = ViTImageProcessor.from_pretrained(beside.parent, limits=limits)
         return Found(own, "")
     read = source.dialect.read_images
@@ -52,3 +56,10 @@ def find_processor(source: Source, config: PretrainedConfig, limits: Limits = LI
         return Found(None, said or "nothing tells how images for it are prepared")
     height, width = pair(config.image_size)
     return Found(ViTImageProcessor(**{**options, "size": {"height": height, "width": width}}), said)
+
+
+def _is_the_dialect_s(path: Path, source: Source, limits: Limits) -> bool:
+    """Whether a file is of an image processor that only the dialect knows how to read."""
+    known = source.dialect.processors
+    said = read_json(path, limit="config_bytes", error=ImageError, limits=limits, within=True) if known else {}
+    return said.get("image_processor_type") in known

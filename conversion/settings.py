@@ -12,6 +12,7 @@ from conversion.detect import Source
 from conversion.heads import check_heads
 from conversion.inference import infer, is_of_transformers
 from conversion.keywords import ASSERTIONS, CHOOSING, FITTING, MODEL_OPTIONS, OPENING
+from conversion.relatives import as_vit
 from vit_core.config import CONFIG_NAME, PretrainedConfig, read_config
 from vit_core.errors import InputError, MissingFileError
 from vit_core.files.weight_files import TRAINER_NAME
@@ -25,11 +26,11 @@ def config_data(source: Source, model: str | None, given: Mapping[str, Any]) -> 
     if isinstance(chosen, PretrainedConfig):
         return chosen.to_dict()
     if isinstance(chosen, str | os.PathLike):
-        return read_config(Path(chosen), {})[0]
+        return as_vit(read_config(Path(chosen), {})[0])
     if chosen is not None:
         raise InputError(f"config: expected a configuration or the path of one, got {type(chosen).__name__}.")
     if source.config is not None and is_of_transformers(source.config):
-        return source.config
+        return as_vit(source.config)
     if source.dialect.numerics is None:
         raise MissingFileError(f"{source.where}: no {CONFIG_NAME} beside the weights; pass config=.{_saver(source)}")
     bare = source.bare

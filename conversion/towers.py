@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 
 from conversion.dialect import Dialect, Part
 from conversion.dialects import DIALECTS
-from conversion.naming import LONGEST, template
+from conversion.naming import LONGEST, explained, template
 from vit_core.config import ViTConfig
 from vit_core.errors import CheckpointError
 from vit_core.parameters import parameter_table
@@ -21,6 +22,7 @@ from vit_core.plain_values import name_list, short
 Towers = Mapping[str, Sequence[Dialect]]  # prefix -> the dialects in which an encoder behind it is whole
 Matrices = tuple[tuple[str, ...], ...]  # of an encoder's first layer, each in every spelling
 
+_SAMPLE = 2000  # names that settle whose an encoder is
 _SEPARATORS = "./"
 _SEPARATOR = re.compile("[./]")
 _FIRST = "embeddings.patch_embeddings.projection.weight"  # there once in every encoder: names with its ending are tried
@@ -42,11 +44,25 @@ def towers(names: Collection[str]) -> Towers:
                     encoders.setdefault(encoder, []).extend(dialects)
     found: dict[str, list[Dialect]] = {}
     for encoder, dialects in encoders.items():
-        for dialect in dialects:
+        for dialect in _best_of(names, encoder, dialects):
             prefix = encoder.removesuffix(dialect.encoder_prefix)
             is_another = any(dialect is other for other in encoders.get(prefix, ())) or not _is_of_words(prefix)
             found.setdefault(encoder if is_another else prefix, []).append(dialect)
     return found
+
+
+def _best_of(names: Collection[str], encoder: str, dialects: Sequence[Dialect]) -> Sequence[Dialect]:
+    """Of the dialects that an encoder may be of, those that explain most names; then those whose own word is in front.
+
+    Models of one library share most names: what one wraps another in ("vit." around a Dinov2) does not decide.
+    """
+    if len(dialects) == 1:
+        return dialects
+    behind = [name for name in names if name.startswith(encoder)]
+    behind = behind[:: -(-len(behind) // _SAMPLE)]
+    found = [explained(behind, replace(each, prefix=encoder.removesuffix(each.encoder_prefix))) for each in dialects]
+    best = [dialect for dialect, count in zip(dialects, found, strict=True) if count == max(found)]
+    return [each for each in best if each.encoder_prefix and encoder.endswith(each.encoder_prefix)] or best
 
 
 def lacking(names: Collection[str], prefix: str, matrices: Matrices) -> str | None:

@@ -626,7 +626,7 @@ FAULTS = {
     ),
     "LayerScale by columns": (
         Edit(
-            "conversion/dialects/timm.py",
+            "conversion/folds.py",
             ".reshape(-1, *[1] * (len(tensor.shape) - 1))",
             ".reshape(*[1] * (len(tensor.shape) - 1), -1)[..., : tensor.shape[-1]]",
         ),

@@ -14,6 +14,8 @@ DOWNLOADS = "tests/hub/test_downloads.py -k 'interrupted or needed or cached or 
 FITS, REFUSALS = "tests/conversion/test_fit.py", "tests/conversion/test_refusals.py"
 CONVERTED, HOSTILE = "tests/conversion/test_convert.py", "tests/conversion/test_hostile_files.py"
 PREFIXES = "tests/conversion/test_prefixes.py -k 'not every_prefix and not every_class'"
+RELATIVES = "tests/conversion/test_relatives.py"
+ADAPTING = "tests/vit_core/test_projections.py"
 CLASSIFY, COMMANDS = "tests/vitriad/test_classify.py", "tests/vitriad/test_cli.py"
 
 BESIDE = {
@@ -136,8 +138,21 @@ BESIDE = {
         Edit("conversion/fitting.py", "wanted.grid, wanted.position_kernel)", "wanted.grid)", FITS),
     ),
     "distillation token's position kept": (
-        Edit("conversion/dialects/timm.py", "np.delete(table, 1, axis=1)", "np.delete(table, 2, axis=1)", REFUSALS),
+        Edit("conversion/folds.py", "np.delete(table, 1, axis=1)", "np.delete(table, 2, axis=1)", REFUSALS),
     ),
+    "scales of two branches exchanged": (
+        Edit("conversion/dialects/hf_relatives.py", "layer_scale2.lambda1", "layer_scale1.lambda1", RELATIVES),
+    ),
+    "epsilon of Dinov2 and MSN forgotten": (Edit("conversion/relatives.py", "_EPS = 1e-6", "_EPS = 1e-12", RELATIVES),),
+    "a kernel for larger patches resized as a picture": (
+        Edit(
+            "vit_core/projections.py",
+            "np.linalg.pinv(bilinear_matrix(old, new).T)",
+            "bilinear_matrix(old, new)",
+            ADAPTING,
+        ),
+    ),
+    "channels repeated and not scaled": (Edit("vit_core/projections.py", " * (stored / channels)", "", ADAPTING),),
     "size of a folder's images not looked for": (
         Edit("conversion/loading.py", "bare, said or size)", "bare, size)", "tests/conversion/test_grids.py"),
     ),

@@ -14,6 +14,7 @@ from vitriad.optimizing import add_option
 _MODEL = f"folder, hub name 'owner/name', or a model that comes with vitriad: {', '.join(NAMES)}"
 JOBS = {  # of the commands, as --help has them
     "start here": ("demo", "play", "doctor", "completion"),
+    "a service": ("serve",),
     "images": ("classify", "attend", "reconstruct", "compare"),
     "features of many images": ("embed", "search", "probe"),
     "training": ("finetune", "pretrain"),
@@ -84,6 +85,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     play.add_argument("--open", action="store_true", help="open the page in your browser")
 
+    _add_serve(commands)
     example = "vitriad demo && vitriad classify --top-k 2 demo-output/digits/*.png"
     classify = _command(commands, "classify", "say what images show", example)
     classify.add_argument(
@@ -112,6 +114,37 @@ def make_parser() -> argparse.ArgumentParser:
     completion.add_argument("shell", metavar="SHELL", choices=("bash", "zsh", "fish"), help="bash, zsh or fish")
     parser.description = _overview(commands.choices)
     return parser
+
+
+def _add_serve(commands: Any) -> None:
+    serve = _command(commands, "serve", "answer requests over HTTP with models", "vitriad serve digits-vit")
+    text = f"what to serve, also as NAME=MODEL and NAME@2=MODEL: {_MODEL}, or an exported program"
+    serve.add_argument("models", metavar="MODEL", nargs="+", help=text)
+    _running(serve, "auto: the first installed")
+    add_option(serve)
+    serve.add_argument("--revision", metavar="COMMIT", help=_REVISION)
+    serve.add_argument("--processor", metavar="DIR_OR_ID", help=_PROCESSOR)
+    text = "some of classify, reconstruct, embed: load what these need alone (all that a model can do)"
+    serve.add_argument("--tasks", metavar="NAMES", type=_some_of(("classify", "reconstruct", "embed")), help=text)
+    text = "take pixel values of other sizes than the model's too, where it can"
+    serve.add_argument("--any-size", action="store_true", help=text)
+    text = "address to listen on; beyond this machine think of --key-file (%(default)s)"
+    serve.add_argument("--host", metavar="IP", default="127.0.0.1", help=text)
+    serve.add_argument("--port", metavar="N", type=int, default=8000, help="0: a free one (%(default)s)")
+    text = "host that requests may name, such as models.example.org; may be repeated"
+    serve.add_argument("--allow-host", metavar="NAME", action="append", default=[], help=text)
+    text = "file of API keys, one on a line (the environment variable VITRIAD_SERVE_KEY, or none)"
+    serve.add_argument("--key-file", metavar="FILE", help=text)
+    serve.add_argument("--tls-cert", metavar="FILE", help="certificate, for https")
+    serve.add_argument("--tls-key", metavar="FILE", help="its key")
+    text = "images that are answered together, at most (%(default)s)"
+    serve.add_argument("--batch-size", metavar="N", type=_positive, default=32, help=text)
+    text = "milliseconds that a request waits for others that are on their way, at most (%(default)s)"
+    serve.add_argument("--batch-delay", metavar="MS", type=_at_least_0, default=5.0, help=text)
+    serve.add_argument("--queue", metavar="N", type=_positive, help="images that may wait for a model (4 batches)")
+    text = "seconds until a request is answered or given up (%(default)s)"
+    serve.add_argument("--deadline", metavar="S", type=_at_least_0, default=30.0, help=text)
+    serve.add_argument("--quiet", action="store_true", help="no log line for each request")
 
 
 def _overview(commands: Mapping[str, argparse.ArgumentParser]) -> str:
@@ -441,6 +474,13 @@ def _size(text: str) -> tuple[int, int]:
     if len(sides) > 2:
         raise argparse.ArgumentTypeError(f"expected HxW in pixels, such as 224x192, got {text!r}")
     return sides[0], sides[-1]
+
+
+def _at_least_0(text: str) -> float:
+    number = float(text)  # argparse says it where this is none
+    if not 0 <= number < 86_400:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to a day, got {text!r}")
+    return number
 
 
 def _positive(text: str) -> int:

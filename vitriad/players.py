@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 import time
 from base64 import b64encode
@@ -22,7 +21,6 @@ from vit_core.config import PretrainedConfig, pair, patch_grid
 from vit_core.errors import InputError
 from vit_core.images.processor import ViTImageProcessor
 from vit_core.limits import Limits
-from vit_core.masking import mask_noise, noise, num_kept
 from vit_core.tensors import Array
 from vitriad import explain
 from vitriad.artefacts import ExportedModel, read_artefact
@@ -41,7 +39,7 @@ from vitriad.drawing import coloured
 from vitriad.engines import artefact_folder, check_engine
 from vitriad.models import find
 from vitriad.printing import shown
-from vitriad.reconstruct import load_autoencoder, note_on_pixels, pictures, reconstruct
+from vitriad.reconstruct import drawn_masking, load_autoencoder, note_on_pixels, pictures, reconstruct
 from vitriad.viewing import load_encoder, photograph, processed_size
 
 TOP = 5  # classes to show
@@ -139,31 +137,8 @@ class Player:
         return {"milliseconds": milliseconds, "losses": losses, "difference": difference}
 
     def masking(self, seed: str, ratio: str, removed: str) -> dict[str, Any]:
-        """Which patches to hide, from the texts of a query.
-
-        Args:
-            seed, ratio: a number each, of a mask that is drawn; the model's ratio if "".
-            removed: a digit for each patch in place of that: 1 for those to hide, 0 for the others.
-
-        Raises:
-            InputError: not such texts.
-        """
-        patches = math.prod(self.grid)
-        if removed:
-            if len(removed) != patches or set(removed) - set("01"):
-                raise InputError(f"removed: expected {patches} digits, 0 or 1, got {len(removed)} characters.")
-            drawn, share = mask_noise(np.array([[digit == "1" for digit in removed]]))
-        else:
-            try:
-                number, share = int(seed or 0), float(ratio or self.config.mask_ratio)
-            except ValueError:
-                raise InputError("seed, ratio: expected numbers.") from None
-            drawn = noise(number, 1, patches)
-        count = patches - num_kept(patches, share)
-        if count == 0:
-            raise InputError("Nothing is hidden. Hide one patch at least.")
-        # one ratio for each count: frameworks compile a program for every ratio
-        return {"noise": drawn, "mask_ratio": (count - 0.5) / patches}
+        """Which patches to hide, from the texts of a query; arguments as for `drawn_masking`."""
+        return drawn_masking(self.config, seed, ratio, removed)
 
 
 def _looked(model: Any, pixels: Array) -> tuple[Sequence[Array], Array | None]:

@@ -104,6 +104,53 @@ def painted_pixels(config: PretrainedConfig, pixel_values: Array, logits: Array)
     return painted
 
 
+def image_losses(pixel_values: Array, painted: Array, removed: Array, config: PretrainedConfig) -> Array:
+    """The loss of each image alone, (batch,), float64: what the model's would be, called with that image.
+
+    Args:
+        pixel_values: (batch, channels, height, width).
+        painted, removed: what `reconstruct` returned for them.
+        config: of the model.
+    """
+    patch = pair(config.patch_size)
+    height, width = painted.shape[2:]
+    target = patchify(pixel_values[:, :, :height, :width].astype(np.float64), patch)
+    squares = (patchify(painted, patch) - target) ** 2
+    if config.norm_pix_loss:
+        squares = squares / (target.var(axis=-1, keepdims=True, ddof=1) + 1e-6)
+    losses: Array = (squares.mean(axis=-1) * removed).sum(axis=1) / removed.sum(axis=1)
+    return losses
+
+
+def drawn_masking(config: PretrainedConfig, seed: str, ratio: str, removed: str) -> dict[str, Any]:
+    """Which patches of one image to hide, from the texts of a query: what `reconstruct` takes.
+
+    Args:
+        config: of the model.
+        seed, ratio: a number each, of a mask that is drawn; the model's ratio if "".
+        removed: a digit for each patch in place of that: 1 for those to hide, 0 for the others.
+
+    Raises:
+        InputError: not such texts.
+    """
+    patches = math.prod(patch_grid(config))
+    if removed:
+        if len(removed) != patches or set(removed) - set("01"):
+            raise InputError(f"removed: expected {patches} digits, 0 or 1, got {len(removed)} characters.")
+        drawn, share = mask_noise(np.array([[digit == "1" for digit in removed]]))
+    else:
+        try:
+            number, share = int(seed or 0), float(ratio or config.mask_ratio)
+        except ValueError:
+            raise InputError("seed, ratio: expected numbers.") from None
+        drawn = noise(number, 1, patches)
+    count = patches - num_kept(patches, share)
+    if count == 0:
+        raise InputError("Nothing is hidden. Hide one patch at least.")
+    # one ratio for each count: frameworks compile a program for every ratio
+    return {"noise": drawn, "mask_ratio": (count - 0.5) / patches}
+
+
 def pictures(
     pixels: Array, painted: Array, removed: Array, config: PretrainedConfig, processor: ViTImageProcessor
 ) -> tuple[Array, Array, Array, Array]:

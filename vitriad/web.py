@@ -1,4 +1,4 @@
-"""Serving a web application to this machine alone: who may ask, how much, how long, and an end that loses nothing.
+"""Serving a web application safely: who may ask, how much, how long, and an end that loses nothing.
 
 A page of any site that is open in a browser can send requests to 127.0.0.1, so being local is no protection: `Guard`
 answers those alone that name this address and come from its own page or from no page at all.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Collection
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -23,7 +23,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from vit_core.errors import InputError, VitError
+from vit_core.errors import ImageError, InputError, VitError
 
 ADDRESS = "127.0.0.1"
 HEADERS = {  # of every response
@@ -47,6 +47,7 @@ class WebLimits:
     """Bounds on what a client may ask for; only code can raise them. Units: those of the names, counts otherwise."""
 
     body_bytes: int = 20_000_000
+    held_bytes: int = 400_000_000  # bodies of all requests that are in work
     head_bytes: int = 16_384
     image_pixels: int = 40_000_000
     connections: int = 64
@@ -58,6 +59,65 @@ class WebLimits:
     drain_seconds: int = 20  # for requests in work when the server is told to stop
 
 
+# --- what is refused -------------------------------------------------------------------------------------------------
+
+_CODES = {  # by status, where a refusal has none of its own
+    400: "bad_request",
+    401: "unauthorized",
+    403: "forbidden",
+    404: "not_found",
+    405: "method_not_allowed",
+    408: "too_slow",
+    413: "too_large",
+    415: "unsupported_type",
+    421: "other_host",
+    422: "bad_input",
+    429: "busy",
+    503: "busy",
+    504: "deadline",
+}
+_FLAT = ("/v1/", "/v2/")  # protocols whose clients expect a text as "error"
+
+
+class Refusal(HTTPException):
+    """Why a request is not answered: a status, a code for programs that never changes, and a text for people."""
+
+    def __init__(self, status: int, text: str, code: str = "", **headers: str) -> None:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        super().__init__(status, text, named or None)
+        self.code = code or _CODES[status]
+
+
+def _closing(status: int, text: str, code: str = "", **headers: str) -> Refusal:
+    """A refusal after which the connection ends, since the rest of the request is not read."""
+    return Refusal(status, text, code, connection="close", **headers)
+
+
+def _said(path: str, problem: HTTPException) -> Response:
+    """A refusal as JSON, in the form of the protocol that a path belongs to."""
+    code = getattr(problem, "code", None) or _CODES.get(problem.status_code, "refused")
+    text = problem.detail
+    error: Any = {"error": text, "code": code}
+    error = error if path.startswith(_FLAT) else {"error": {"code": code, "message": text}}
+    return JSONResponse(error, problem.status_code, problem.headers)
+
+
+def _refused(request: Request, problem: Exception) -> Response:
+    """The answer to a request that cannot be done: what was wrong with it, for people."""
+    if isinstance(problem, ClientDisconnect):
+        return Response(status_code=499)  # which nobody reads
+    if isinstance(problem, ImageError):
+        problem = Refusal(422, str(problem), "bad_image")
+    elif isinstance(problem, VitError):
+        problem = Refusal(422, str(problem))
+    elif not isinstance(problem, HTTPException):
+        problem = Refusal(500, "The server failed; it has printed why.", "failed")
+    return _said(request.url.path, problem)
+
+
+REFUSALS = dict.fromkeys((HTTPException, ClientDisconnect, VitError, Exception), _refused)  # `exception_handlers=`
+
+
 # --- who may ask, how much and how long ------------------------------------------------------------------------------
 
 
@@ -66,21 +126,21 @@ class Guard:
 
     Args:
         app: what is guarded.
-        port: that the server listens on.
+        port: that the server listens on; None for that of each connection.
         limits: the bounds.
+        names: hosts that requests may name beside this machine itself, whatever the port; None for every host.
     """
 
-    def __init__(self, app: ASGIApp, port: int, limits: WebLimits) -> None:
-        self._app, self._limits = app, limits
-        self._hosts = {f"{name}:{port}" for name in (ADDRESS, "localhost")}
-        if port == 80:  # browsers leave it out
-            self._hosts |= {ADDRESS, "localhost"}
+    def __init__(self, app: ASGIApp, port: int | None, limits: WebLimits, names: Collection[str] | None = ()) -> None:
+        self._app, self._port, self._limits, self._names = app, port, limits, names
+        self._held = 0  # bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""
         if scope["type"] != "http":
             return
         has_begun = False
+        body = _Body(receive, self._limits, self._hold)
 
         async def guarded(message: Message) -> None:
             nonlocal has_begun
@@ -90,76 +150,88 @@ class Guard:
             await send(message)
 
         try:
-            self._check(Headers(scope=scope))
+            self._check(scope)
             async with asyncio.timeout(self._limits.request_seconds):
-                await self._app(scope, self._bounded(receive), guarded)
+                await self._app(scope, body.receive, guarded)
         except HTTPException as problem:
-            await _said(problem)(scope, receive, guarded)
+            await _said(scope["path"], problem)(scope, receive, guarded)
         except TimeoutError:
             if not has_begun:
-                await _said(_closing(503, "This took too long, and was given up."))(scope, receive, guarded)
+                late = _closing(503, "This took too long, and was given up.", "too_long")
+                await _said(scope["path"], late)(scope, receive, guarded)
+        finally:
+            self._held -= body.got
 
-    def _check(self, headers: Headers) -> None:
+    def _check(self, scope: Scope) -> None:
         """Raises HTTPException unless a request may be answered, before anything of it is used."""
-        if headers.get("host", "") not in self._hosts:
-            names = " or ".join(sorted(self._hosts))
-            raise _closing(421, f"This server answers to {names} alone. Where its port is forwarded, keep the number.")
+        headers = Headers(scope=scope)
+        host = headers.get("host", "")
+        if not self._is_ours(host, scope):
+            raise _closing(421, "This server has other names. Where its port is forwarded, keep the number.")
         origin = headers.get("origin")
-        is_own = origin is None or (origin.startswith("http://") and origin.removeprefix("http://") in self._hosts)
+        is_own = origin is None or origin == f"{scope['scheme']}://{host}"
         if not is_own or headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
             raise _closing(403, "Requests of other pages are refused.")
         if "content-encoding" in headers:
             raise _closing(415, "Compressed requests are refused.")
         if int(headers.get("content-length", "0")) > self._limits.body_bytes:  # h11 lets nothing but digits through
-            raise self._too_large()
+            raise _too_large(self._limits)
 
-    def _bounded(self, receive: Receive) -> Receive:
-        """`receive`, which ends the request when its body gets too long or comes too slowly."""
-        loop, got, is_whole = asyncio.get_running_loop(), 0, False
-        end = loop.time() + self._limits.body_seconds
+    def _is_ours(self, host: str, scope: Scope) -> bool:
+        """Whether a request names this server."""
+        if self._names is None or host.lower() in self._names or host.lower().rpartition(":")[0] in self._names:
+            return True
+        port = self._port or scope["server"][1]
+        own = {f"{name}:{port}" for name in (ADDRESS, "localhost")}
+        if port == (443 if scope["scheme"] == "https" else 80):  # browsers leave it out
+            own |= {ADDRESS, "localhost"}
+        return host in own
 
-        async def bounded() -> Message:
-            nonlocal got, is_whole
-            if is_whole:  # what comes now says that the client is gone
-                return await receive()
-            try:
-                async with asyncio.timeout_at(min(end, loop.time() + self._limits.pause_seconds)):
-                    message = await receive()
-            except TimeoutError:
-                raise _closing(408, "The file came too slowly.") from None
-            got += len(message.get("body", b""))
-            is_whole = not message.get("more_body", False)
-            if got > self._limits.body_bytes:
-                raise self._too_large()
-            return message
+    def _hold(self, count: int) -> None:
+        """Counts bytes that a request holds until its end.
 
-        return bounded
-
-    def _too_large(self) -> HTTPException:
-        return _closing(413, f"The file is larger than {self._limits.body_bytes // 1_000_000} MB.")
+        Raises:
+            HTTPException: all requests together hold too many.
+        """
+        self._held += count
+        if self._held > self._limits.held_bytes:
+            raise _closing(503, "Too much is sent at once. Try again in a moment.", "busy", retry_after="1")
 
 
-def _closing(status: int, text: str) -> HTTPException:
-    """A refusal after which the connection ends, since the rest of the request is not read."""
-    return HTTPException(status, text, {"connection": "close"})
+class _Body:
+    """The body of a request, which ends the request when it gets too long or comes too slowly.
+
+    Attributes:
+        got: how many bytes have come.
+    """
+
+    def __init__(self, receive: Receive, limits: WebLimits, hold: Callable[[int], None]) -> None:
+        self._receive, self._limits, self._hold = receive, limits, hold
+        self._end = asyncio.get_running_loop().time() + limits.body_seconds
+        self._is_whole = False
+        self.got = 0
+
+    async def receive(self) -> Message:
+        """The next message, of ASGI."""
+        if self._is_whole:  # what comes now says that the client is gone
+            return await self._receive()
+        pause = asyncio.get_running_loop().time() + self._limits.pause_seconds
+        try:
+            async with asyncio.timeout_at(min(self._end, pause)):
+                message = await self._receive()
+        except TimeoutError:
+            raise _closing(408, "The file came too slowly.") from None
+        count = len(message.get("body", b""))
+        self.got += count
+        self._hold(count)
+        self._is_whole = not message.get("more_body", False)
+        if self.got > self._limits.body_bytes:
+            raise _too_large(self._limits)
+        return message
 
 
-def _said(problem: HTTPException) -> Response:
-    return JSONResponse({"error": problem.detail}, problem.status_code, problem.headers)
-
-
-def _refused(_: Request, problem: Exception) -> Response:
-    """The answer to a request that cannot be done: what was wrong with it, for people."""
-    if isinstance(problem, HTTPException):
-        return _said(problem)
-    if isinstance(problem, ClientDisconnect):
-        return Response(status_code=499)  # which nobody reads
-    if isinstance(problem, VitError):
-        return JSONResponse({"error": str(problem)}, 422)
-    return JSONResponse({"error": "The server failed; it has printed why."}, 500)
-
-
-REFUSALS = dict.fromkeys((HTTPException, ClientDisconnect, VitError, Exception), _refused)  # `exception_handlers=`
+def _too_large(limits: WebLimits) -> HTTPException:
+    return _closing(413, f"The file is larger than {limits.body_bytes // 1_000_000} MB.")
 
 
 # --- work ------------------------------------------------------------------------------------------------------------
@@ -185,19 +257,28 @@ class Workroom:
         """
         self._jobs = {each for each in self._jobs if not each.done()}
         if len(self._jobs) > self._limits.waiting:
-            raise HTTPException(503, "The model is busy. Try again in a moment.", {"retry-after": "1"})
+            raise Refusal(503, "The model is busy. Try again in a moment.", retry_after="1")
         future = self._thread.submit(job)
         self._jobs.add(future)
-        work = asyncio.ensure_future(asyncio.wrap_future(future))
-        gone = asyncio.ensure_future(_disconnection(request))
-        try:
-            await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
-            if not work.done():
-                raise ClientDisconnect
-            return work.result()
-        finally:
-            work.cancel()  # of what is in work nothing, of what waits the wish
-            gone.cancel()
+        return await while_connected(request, asyncio.wrap_future(future))
+
+
+async def while_connected(request: Request, awaited: Awaitable[Answer]) -> Answer:
+    """What is awaited for a request whose body was read; it is cancelled when nobody waits for it any more.
+
+    Raises:
+        ClientDisconnect: the client has gone.
+    """
+    work = asyncio.ensure_future(awaited)
+    gone = asyncio.ensure_future(_disconnection(request))
+    try:
+        await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not work.done():
+            raise ClientDisconnect
+        return work.result()
+    finally:
+        work.cancel()  # of what is in work nothing, of what waits the wish
+        gone.cancel()
 
 
 async def _disconnection(request: Request) -> None:
@@ -215,31 +296,53 @@ def listen(port: int) -> socket.socket:
     Raises:
         InputError: the port is taken, or not ours to take.
     """
-    listening = socket.socket()
+    listening = bind(ADDRESS, port)
     try:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind((ADDRESS, port))
         listening.listen()
-    except (OSError, OverflowError) as problem:
+    except OSError as problem:  # another one that was bound, and listens now
         listening.close()
-        said = problem.strerror if isinstance(problem, OSError) else "there is no such port"
-        raise InputError(f"--port {port}: {said}.\n--port 0 takes one that is free.") from None
+        raise InputError(f"--port {port}: {problem.strerror}.") from None
     return listening
 
 
-def serve(app: ASGIApp, listening: socket.socket, limits: WebLimits) -> None:
-    """Serves an application until SIGINT or SIGTERM; requests in work are then finished first."""
+def bind(host: str, port: int) -> socket.socket:
+    """A socket for an address, which refuses connections until somebody listens there.
+
+    Raises:
+        InputError: the port is taken or not ours to take, or this machine has no such address.
+    """
+    bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind((host, port))
+    except (OSError, OverflowError) as problem:
+        bound.close()
+        said = problem.strerror if isinstance(problem, OSError) else "there is no such port"
+        raise InputError(f"--port {port}: {said}.\n--port 0 takes one that is free.") from None
+    return bound
+
+
+def serve(app: ASGIApp, listening: socket.socket, limits: WebLimits, **options: Any) -> None:
+    """Serves an application until SIGINT or SIGTERM; requests in work are then finished first.
+
+    Args:
+        **options: as for `server`.
+    """
     # uvicorn sends itself the signal again when all is done; for a server that is no failure
     before = {number: signal.signal(number, _nothing) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        server(app, limits).run(sockets=[listening])
+        server(app, limits, **options).run(sockets=[listening])
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-def server(app: ASGIApp, limits: WebLimits) -> uvicorn.Server:
-    """What serves an application; it ends when its `should_exit` is set."""
+def server(app: ASGIApp, limits: WebLimits, **options: Any) -> uvicorn.Server:
+    """What serves an application; it ends when its `should_exit` is set.
+
+    Args:
+        **options: of uvicorn, such as ssl_certfile.
+    """
     config = uvicorn.Config(
         app,
         loop="asyncio",
@@ -254,6 +357,7 @@ def server(app: ASGIApp, limits: WebLimits) -> uvicorn.Server:
         limit_concurrency=limits.connections,
         timeout_graceful_shutdown=limits.drain_seconds,
         h11_max_incomplete_event_size=limits.head_bytes,
+        **options,
     )
     return uvicorn.Server(config)
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from conversion.dialect import Dialect, Target
-from conversion.dialects import google, hf, keras_hub, mae, timm, torchvision, vitriad_tf
+from conversion.dialects import google, hf, hf_relatives, keras_hub, mae, timm, torchvision, vitriad_tf
 
 # The one that explains most names of a file is the file's; of equals the first.
 DIALECTS = [
     *hf.DIALECTS,
+    *hf_relatives.DIALECTS,
     timm.TIMM,
     mae.MAE,
     google.GOOGLE,

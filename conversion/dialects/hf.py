@@ -128,9 +128,6 @@ HF = Dialect(
         **dict.fromkeys(("embeddings.distillation_token", "distillation_token"), "a distillation token"),
         **dict.fromkeys(("detection_tokens", "mid_position_embeddings"), "YOLOS, a detector"),
         **dict.fromkeys(("lambda_1", "lambda_2"), "BEiT or Data2Vec"),
-        **dict.fromkeys(
-            ("layer_scale1", "layer_scale2"), "Dinov2 of transformers; its original .pth file is read here"
-        ),
         "backbone.encoder.layer": "a backbone of another model",
         "dpt": "DPT, for depth and segmentation",
     },

@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from conversion.dialect import Dialect, Fields, Images, Opened, Part, Row, Target, Tensors
-from conversion.folds import LOSSY, check_allowed, dead_head, mapped, zero_biases
+from conversion.folds import dead_head, distillation, scales, zero_biases
 from conversion.images import BICUBIC, FILTERS, IMAGENET, in_colour
 from vit_core.config import pair
+from vit_core.config.foreign_fields import FOREIGN, Foreign
 from vit_core.errors import CheckpointError
 from vit_core.files.arrays import LazyArray
 from vit_core.limits import Limits
+from vit_core.plain_values import short
 from vit_core.tensors import Array
 
 if TYPE_CHECKING:
@@ -117,31 +119,6 @@ _MARKS = {
 _BATCH_NORM_EPS = 1e-6  # of MAE's linear probe
 
 
-def _scales(where: str, found: Tensors, allow: Collection[str]) -> list[str]:
-    """LayerScale multiplies the output of a branch: so may the last linear layer of the branch."""
-    names = [name for name in found if name.endswith("output.scale")]
-    for name in names:
-        scale = found.pop(name)
-        for tensor in ("weight", "bias"):
-            target = name.replace(".scale", f".dense.{tensor}")
-            if target in found:
-                found[target] = _product(where, target, found[target], scale)
-    return [f"folded: {len(names)} LayerScales into the layers before them"] if names else []
-
-
-def _product(where: str, name: str, tensor: LazyArray, scale: LazyArray) -> LazyArray:
-    """A tensor with every row multiplied; in float32 at least, since scales can be tiny."""
-    if tensor.shape[:1] != scale.shape:
-        raise CheckpointError(f"{where}: {name}: {tensor.shape} does not fit a scale of {scale.shape}.")
-    dtype = np.promote_types(np.float32, np.promote_types(tensor.dtype, scale.dtype))
-
-    def read() -> Array:
-        rows = scale.read().astype(dtype).reshape(-1, *[1] * (len(tensor.shape) - 1))
-        return np.asarray(tensor.read().astype(dtype) * rows)
-
-    return LazyArray(dtype, tensor.shape, read)
-
-
 def _batch_norm(where: str, found: Tensors, allow: Collection[str]) -> list[str]:
     """MAE's linear probe normalises with stored statistics in front of its head, which is linear as a whole."""
     mean, variance = (found.pop(f"classifier.norm.{name}", None) for name in ("mean", "variance"))
@@ -163,19 +140,6 @@ def _batch_norm(where: str, found: Tensors, allow: Collection[str]) -> list[str]
     found["classifier.weight"] = LazyArray(dtype, weight.shape, lambda: new_weight().astype(dtype))
     found["classifier.bias"] = LazyArray(dtype, bias.shape, lambda: new_bias().astype(dtype))
     return ["folded: the BatchNorm in front of the classifier"]
-
-
-def _distillation(where: str, found: Tensors, allow: Collection[str]) -> list[str]:
-    """The token and the head of distillation, and the position of the token, are left out where that is allowed."""
-    names = [name for name in found if name.startswith("distillation.")]
-    if not names:
-        return []
-    check_allowed(where, "distillation", allow)
-    for name in names:
-        del found[name]
-    if positions := found.get("embeddings.position_embeddings"):  # class, distillation, patches
-        found["embeddings.position_embeddings"] = mapped(positions, lambda table: np.delete(table, 1, axis=1))
-    return [f"left out, as allowed: {LOSSY['distillation']}"]
 
 
 # --- config.json -----------------------------------------------------------------------------------------------------
@@ -204,8 +168,17 @@ _HARMLESS = {
         "act_layer",
         "proj_bias",
     ),
-    *("dynamic_img_size", "pos_drop_rate", "patch_drop_rate", "proj_drop_rate", "attn_drop_rate", "weight_init"),
+    *(
+        "dynamic_img_size",
+        "pos_drop_rate",
+        "patch_drop_rate",
+        "proj_drop_rate",
+        "attn_drop_rate",
+        "weight_init",
+        "fix_init",
+    ),
 }
+_AS_IF_ABSENT = {"pool_include_prefix": False, "dynamic_img_pad": False}
 _LEGACY_SMALL = (768, 8, 2304)  # timm's first vit_small, which divides scores by sqrt(768)
 
 
@@ -230,10 +203,9 @@ def _read_config(where: str, data: Mapping[str, Any]) -> Fields:
         )
     if "rpn" in name.split("_"):
         raise CheckpointError(f"{where}: config.json: {name}: norms after each block (rpn), which no ViT here has.")
-    if strange := sorted(arguments.keys() - _HARMLESS):
-        raise CheckpointError(
-            f"{where}: config.json: {name}: {strange[0]} = {arguments[strange[0]]!r} is not known here."
-        )
+    for argument in sorted(arguments.keys() - _HARMLESS):
+        if problem := _problem(argument, arguments[argument]):
+            raise CheckpointError(f"{where}: config.json: {name}: {argument}: {problem}.")
     fields: Fields = {}
     if "num_heads" in arguments:
         fields["num_attention_heads"] = arguments["num_heads"]
@@ -243,6 +215,14 @@ def _read_config(where: str, data: Mapping[str, Any]) -> Fields:
     if size := arguments.get("img_size"):
         fields["image_size"] = size if isinstance(size, int) or len({*size}) > 1 else size[0]
     return fields
+
+
+def _problem(argument: str, value: Any) -> str | None:
+    """Why an argument of timm's models describes none that is here; None for a value that changes nothing."""
+    row = FOREIGN.get(argument)
+    if isinstance(row, Foreign):
+        return row.problem(None, value)
+    return None if value is None or value is _AS_IF_ABSENT.get(argument) else f"{short(value)} is not known here"
 
 
 def _read_labels(data: Mapping[str, Any]) -> tuple[str, Any] | None:
@@ -343,7 +323,7 @@ TIMM = Dialect(
     convention="torch",
     rows=_ROWS,
     folded=_FOLDED,
-    folds=(_scales, _batch_norm, _distillation, zero_biases, dead_head),
+    folds=(scales, _batch_norm, distillation, zero_biases, dead_head),
     dropped=_DROPPED,
     marks=_MARKS,
     numerics={"layer_norm_eps": 1e-6, "hidden_act": "gelu"},

@@ -1,6 +1,7 @@
 """Saving and loading: round trips, reports, hand-overs, and what the documentation's own lines do."""
 
 import logging
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from vit_core import CheckpointError, ConfigError, InputError, MissingFileError
 from vit_core.positions import resize_table
 from vit_core.projections import bilinear_matrix
 from vit_core.tensors import from_numpy, to_numpy
+from vitriad import load
 
 CLASSIFIER = "ViTForImageClassification"
 
@@ -86,6 +88,17 @@ def test_grey_images_and_larger_patches_give_what_the_checkpoint_gives(backend, 
     check_same(got, expected, 1e-5)
     with pytest.raises(CheckpointError, match=r"adapt='channels' \(--adapt channels\) brings the patch projection"):
         backend.cls(CLASSIFIER).from_pretrained(tmp_path, num_channels=4)
+
+
+@pytest.mark.parametrize("relative", ["dinov2_5", "msn", "msn_classifier_5"])
+def test_a_relative_of_the_vit_is_loaded_as_the_class_that_it_is(backend, relative):
+    folder = Path(__file__).parent.parent / "golden" / "relatives" / relative
+    model, info = load(folder, backend=backend.name, output_loading_info=True)
+    stored = np.load(folder / "outputs.npz")
+    (output,) = {"last_hidden_state", "logits"} & {*stored.files}
+    assert info["missing_keys"] == []
+    got = model(from_numpy(stored["pixel_values"].astype(np.float32), backend.tensors_word))
+    check_same(got[output], stored[output], 1e-5)
 
 
 def test_missing_parts_are_reported_once_by_name(backend, tmp_path, caplog):

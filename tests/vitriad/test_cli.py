@@ -52,9 +52,9 @@ def test_example_of_the_help_runs(command, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     first, *_ = parity_cases.sweep()  # all of them run in test_parity.py
     monkeypatch.setattr(parity_cases, "sweep", lambda: [first])
-    if command == "play":  # which would wait for Ctrl-C
+    if command in ("play", "serve"):  # which would wait for Ctrl-C
         monkeypatch.setattr("vitriad.web.serve", lambda *_: None)
-        monkeypatch.setattr("vitriad.web.listen", lambda _, listen=web.listen: listen(0))
+        monkeypatch.setattr("vitriad.web.bind", lambda host, _, bind=web.bind: bind(host, 0))
     if command != "demo":  # what it leaves, without running it again
         shutil.copytree(models.FOLDER / "digits", "demo-output/digits")
     if command in ("search", "probe"):

@@ -60,7 +60,7 @@ def found(port, path, body=None):
 def said(port, path, body, status=422):
     got, _, content = ask(port, path, body)
     assert got == status, content
-    return json.loads(content)["error"]
+    return json.loads(content)["error"]["message"]
 
 
 def drawn(url):

@@ -34,7 +34,7 @@ async function ask(what, query = "") {
       continue;
     }
     const found = await answer.json();
-    if (!answer.ok) throw new Error(found.error.replace(/^the image:/, `${image.name}:`));
+    if (!answer.ok) throw new Error(found.error.message.replace(/^the image:/, `${image.name}:`));
     return found;
   }
 }

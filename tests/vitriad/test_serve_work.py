@@ -1,0 +1,238 @@
+"""The work behind `vitriad serve`: overload, draining, a kill, and how the command begins."""
+
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+from backends import INSTALLED
+from serving import ask, serving, wait_for
+
+from vitriad import cli, models, serve
+from vitriad.batching import BatchLimits
+from vitriad.keys import VARIABLE, read_keys
+from vitriad.serve_app import ServeLimits, Service, application
+from vitriad.served import named, open_served
+from vitriad.web import bind
+
+CONTENT = models.digit_files()[6].read_bytes()
+
+
+@pytest.fixture(scope="module")
+def served():
+    return open_served("digits-vit", INSTALLED[0], tasks=("classify",))
+
+
+class Held:
+    """A model whose calls wait until they are let go, or fail."""
+
+    def __init__(self, served, fails=0):
+        self.go, self.calls, self.fails = threading.Event(), [], fails
+        task = served.tasks["classify"]
+        self.served = replace(served, tasks={"classify": task._replace(run=self.run)}, compiles=False)
+        self.answer = task.run
+
+    def run(self, **arrays):
+        self.calls.append(len(arrays["pixel_values"]))
+        self.go.wait(60)
+        if self.fails:
+            self.fails -= 1
+            raise RuntimeError("the device is lost")
+        return self.answer(**arrays)
+
+
+@contextmanager
+def holding(served, fails=0, **batch):
+    held = Held(served, fails)
+    limits = ServeLimits(batch=BatchLimits(**batch))
+    service = Service([held.served], limits)
+    with serving(lambda port: application(service, port=port), limits.web) as port:
+        try:
+            yield port, held, next(iter(service._batchers.values()))
+        finally:
+            held.go.set()
+
+
+def test_overload_is_told_at_once_and_what_was_taken_is_answered(served):
+    with holding(served, rows=2, waiting=4) as (port, held, batcher), ThreadPoolExecutor(40) as clients:
+        first = clients.submit(ask, port, "/classify", CONTENT)
+        wait_for(lambda: held.calls)
+        taken = []
+        for count in range(1, 5):
+            taken.append(clients.submit(ask, port, "/classify", CONTENT))
+            wait_for(lambda count=count: batcher.waiting == count)
+        assert ask(port, "/ready")[0] == 503 and ask(port, "/live")[0] == 200
+        for status, headers, content in clients.map(lambda _: ask(port, "/classify", CONTENT), range(30)):
+            assert (status, json.loads(content)["error"]["code"]) == (429, "busy")
+            assert 1 <= int(headers["retry-after"]) <= 60
+        held.go.set()
+        assert [each.result()[0] for each in [first, *taken]] == [200] * 5
+        assert held.calls == [1, 2, 2] and ask(port, "/ready")[0] == 200
+
+
+def test_a_model_that_fails_answers_and_goes_on(served, caplog):
+    with holding(served, fails=1) as (port, held, _):
+        held.go.set()
+        status, _, content = ask(port, "/classify", CONTENT)
+        assert (status, json.loads(content)["error"]["code"], b"device" in content) == (500, "model_failed", False)
+        assert ask(port, "/classify", CONTENT)[0] == 200
+    assert "the device is lost" in caplog.text
+
+
+def test_a_client_that_hangs_up_is_not_worked_for(served):
+    with holding(served, rows=1) as (port, held, batcher), ThreadPoolExecutor(2) as clients:
+        first = clients.submit(ask, port, "/classify", CONTENT)
+        wait_for(lambda: held.calls)
+        head = f"POST /classify HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Length: {len(CONTENT)}\r\n\r\n"
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as gone:
+            gone.sendall(head.encode() + CONTENT)
+            wait_for(lambda: batcher.waiting == 1)
+        wait_for(lambda: batcher.waiting == 0)
+        held.go.set()
+        assert first.result()[0] == 200 and held.calls == [1]
+
+
+# --- the command -----------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def command(*options, port=0):
+    """The command in a process of its own, and its port."""
+    line = [sys.executable, "-m", "vitriad", "serve", "digits-vit", "--backend", INSTALLED[0], "--port", str(port)]
+    line += ["--tasks", "classify", *options]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            yield process, int(re.fullmatch(r"http://127\.0\.0\.1:(\d+)/\n", process.stdout.readline())[1])
+        finally:
+            process.kill()
+
+
+def half_sent(port):
+    """A connection with a request whose second half is not sent yet."""
+    connection = socket.create_connection(("127.0.0.1", port), timeout=60)
+    head = f"POST /classify HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Length: {len(CONTENT)}\r\n\r\n"
+    connection.sendall(head.encode() + CONTENT[:100])
+    return connection
+
+
+def test_it_ends_well_and_answers_what_it_has_taken():
+    with command() as (process, port), half_sent(port) as late:
+        assert ask(port, "/ready")[0] == 200
+        process.send_signal(signal.SIGTERM)
+        with pytest.raises(OSError):  # nothing new is taken
+            while True:
+                socket.create_connection(("127.0.0.1", port), timeout=60).close()
+        late.sendall(CONTENT[100:])
+        assert late.recv(1000).split()[1] == b"200"
+        assert process.wait(60) == 0
+        told = process.stderr.read()
+    assert "digits-vit version 1: classify; " in told and "up to 32 images at a time" in told
+    assert "Traceback" not in told and '"path": "/classify", "status": 200' in told
+
+
+def test_after_a_kill_it_comes_back_on_the_same_port():
+    with command() as (process, port), half_sent(port) as late:
+        process.kill()
+        process.wait(60)
+        with suppress(ConnectionResetError):
+            assert late.recv(1000) == b""
+    with command(port=port) as (_, again):
+        assert again == port and ask(port, "/classify", CONTENT)[0] == 200
+
+
+def test_the_factory_reads_its_command_line_from_the_environment(monkeypatch):
+    monkeypatch.setenv(serve.OPTIONS, f"a@3=digits-vit --backend {INSTALLED[0]} --tasks classify --quiet")
+    app = serve.create_app()
+    with serving(lambda _: app, ServeLimits().web) as port:
+        found = json.loads(ask(port, "/classify", CONTENT)[2])
+    assert (found["model"], found["version"], found["label"]) == ("a", "3", "3")
+
+
+WRONG = {
+    ("a b=digits-vit",): "expected NAME=MODEL",
+    ("a@x=digits-vit",): "expected NAME=MODEL",
+    ("digits-vit", "digits-vit"): "two models are digits-vit version 1",
+    ("digits-vit", "--tasks", "reconstruct"): "can do nothing of: reconstruct",
+    ("digits-vit", "--threads", "2"): "exported programs",
+    ("digits-vit", "--queue", "3", "--batch-size", "4"): "does not fit in",
+    ("digits-vit", "--tls-cert", "x.pem"): "needs both",
+    ("digits-vit", "--key-file", "no-such-file"): "--key-file no-such-file",
+}
+
+
+@pytest.mark.parametrize("words", WRONG, ids=" ".join)
+def test_a_command_line_that_cannot_be_served(words, capsys):
+    assert cli.main(["serve", *words, "--port", "0", "--backend", INSTALLED[0]]) == 1
+    assert WRONG[words] in capsys.readouterr().err
+
+
+def test_a_port_that_is_taken_is_named_before_a_model_is_loaded(capsys, monkeypatch):
+    monkeypatch.setattr("vitriad.served.open_served", None)
+    with bind("127.0.0.1", 0) as bound:
+        bound.listen()
+        assert cli.main(["serve", "digits-vit", "--port", str(bound.getsockname()[1])]) == 1
+    assert "in use" in capsys.readouterr().err
+
+
+def test_names_of_models(tmp_path):
+    assert named("digits-vit") == ("digits-vit", "1", "digits-vit")
+    assert named("owner/vit-b.safetensors") == ("vit-b", "1", "owner/vit-b.safetensors")
+    assert named("b@12=owner/x") == ("b", "12", "owner/x")
+    folder = tmp_path / "lr=3"
+    folder.mkdir()
+    with pytest.raises(Exception, match="expected NAME=MODEL"):
+        named(str(folder))
+
+
+def test_keys_come_from_a_file_or_the_environment(tmp_path, monkeypatch):
+    monkeypatch.delenv(VARIABLE, raising=False)
+    assert read_keys(None) == []
+    monkeypatch.setenv(VARIABLE, "e" * 16)
+    assert read_keys(None) == ["e" * 16]
+    file = tmp_path / "keys"
+    file.write_text(f"{'a' * 16}\n{'b' * 20}\n")
+    assert read_keys(str(file)) == ["a" * 16, "b" * 20]
+    for content, said in (("", "no key"), ("short", "16 ASCII"), ("ü" * 20, "16 ASCII")):
+        file.write_text(content, encoding="utf-8")
+        with pytest.raises(Exception, match=said):
+            read_keys(str(file))
+
+
+def test_beyond_this_machine_it_warns_without_a_key(capsys):
+    serve._say_beyond("0.0.0.0", [])
+    assert "--key-file" in capsys.readouterr().err
+    for host, keys in (("127.0.0.1", []), ("0.0.0.0", ["k" * 16])):
+        serve._say_beyond(host, keys)
+    assert capsys.readouterr().err == ""
+
+
+def test_what_is_missing_is_named_with_the_command_that_brings_it(capsys, monkeypatch):
+    monkeypatch.setattr(serve, "find_spec", lambda name: find_spec(name) if name != "prometheus_client" else None)
+    assert cli.main(["serve", "digits-vit"]) == 1
+    assert re.search(
+        r"serve: needs prometheus_client\.\nInstall it with: pip install .*\[serve\]", capsys.readouterr().err
+    )
+
+
+def test_bfloat16_and_other_dtypes_of_pixels(served):
+    pixels = np.zeros((1, *served.tasks["classify"].takes[0].shape[1:]), np.float16)
+    assert served.checked(pixels, "classify").dtype == np.float32
+    bad = {"float32": "expected float32, got uint8", "nan": "finite", "rank": "expected", "empty": "expected"}
+    cases = {
+        "float32": pixels.astype(np.uint8),
+        "nan": np.full_like(pixels, np.nan),
+        "rank": pixels[0],
+        "empty": pixels[:0],
+    }
+    for name, case in cases.items():
+        with pytest.raises(Exception, match=bad[name]):
+            served.checked(case, "classify")

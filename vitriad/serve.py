@@ -1,0 +1,125 @@
+"""`vitriad serve`: models as an HTTP service, for people, programs and clusters."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import sys
+import warnings
+from argparse import Namespace
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from PIL.Image import DecompressionBombWarning
+
+from vit_core.errors import BackendError, InputError
+from vit_core.installing import install_command
+from vitriad.options import make_parser, running_options
+
+if TYPE_CHECKING:
+    from vitriad.serve_app import Service
+
+OPTIONS = "VITRIAD_SERVE"  # the environment variable with the command line of `create_app`
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+def run(arguments: Namespace) -> int:
+    """Loads the models, serves them until Ctrl-C or SIGTERM, and finishes what was begun."""
+    _check_installed()
+    from vitriad.keys import read_keys  # what only this extra brings
+    from vitriad.serve_app import application
+    from vitriad.web import bind, serve
+
+    keys = read_keys(arguments.key_file)
+    tls = _tls(arguments)
+    with warnings.catch_warnings(), bind(arguments.host, arguments.port) as bound:  # before the models
+        warnings.simplefilter("ignore", DecompressionBombWarning)  # our own limit is lower, and an error
+        service = _service(arguments)
+        port = bound.getsockname()[1]
+        _say_beyond(arguments.host, keys)
+        bound.listen()  # until now it refused connections: it was not ready
+        host = f"[{arguments.host}]" if ":" in arguments.host else arguments.host
+        print(f"{'https' if tls else 'http'}://{host}:{port}/", flush=True)
+        print("vitriad: Ctrl-C ends it", file=sys.stderr)
+        _log_requests(arguments.quiet)
+        app = application(service, port=port, keys=keys, names=_names(arguments))
+        serve(app, bound, service.limits.web, **tls)
+    return 0
+
+
+def create_app() -> Any:
+    """The application for a server of yours: `VITRIAD_SERVE="digits-vit" uvicorn --factory vitriad.serve:create_app`.
+
+    The environment variable holds what stands behind `vitriad serve`. Where to listen, TLS, and how slow and how many
+    connections may be are then that server's to say.
+    """
+    _check_installed()
+    from vitriad.keys import read_keys
+    from vitriad.serve_app import application
+
+    arguments = make_parser().parse_args(["serve", *shlex.split(os.environ.get(OPTIONS, ""))])
+    warnings.simplefilter("ignore", DecompressionBombWarning)
+    _log_requests(arguments.quiet)
+    return application(_service(arguments), keys=read_keys(arguments.key_file), names=_names(arguments))
+
+
+def _check_installed() -> None:
+    if missing := [name for name in ("starlette", "uvicorn", "prometheus_client") if find_spec(name) is None]:
+        raise BackendError(f"serve: needs {' and '.join(missing)}.\nInstall it with: {install_command('serve')}")
+
+
+def _service(arguments: Namespace) -> Service:
+    """The models, loaded and warm, and their queues."""
+    from vitriad.batching import BatchLimits, sizes_up_to
+    from vitriad.serve_app import ServeLimits, Service
+    from vitriad.served import TASKS, open_served
+
+    rows = arguments.batch_size
+    waiting = arguments.queue or 4 * rows
+    if waiting < rows:
+        raise InputError(f"--queue {waiting}: a batch of {rows} images does not fit in.")
+    batch = BatchLimits(rows, arguments.batch_delay / 1000, waiting)
+    limits = ServeLimits(batch=batch, deadline_seconds=arguments.deadline)
+    models: list[Any] = []
+    for given in arguments.models:
+        options = {**running_options(arguments), "any_size": arguments.any_size, "tasks": arguments.tasks or TASKS}
+        served = open_served(given, arguments.backend, arguments.processor, **options)
+        if any((each.name, each.version) == (served.name, served.version) for each in models):
+            raise InputError(f"serve: two models are {served.name} version {served.version}.\nName one: NAME@2=MODEL.")
+        served.warm_up(sizes_up_to(rows) if served.compiles else (1, rows))
+        does = ", ".join(served.tasks)
+        told = f"{served.name} version {served.version}: {does}; {served.engine}; up to {rows} images at a time"
+        print(f"vitriad: {told}", file=sys.stderr)
+        models.append(served)
+    return Service(models, limits)
+
+
+def _tls(arguments: Namespace) -> dict[str, Any]:
+    """What uvicorn takes for TLS."""
+    if bool(arguments.tls_cert) != bool(arguments.tls_key):
+        raise InputError("serve: TLS needs both --tls-cert and --tls-key.")
+    return {"ssl_certfile": arguments.tls_cert, "ssl_keyfile": arguments.tls_key} if arguments.tls_cert else {}
+
+
+def _names(arguments: Namespace) -> list[str] | None:
+    """The hosts that requests may name: beyond this machine every one, unless some are given."""
+    given = [name.lower() for name in arguments.allow_host]
+    return given if given or arguments.host in _LOOPBACK else None
+
+
+def _say_beyond(host: str, keys: list[str]) -> None:
+    if host not in _LOOPBACK and not keys:
+        text = "whoever reaches it may use the models. --key-file asks for a key."
+        print(f"vitriad: warning: {host} is not this machine alone, and no key is asked for: {text}", file=sys.stderr)
+
+
+def _log_requests(is_quiet: bool) -> None:
+    """One line of JSON on stderr for each request."""
+    if is_quiet:
+        return
+    logger = logging.getLogger("vitriad.requests")
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger.handlers, logger.propagate = [handler], False
+    logger.setLevel(logging.INFO)
