@@ -12,12 +12,13 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 SOURCES := pyproject.toml constraints.txt
 
-.PHONY: help demo test test-fast test-isolated test-oldest parity parity-table check bench bench-gpu reliability docs release-check pictures mutate golden test-peers test-peers-timm test-programs programs-table test-ray test-real real-table clean
+.PHONY: help demo test test-long test-fast test-isolated test-oldest parity parity-table check bench bench-gpu reliability docs release-check pictures mutate golden test-peers test-peers-timm test-programs programs-table test-ray test-real real-table clean
 
 help:
 	@echo "make demo        classify held-out digits and reconstruct masked ones, with every installed backend; with REAL=1"
 	@echo "                 also what a published DINOv2 (90 MB) looks at in photographs, and which of them are alike"
-	@echo "make test        run the tests"
+	@echo "make test        run the tests of every day"
+	@echo "make test-long   run the others: more sizes, dtypes, classes and seeds of the same promises"
 	@echo "make test-fast   the core, conversion, and one small case of every backend: for the loop of a developer"
 	@echo "make test-only-tf  run the tests in an environment with that framework alone"
 	@echo "make test-isolated  install the built wheel with each extra alone, and test it there"
@@ -75,6 +76,10 @@ demo: $(VENV)/.run $(if $(REAL),$(VENV)/.dev)
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
+
+# More of what `make test` finds every day: CONTRIBUTING.md says how the tests are divided, and what this run takes.
+test-long: $(VENV)/.dev
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'long and not reliability' $(PYTEST_ARGS)
 
 # For the loop of a developer: the core and conversion without what is slow there (fuzzing, child processes, all prefixes),
 # then one small case of every backend, where importing the frameworks takes most of the time.

@@ -6,6 +6,7 @@ from importlib.util import find_spec
 
 import pytest
 from chromium import CHROMIUM
+from every_day import mark_what_is_long
 
 _NEED_TORCH = [
     "vit_torch",
@@ -86,12 +87,16 @@ def pytest_configure(config):
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
     """Without a framework, tests that run for each backend have none to run for. Any other empty table is an error."""
     empty = [item for item in items if hasattr(item, "callspec") and "NOTSET" in item.callspec.id]
     if empty and any(_FRAMEWORKS):
         raise pytest.UsageError(f"{empty[0].nodeid}: there are no cases")
     items[:] = [item for item in items if item not in empty]
+    unknown = mark_what_is_long(items)
+    is_part = any("::" in argument for argument in config.args) or config.getoption("lf", False)
+    if unknown and all(_FRAMEWORKS) and not is_part:
+        raise pytest.UsageError(f"every_day: no such cases: {unknown}")
 
 
 def pytest_collection_finish():

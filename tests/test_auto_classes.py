@@ -30,6 +30,7 @@ def write_model(folder, name: str):
     return config
 
 
+@pytest.mark.every_day("torch", "AutoModelForImageClassification")
 @pytest.mark.parametrize("backend", INSTALLED)
 @pytest.mark.parametrize("task", TASKS)
 def test_auto_classes_give_the_class_of_the_task(backend, task, tmp_path):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from backends import INSTALLED
 
 from vit_core.config import ACTIVATIONS
@@ -41,6 +42,7 @@ def carried_out(recipe: str, copy: Path) -> list[str]:
     return [file for file, _, _ in steps]
 
 
+@pytest.mark.long
 def test_the_recipe_for_an_activation_holds_in_every_backend(tmp_path):
     assert "softsign" not in ACTIVATIONS, "the recipe needs another example"
     recipe = TEXT.partition("### An activation")[2].partition("###")[0]

@@ -10,6 +10,23 @@ def array(output):
     return np.asarray(output.detach() if hasattr(output, "detach") else output)
 
 
+@pytest.mark.every_day(
+    "torch]",
+    "bigvision_tok-",
+    "deit3_layerscale-",
+    "dino_backbone",
+    "dinov2_small",
+    "flax_vit_cls-",
+    "google_vit_linen",
+    "hf4_vit_cls-",
+    "hf4_vitmae_pretraining-",
+    "hf5_vit_model",
+    "keras_hub_backbone_deep",
+    "mae_encoder_only",
+    "tf_vit_model-",
+    "timm_vit_pth",
+    "torchvision_vit-",
+)
 @pytest.mark.parametrize("backend", adapters(), ids=INSTALLED)
 @pytest.mark.parametrize("case", CASES, ids=case_name)
 def test_outputs_are_those_of_the_library(case, backend):

@@ -15,6 +15,9 @@ HERE = {BACKENDS[name].package for name in INSTALLED}
 TARGETS = {*re.findall(r"^([\w-]+)[:%]", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 BOOK = {page.relative_to(ROOT).as_posix(): page.read_text(encoding="utf-8") for page in PAGES if page.parent != ROOT}
+# The longest ones: other tests call every day what they call. `make test-long` runs them.
+LONG = {f"docs/guides/{name}.md" for name in ("export", "keras", "migration", "parity")}
+assert BOOK.keys() >= LONG
 
 
 def has_snippets(text: str) -> bool:
@@ -36,7 +39,14 @@ def server():
 
 
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("page", [page for page, text in BOOK.items() if has_snippets(text) and can_run(text)])
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, marks=[pytest.mark.long] * (page in LONG))
+        for page, text in BOOK.items()
+        if has_snippets(text) and can_run(text)
+    ],
+)
 def test_a_page_runs_as_written(server, tmp_path, page):
     code, printed = server.run(ROOT / page, tmp_path)
     assert code == 0, printed

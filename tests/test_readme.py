@@ -19,6 +19,7 @@ FIRST_LINES = [CODE.splitlines()[0], *map(str.strip, IMPORTS)]
 HERE = [BACKENDS[name].package for name in INSTALLED]
 
 
+@pytest.mark.every_day("vit_torch")
 @pytest.mark.parametrize("first_line", [x for x in FIRST_LINES if x.split()[1] in HERE])
 def test_the_quickstart_runs_as_written(tmp_path, first_line):
     """In every framework: only the import changes."""

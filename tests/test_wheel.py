@@ -73,6 +73,7 @@ def test_a_built_copy_says_how_to_add_an_extra_as_pip_installed_it(wheel, tmp_pa
     assert hint(from_file) == "pip install 'torch>=2.10'"
 
 
+@pytest.mark.long
 def test_a_copy_of_a_source_tree_says_how_to_add_an_extra_as_pip_installed_it(tmp_path):
     tree = tmp_path / "my tree"
     ignored = shutil.ignore_patterns(".*", "tests", "docs", "__pycache__", "dist")
@@ -86,6 +87,7 @@ def test_a_copy_of_a_source_tree_says_how_to_add_an_extra_as_pip_installed_it(tm
     assert hint(copied(tmp_path / "2", url)) == f"pip install 'vitriad[torch] @ {url}@{commit}'"
 
 
+@pytest.mark.long
 @pytest.mark.timeout(1200)
 def test_wheel_with_torch_alone_classifies_a_digit(wheel, tmp_path):
     roots = {name.partition("/")[0] for name in zipfile.ZipFile(wheel).namelist()}

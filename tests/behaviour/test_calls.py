@@ -1,6 +1,7 @@
 """What a call of the five classes takes and gives, beside the numbers."""
 
 import logging
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -8,11 +9,14 @@ from sameness import check_same
 from small_models import MAIN_OUTPUT, PATCHES
 
 from vit_core import ConfigError, InputError
-from vit_core.config import ACTIVATIONS
+from vit_core.config import ACTIVATIONS, SAME_ACTIVATIONS
 from vit_core.inputs import warn_unseen
+from vit_core.parameters import ACTIVATION_PARAMETERS
+from vit_core.reference import ACTIVATION_FUNCTIONS
 from vit_core.tensors import to_numpy
 
 
+@pytest.mark.every_day("torch", "ViTMAEForPreTraining-call", "ViTModel-config")
 @pytest.mark.parametrize("through", ["call", "config"])
 def test_tuples_hold_the_fields_that_are_present(backend, name, through):
     model, inputs = backend.make_model(name), backend.make_inputs(name)
@@ -25,6 +29,7 @@ def test_tuples_hold_the_fields_that_are_present(backend, name, through):
     check_same(values, named.to_tuple())
 
 
+@pytest.mark.every_day("torch", "ViTForImageClassification")
 def test_switches_come_from_the_config(backend, name):
     model = backend.make_model(name, output_attentions=True, output_hidden_states=True)
     output = model(**backend.make_inputs(name))
@@ -59,11 +64,13 @@ def test_arguments_stay_as_they_were(backend):
             np.testing.assert_array_equal(to_numpy(inputs[key]), value)
 
 
+@pytest.mark.every_day("torch", "ViTModel")
 def test_unknown_keyword_is_an_error(backend, name):
     with pytest.raises(TypeError, match="attention_mask"):
         backend.make_model(name)(**backend.make_inputs(name), attention_mask=None)
 
 
+@pytest.mark.every_day("torch", "ViTMAEForPreTraining")
 @pytest.mark.parametrize("implementation", ["eager", "sdpa"])
 def test_head_mask_silences_heads_under_both_kernels(backend, name, implementation):
     model, inputs = backend.make_model(name, attn_implementation=implementation), backend.make_inputs(name)
@@ -76,6 +83,7 @@ def test_head_mask_silences_heads_under_both_kernels(backend, name, implementati
     assert np.abs(to_numpy(masked[MAIN_OUTPUT[name]]) - to_numpy(plain[MAIN_OUTPUT[name]])).max() > 1e-3
 
 
+@pytest.mark.every_day("torch", "ViTModel")
 def test_pruning_is_masking_for_good(backend, name):
     with backend.doubles():
         model, inputs = backend.make_model(name, dtype="float64"), backend.make_inputs(name)
@@ -92,6 +100,7 @@ def test_pruning_is_masking_for_good(backend, name):
             model.prune_heads({0: [0, 2]})
 
 
+@pytest.mark.every_day("torch", "ViTModel")
 def test_attention_dropout_is_drawn_for_every_number(backend, name):
     model = backend.make_model(name, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.5)
     output = backend.train(model, 0, {**backend.make_inputs(name), "output_attentions": True})
@@ -100,6 +109,7 @@ def test_attention_dropout_is_drawn_for_every_number(backend, name):
     assert len(np.unique(dropped, axis=0)) == len(dropped)
 
 
+@pytest.mark.every_day("torch", "ViTModel")
 def test_dropout_is_on_in_training_only(backend, name):
     model = backend.make_model(name, hidden_dropout_prob=0.5, attention_probs_dropout_prob=0.5)
     inputs = backend.make_inputs(name)
@@ -149,6 +159,18 @@ def test_unseen_pixels_are_named_once(backend, caplog):
         "images of 13x22 pixels in patches of 4x4: the bottom 1 rows and the right 2 columns are never seen",
         "images of 15x21 pixels in patches of 4x4: the bottom 3 rows and the right 1 columns are never seen",
     ]
+
+
+def test_functions_of_activation_are_those_of_the_reference(backend):
+    functions = import_module(f"{backend.package.__name__}.activations").FUNCTIONS
+    x = np.linspace(-12, 12, 202).reshape(2, 101)[:, 1:]  # far enough out to clip; zero is among them
+    assert {*functions} | {*SAME_ACTIVATIONS} | {*ACTIVATION_PARAMETERS} == {*ACTIVATIONS}
+    with backend.doubles():
+        for name, function in functions.items():
+            expected = ACTIVATION_FUNCTIONS[name](x)
+            np.testing.assert_allclose(
+                to_numpy(function(backend.native(x))), expected, rtol=0, atol=1e-12, err_msg=name
+            )
 
 
 def test_every_activation_runs_with_the_parameters_of_the_table(backend):

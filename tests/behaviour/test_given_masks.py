@@ -44,6 +44,7 @@ def case(request):
     return model_class(cls, backend).from_tensors(config, tensors), cls, config, tensors, backend
 
 
+@pytest.mark.every_day("torch", "ViTMAEForPreTraining")
 @pytest.mark.parametrize("name", MASKS)
 def test_a_given_mask_removes_these_patches_as_the_reference_does(case, name):
     model, cls, config, tensors, _ = case
@@ -58,6 +59,7 @@ def test_a_given_mask_removes_these_patches_as_the_reference_does(case, name):
         np.testing.assert_allclose(to_numpy(getattr(output, key)), expected[key], rtol=0, atol=1e-5 * scale)
 
 
+@pytest.mark.every_day("torch", "ViTMAEForPreTraining")
 def test_masks_of_every_kind_are_those_of_noise_and_ratio(case):
     model, _, _, _, backend = case
     mask, images = mask_of(MASKS["half"]), pixels("kinds")
@@ -76,6 +78,7 @@ def test_the_encoder_takes_a_mask_that_removes_nothing():
         assert output.last_hidden_state.shape[1] == 1 + PATCHES
 
 
+@pytest.mark.every_day("torch", "ViTMAEForPreTraining")
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -97,6 +100,7 @@ def test_masks_that_do_not_fit_are_refused(case, options, message):
         assert str(caught.value).count("\n") <= 2
 
 
+@pytest.mark.every_day("torch", "ViTMAEForPreTraining")
 def test_values_that_are_not_known_while_tracing_are_asked_for_otherwise(case):
     """Compiled code has as many tokens as the mask says, so that it has to be known before."""
     model, _, _, _, backend = case

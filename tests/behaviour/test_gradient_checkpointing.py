@@ -1,8 +1,10 @@
 """Gradient checkpointing changes memory, not gradients: what is computed again meets the same random numbers."""
 
 import numpy as np
+import pytest
 
 
+@pytest.mark.every_day("torch", "ViTForImageClassification")
 def test_gradients_stay_as_they_are(backend, name):
     inputs = backend.make_inputs(name)
     with backend.doubles():

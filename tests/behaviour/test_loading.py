@@ -22,6 +22,7 @@ def check_weights(model, other) -> None:
     check_tensors(model.canonical_tensors(), other.canonical_tensors())
 
 
+@pytest.mark.every_day("torch", "ViTModel-5GB", "ViTMAEForPreTraining-4000")
 @pytest.mark.parametrize("shard", ["5GB", 4000])
 def test_round_trip(backend, name, shard, tmp_path):
     model = backend.make_model(name)
@@ -57,6 +58,7 @@ HAND_OVERS = [
 ]
 
 
+@pytest.mark.every_day("torch", "missing0", "missing4")
 @pytest.mark.parametrize(("source", "target", "missing", "unexpected"), HAND_OVERS)
 def test_hand_overs_between_classes(backend, source, target, missing, unexpected, tmp_path):
     model = backend.make_model(source)
@@ -130,6 +132,7 @@ def test_another_image_size_resizes_the_positions(backend, tmp_path):
     np.testing.assert_array_equal(loaded.canonical_tensors()[key], expected)
 
 
+@pytest.mark.every_day("torch", "ViTMAEModel")
 def test_pruned_models_stay_pruned(backend, name, tmp_path):
     model, inputs = backend.make_model(name), backend.make_inputs(name)
     model.prune_heads({0: [0, 2], 1: [1]})
@@ -151,6 +154,7 @@ DOCUMENTED = [
 ]
 
 
+@pytest.mark.every_day("torch", "ViTForImageClassification", "keywords4")
 @pytest.mark.parametrize(("cls", "stored", "keywords"), DOCUMENTED)
 def test_documented_calls(backend, cls, stored, keywords, tmp_path):
     backend.make_model(stored, image_size=32, patch_size=16).save_pretrained(tmp_path)

@@ -36,12 +36,14 @@ def inputs_with_a_loss(backend, name):
     return inputs
 
 
+@pytest.mark.every_day("torch", "ViTForImageClassification")
 def test_a_call_checks_its_images_once(backend, name, checks):
     inputs = inputs_with_a_loss(backend, name)
     backend.make_model(name)(**inputs)
     assert checks == {"shape": 1, "values": 1}
 
 
+@pytest.mark.every_day("torch", "ViTModel")
 def test_a_compiled_call_checks_its_images_once(backend, name, checks):
     model, inputs = backend.make_model(name), inputs_with_a_loss(backend, name)
     model.compiles_calls = True  # of TensorFlow; the others do it always or never

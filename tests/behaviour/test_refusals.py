@@ -27,6 +27,7 @@ def check_refused(
         assert len(str(caught.value).splitlines()) <= 3, way
 
 
+@pytest.mark.every_day("torch", "ViTModel")
 @pytest.mark.parametrize(
     ("shape", "needles"),
     [
@@ -40,6 +41,7 @@ def test_images_of_another_shape_are_refused(backend, name, shape, needles):
     check_refused(backend, name, "pixel_values", *needles, pixel_values=np.zeros(shape, np.float32))
 
 
+@pytest.mark.every_day("torch", "ViTModel")
 def test_images_of_another_kind_are_refused(backend, name):
     integers, broken = np.zeros((2, 3, 12, 20), np.uint8), np.zeros((2, 3, 12, 20), np.float32)
     broken[1, 2, 3, 4] = np.nan
@@ -53,11 +55,13 @@ def test_an_image_smaller_than_a_patch_is_refused(backend, name):
     check_refused(backend, name, "one patch of 4x4", "3x20", **changes)
 
 
+@pytest.mark.every_day("torch", "ViTModel")
 @pytest.mark.parametrize("shape", [(4,), (2, 4), (3, 3), (2, 3, 1)])
 def test_head_mask_of_another_shape_is_refused(backend, name, shape):
     check_refused(backend, name, "head_mask", "(2, 3)", head_mask=np.ones(shape, np.float32))
 
 
+@pytest.mark.every_day("torch", "shape1")
 @pytest.mark.parametrize("shape", [(1, PATCHES), (2, PATCHES + 1), (2, PATCHES, 1)])
 @pytest.mark.parametrize(
     ("name", "argument"),
@@ -77,6 +81,7 @@ def test_masked_positions_are_checked(backend):
     check_refused(backend, name, "encoder_stride", "2", "4", fields=fields, bool_masked_pos=masked)
 
 
+@pytest.mark.every_day("torch", "ViTMAEModel")
 @pytest.mark.parametrize("name", ["ViTMAEModel", "ViTMAEForPreTraining"])
 def test_mask_ratios_are_checked(backend, name):
     for ratio in (1.0, -0.5, 0.99, float("nan")):

@@ -38,7 +38,7 @@ def models(draw):
 CHAINS = st.lists(st.sampled_from([*TARGETS]), min_size=1, max_size=3)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(models(), CHAINS)
 def test_the_same_bits_or_a_refusal(model, dialects):
     check(model, dialects)

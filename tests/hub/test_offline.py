@@ -48,6 +48,7 @@ def cache(hub, options, files, tmp_path):
     return str(tmp_path / "cache")
 
 
+@pytest.mark.every_day("torch", "flax")
 def test_neither_a_local_folder_nor_the_cache_opens_a_connection(cache, tmp_path, backend):
     """And for the folder, nothing of ours imports the client; Keras itself does."""
     missing = [["config", "owner/other", {"cache_dir": cache, "local_files_only": True}]]

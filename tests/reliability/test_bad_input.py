@@ -56,14 +56,21 @@ def backend_server(request):
     server.close()
 
 
+SHARES = {"all": 1, "a third": 3}  # every so many cases
+
+
+@pytest.mark.every_day("a third")
+@pytest.mark.parametrize("share", SHARES)
 @pytest.mark.parametrize("group", ["config", "weights", "shards", "images"])
-def test_refused(group, server, figure):
-    found = {name: server.run(name) for name in names(group)}
+def test_refused(group, share, server, figure):
+    found = {name: server.run(name) for name in names(group)[:: SHARES[share]]}
     wrong = {name: problems(CASES[name], each) for name, each in found.items()}
     assert {name: each for name, each in wrong.items() if each} == {}
-    record(figure, group, [*found.values()])
+    if share == "all":
+        record(figure, group, [*found.values()])
 
 
+@pytest.mark.every_day("torch")
 def test_refused_by_a_backend(backend_server, figure):
     """Calls of its models; through its own from_pretrained a few bad checkpoints, and those whose digests tell."""
     bad = [name for name in names("weights", "shards") if CASES[name].act is bad_inputs.load]
@@ -76,6 +83,7 @@ def test_refused_by_a_backend(backend_server, figure):
     record(figure, f"calls and checkpoints, {backend_server.backend}", [*found.values()])
 
 
+@pytest.mark.every_day("torch")
 def test_accepted_by_a_backend(backend_server):
     chosen = [*names("legal calls"), *(name for name in names("legal") if CASES[name].act is bad_inputs.load)]
     found = {name: backend_server.run(name) for name in chosen}
@@ -83,11 +91,14 @@ def test_accepted_by_a_backend(backend_server):
     assert {name: each for name, each in found.items() if each["ended"] != "returned" or each["noted"]} == {}
 
 
-def test_accepted(server, figure):
-    found = {name: server.run(name) for name in names("legal")}
+@pytest.mark.every_day("a third")
+@pytest.mark.parametrize("share", SHARES)
+def test_accepted(share, server, figure):
+    found = {name: server.run(name) for name in names("legal")[:: SHARES[share]]}
     wrong = {name: each for name, each in found.items() if each["ended"] != "returned" or each["noted"]}
     assert wrong == {}
-    record(figure, "legal, accepted", [*found.values()])
+    if share == "all":
+        record(figure, "legal, accepted", [*found.values()])
 
 
 @pytest.mark.parametrize("name", META)

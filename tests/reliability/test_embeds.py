@@ -120,6 +120,7 @@ def test_there_are_twelve_kinds_of_bad_images():
     assert len(bad_images(DIGITS[0].read_bytes())) == 12
 
 
+@pytest.mark.long
 def test_a_run_that_is_killed_goes_on(tmp_path):
     bad = filled(tmp_path / "images", 60, 12)
     assert check(tmp_path / "images", tmp_path, bad, kills=1, shard=8) == 48

@@ -66,6 +66,7 @@ def check(exporter, parent, moments):
     return after
 
 
+@pytest.mark.long
 def test_an_export_killed_at_some_moments_leaves_the_old_or_the_new(exporter, tmp_path):
     exporter.export(OLD)
     count = exporter.export(OLD)  # over an old one there is more to do

@@ -211,6 +211,7 @@ FEW = [Case("single", at="every change"), Case("config"), Case("processor")]
 FEW += [Case(name, at=18) for name in savers.CONVERSIONS]
 
 
+@pytest.mark.every_day("single", "config", "hf_tf")
 @pytest.mark.parametrize("case", FEW, ids=str)
 def test_a_save_over_an_old_one_is_old_or_new_after_a_fault_at_any_call(case, neutral, tmp_path, figure):
     judge(Trial(case, tmp_path, neutral).run(), figure)
@@ -239,6 +240,7 @@ def test_every_save_is_old_or_new_after_a_fault_at_any_call(case, neutral, tmp_p
     judge(Trial(case, tmp_path, neutral).run(), figure)
 
 
+@pytest.mark.every_day("torch")
 @pytest.mark.parametrize("count", [6, pytest.param(60, marks=[pytest.mark.reliability, pytest.mark.timeout(1200)])])
 @pytest.mark.parametrize("backend", INSTALLED)
 def test_the_save_of_a_model_is_old_or_new_after_a_fault(backend, count, tmp_path, figure):

@@ -111,7 +111,8 @@ def outcome(data: dict, folder, rng: np.random.Generator, backend: str) -> str:
 
 LONG = [pytest.mark.reliability, pytest.mark.timeout(3000)]
 COUNTS = [  # what decides is in the core; with TensorFlow and JAX every shape has to be compiled
-    *((name, count) for name, count in (("torch", 1000), ("tf", 6), ("flax", 6)) if name in INSTALLED),
+    *((name, count) for name, count in (("torch", 1000), ("tf", 6)) if name in INSTALLED),
+    *(pytest.param(name, 6, marks=pytest.mark.long) for name in INSTALLED if name == "flax"),
     *(pytest.param(name, 10_000 if name == "torch" else 100, marks=LONG) for name in INSTALLED),
 ]
 

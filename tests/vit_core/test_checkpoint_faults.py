@@ -95,6 +95,7 @@ def folder(tmp_path):
     return tmp_path / "model"
 
 
+@pytest.mark.every_day("exchange")
 @pytest.mark.parametrize("swapping", ["exchange", "aside"])
 def test_killed_at_every_call(folder, swapping):
     command = [sys.executable, __file__, folder, swapping]
@@ -107,6 +108,7 @@ def test_killed_at_every_call(folder, swapping):
     assert os.listdir(folder.parent) == ["model"]
 
 
+@pytest.mark.every_day("aside-28")
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
 @pytest.mark.parametrize("swapping", ["exchange", "aside"])
 def test_failing_at_every_call(folder, swapping, number, monkeypatch):

@@ -416,9 +416,24 @@ VALUES |= st.dictionaries(st.integers(0, 4), st.sets(st.integers(0, 4) | st.text
 KEYS = st.sampled_from(NAMES) | st.text(max_size=12) | st.sampled_from([*SHADOWS, *PRIVATE, "model_type"])
 
 
-@settings(max_examples=400, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
-@given(st.sampled_from([ViTConfig, ViTMAEConfig]), st.dictionaries(KEYS, VALUES, max_size=5), st.data())
+ANY_DICT = given(st.sampled_from([ViTConfig, ViTMAEConfig]), st.dictionaries(KEYS, VALUES, max_size=5), st.data())
+DRAWN = {"deadline": None, "derandomize": True, "suppress_health_check": [HealthCheck.too_slow]}
+
+
+@settings(max_examples=80, **DRAWN)
+@ANY_DICT
 def test_any_dict_gives_a_configuration_or_a_config_error(config_class, values, data):
+    check_any_dict(config_class, values, data)
+
+
+@pytest.mark.long
+@settings(max_examples=400, **DRAWN)
+@ANY_DICT
+def test_any_of_many_dicts_gives_a_configuration_or_a_config_error(config_class, values, data):
+    check_any_dict(config_class, values, data)
+
+
+def check_any_dict(config_class, values, data):
     overrides = data.draw(st.dictionaries(st.sampled_from(NAMES), VALUES, max_size=3))
     for build in (
         lambda: config_class(**values),

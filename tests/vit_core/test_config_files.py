@@ -254,6 +254,7 @@ def test_a_circle_is_refused():
         ViTConfig(foo=circle).to_json_string()
 
 
+@pytest.mark.every_day("21843")
 @pytest.mark.parametrize("count", [21_843, 100_000])
 def test_many_labels_are_written_and_read(count, tmp_path):
     labels = {index: f"{'a rather long name of a thing':.29s}{index}" for index in range(count)}
@@ -263,6 +264,7 @@ def test_many_labels_are_written_and_read(count, tmp_path):
     assert ViTConfig.from_pretrained(tmp_path) == config
 
 
+@pytest.mark.long
 def test_as_many_labels_as_there_may_be_fit_into_the_file(tmp_path):
     ViTConfig(num_labels=LIMITS.labels).save_pretrained(tmp_path)
     assert ViTConfig.from_pretrained(tmp_path).num_labels == LIMITS.labels

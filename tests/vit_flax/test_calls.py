@@ -46,6 +46,7 @@ def test_positional_order_is_the_documented_one(name):
     assert tuple(inspect.signature(getattr(vit_flax, name).__call__).parameters)[1:] == SIGNATURES[name]
 
 
+@pytest.mark.every_day("FlaxViTForImageClassification", "FlaxViTMAEModel")
 def test_arguments_in_every_form_give_the_same(name):
     model, inputs = make_model(name), make_inputs(name)
     expected = model(**inputs)
@@ -145,6 +146,7 @@ def test_calls_with_activations_of_the_user_are_compiled_once(act):
     assert model._compiled_call()._cache_size() == 1
 
 
+@pytest.mark.every_day("FlaxViTModel", "FlaxViTMAEForPreTraining")
 def test_models_are_copied_and_pickled(name):
     model, inputs = make_model(name), make_inputs(name)
     expected = model(**inputs)

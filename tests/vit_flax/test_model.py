@@ -25,6 +25,7 @@ def test_gradient_checkpointing_is_in_the_program(name):
         assert min(text.count("remat"), 2) == count
 
 
+@pytest.mark.every_day("ForImageClassification", "MAEForPreTraining bfloat16")
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 @pytest.mark.parametrize("stored", ["the same", "float32"])
 def test_half_precision_stays_near_and_losses_are_wide(name, dtype, stored):
@@ -49,6 +50,7 @@ def test_softmax_is_computed_in_float32(name):
     assert set(exponentials) == {"f32"}
 
 
+@pytest.mark.every_day("FlaxViTMAEModel")
 @pytest.mark.parametrize("name", ["FlaxViTMAEModel", "FlaxViTMAEForPreTraining"])
 def test_noise_is_drawn_anew_for_each_call_when_none_is_given(name):
     images = make_inputs(name)["pixel_values"]
@@ -86,6 +88,7 @@ def test_trees_are_cast_where_a_mask_says():
         assert {leaf.dtype.name for leaf in jax.tree.leaves(model.to_fp32(cast(model.params)))} == {"float32"}
 
 
+@pytest.mark.every_day("ForImageClassification")
 @pytest.mark.parametrize(
     "name", ["FlaxViTForImageClassification", "FlaxViTForMaskedImageModeling", "FlaxViTMAEForPreTraining"]
 )
@@ -104,6 +107,7 @@ def test_options_that_a_class_does_not_have_are_refused():
         vit_flax.FlaxViTMAEModel(make_config("FlaxViTMAEModel"), add_pooling_layer=False)
 
 
+@pytest.mark.every_day("FlaxViTForImageClassification")
 def test_dropout_takes_keys_of_both_kinds_and_asks_for_one(name):
     model, inputs = make_model(name, hidden_dropout_prob=0.5), make_inputs(name)
     by_key, by_numbers = (

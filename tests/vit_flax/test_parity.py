@@ -49,6 +49,7 @@ def test_norms_survive_a_large_mean():
     np.testing.assert_allclose(got, expected, rtol=0, atol=1e-3)
 
 
+@pytest.mark.every_day("ViTModel-plain", "one_side_larger", "ViTMAEModel-pruned", "ViTMAEForPreTraining-square")
 @pytest.mark.parametrize("case", oracle.CASES[::4], ids=lambda case: case.name)
 def test_the_kernel_of_jax_gives_the_same(case, monkeypatch):
     kernel, calls = jax.nn.dot_product_attention, []
@@ -65,6 +66,7 @@ def test_the_kernel_of_jax_gives_the_same(case, monkeypatch):
     oracle.check_outputs(case, {**{name: want[name] for name in want if name not in got}, **got}, "float32")
 
 
+@pytest.mark.every_day(*(f"float64 {name}" for name in oracle.EVERY_DAY), "float32 square")
 @pytest.mark.parametrize("case", oracle.CASES, ids=lambda case: case.name)
 def test_outputs(case, dtype):
     output, _ = computed(case, dtype)
@@ -73,12 +75,14 @@ def test_outputs(case, dtype):
     oracle.check_outputs(case, oracle.as_numpy(output), dtype)
 
 
+@pytest.mark.every_day(*(f"float64 {name}" for name in oracle.EVERY_DAY), "float32 square")
 @pytest.mark.parametrize("case", oracle.CASES, ids=lambda case: case.name)
 def test_gradients(case, dtype):
     _, gradients = computed(case, dtype)
     oracle.check_gradients(case, gradients, dtype)
 
 
+@pytest.mark.every_day("ViTModel-mask", "ViTForImageClassification-single_label", "ViTMAEModel-larger")
 @pytest.mark.parametrize("case", oracle.CASES[1::8], ids=lambda case: case.name)
 def test_a_plain_call_gives_the_same(case):
     model = BACKEND.of_case(case, "float32")

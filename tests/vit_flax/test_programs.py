@@ -36,6 +36,7 @@ def check(model, name, sizes):
     check_every_size(name.removeprefix("Flax"), model.config, model.canonical_tensors(), run, sizes)
 
 
+@pytest.mark.every_day("3-7", "5-1", "37-16")
 @pytest.mark.parametrize(("old", "new"), AXES)
 def test_the_matrix_in_array_operations_is_that_of_numpy(old, new):
     found = traced_matrix(old, new, np.float32)
@@ -45,6 +46,7 @@ def test_the_matrix_in_array_operations_is_that_of_numpy(old, new):
         np.testing.assert_array_equal(found, np.eye(old))
 
 
+@pytest.mark.every_day("FlaxViTModel", "FlaxViTMAEForPreTraining")
 def test_one_export_is_right_at_every_size(name):
     check(make_model(name, **FIELDS), name, {what: SIZES[what] for what in FEW})
 

@@ -62,6 +62,7 @@ def trained(model, optimizer, steps: int = 32) -> tuple[dict, list[float]]:
     return params, losses
 
 
+@pytest.mark.every_day("MAE")
 @pytest.mark.parametrize("name", [CLASSIFIER, MAE])
 def test_the_loss_on_digits_falls(name):
     _, losses = trained(fresh(name, hidden_dropout_prob=0.1), optax.adamw(3e-3))
@@ -113,6 +114,7 @@ def test_parameters_pass_through_orbax(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, restored, dict(model.params))
 
 
+@pytest.mark.every_day("gelu-FlaxViTForImageClassification", "xielu-FlaxViTMAEForPreTraining")
 @pytest.mark.parametrize("name", FIELDS)
 @pytest.mark.parametrize("hidden_act", ["gelu", "xielu"])
 def test_a_train_state_is_loaded_as_its_parameters(tmp_path, name, hidden_act):
@@ -134,6 +136,7 @@ def test_modules_become_those_of_nnx():
     np.testing.assert_allclose(bridged(images).logits, expected, rtol=0, atol=1e-6)
 
 
+@pytest.mark.every_day("ForImageClassification", "MAEModel")
 @pytest.mark.parametrize("name", FIELDS)
 def test_exports_take_any_number_of_images(name):
     model, inputs = make_model(name), make_inputs(name)

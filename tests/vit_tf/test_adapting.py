@@ -18,6 +18,7 @@ pytestmark = [
 CLASSIFIER = "TFViTForImageClassification"
 
 
+@pytest.mark.every_day("TFViTForImageClassification", "TFViTMAEModel")
 @pytest.mark.parametrize(
     "name, mode", [*((name, "int8") for name in FIELDS), (CLASSIFIER, "int4"), (CLASSIFIER, "float8")]
 )

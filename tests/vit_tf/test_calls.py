@@ -53,6 +53,7 @@ def test_positional_order_is_the_documented_one(name):
     assert tuple(inspect.signature(getattr(vit_tf, name).call).parameters)[1:] == SIGNATURES[name]
 
 
+@pytest.mark.every_day("TFViTForImageClassification", "TFViTMAEModel")
 def test_arguments_in_every_form_give_the_same(name):
     model, inputs = make_model(name), make_inputs(name)
     mask = np.array([1.0, 0.0, 1.0], np.float32)
@@ -85,6 +86,7 @@ def test_arguments_that_do_not_exist_are_errors(name, compiles):
         model(inputs, pixel_values=inputs["pixel_values"])
 
 
+@pytest.mark.every_day("TFViTModel", "TFViTMAEModel")
 def test_compiled_calls_are_plain_calls(name):
     model, flags = make_model(name, "float64", compiles=True), dict.fromkeys(SWITCHES, True)
     for batch, height, width in ((2, 12, 20), (3, 12, 20), (1, 16, 24)):
@@ -110,6 +112,7 @@ def test_only_the_latest_compiled_calls_are_kept(monkeypatch):
     assert len(model._graphs.functions) == 2
 
 
+@pytest.mark.every_day("TFViTForImageClassification")
 def test_compiled_calls_differentiate(name):
     model, inputs = make_model(name, "float64", compiles=True), make_inputs(name)
     gradients = []
@@ -143,6 +146,7 @@ CHANGES = {
 }
 
 
+@pytest.mark.every_day("lora", "prune", "weights", "config", "policy")
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")  # quantize()
 @pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize` method:UserWarning")
@@ -194,6 +198,7 @@ def test_compiled_calls_name_the_batch_that_does_not_fit():
         model(np.zeros((2, 4, 12, 20), np.float32))
 
 
+@pytest.mark.every_day("TFViTModel", "TFViTMAEForPreTraining")
 @pytest.mark.parametrize("name", FIELDS)
 def test_functional_models(name):
     model, inputs = make_model(name), make_inputs(name)

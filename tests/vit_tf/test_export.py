@@ -41,6 +41,9 @@ def test_the_same_numbers_come_with_nothing_but_tensorflow(tmp_path):
         np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5 * np.abs(expected).max(), err_msg=name)
 
 
+@pytest.mark.every_day(
+    "TFViTForImageClassification-float32", "TFViTForMaskedImageModeling-mixed_bfloat16", "TFViTMAEModel-float64"
+)
 @pytest.mark.parametrize("dtype", ["float32", "float64", "mixed_bfloat16"])
 def test_fresh_models_are_written_for_any_number_of_images(name, dtype, tmp_path):
     model = getattr(vit_tf, name)(make_config(name, num_hidden_layers=1), dtype=dtype)
@@ -61,6 +64,7 @@ def test_fresh_models_are_written_for_any_number_of_images(name, dtype, tmp_path
                 )
 
 
+@pytest.mark.long
 def test_each_call_of_a_written_mae_draws_noise(tmp_path):
     make_model("TFViTMAEModel", num_hidden_layers=1).export(tmp_path, verbose=False)
     served, images = tf.saved_model.load(tmp_path), np.zeros((2, 3, 12, 20), np.float32)
@@ -88,6 +92,7 @@ def test_tuples_are_written_tensor_by_tensor(tmp_path):
         np.testing.assert_allclose(got[name], expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
+@pytest.mark.every_day("steps0")
 @pytest.mark.parametrize("steps", [{}, {"do_rescale": False}, {"do_normalize": False}])
 def test_preprocessing_has_the_bits_of_the_processor(steps, tmp_path):
     processor = vit_tf.ViTImageProcessor(do_resize=False, image_mean=[0.1, 0.2, 0.3], **steps)

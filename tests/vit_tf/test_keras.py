@@ -18,6 +18,7 @@ CLASSIFIER = "TFViTForImageClassification"
 WITHOUT_POOLER = {"TFViTModel": {"add_pooling_layer": False}}
 
 
+@pytest.mark.every_day("TFViTForImageClassification", "TFViTMAEForPreTraining")
 def test_predictions_are_those_of_calls(name):
     model, inputs = make_model(name), make_inputs(name, batch=5)
     expected = model(**inputs)
@@ -39,6 +40,7 @@ def test_whole_models_are_saved_and_loaded(name, tmp_path):
         np.testing.assert_array_equal(again[key], value, err_msg=key)
 
 
+@pytest.mark.every_day("TFViTModel", "TFViTMAEForPreTraining")
 def test_weights_are_saved_and_loaded(name, tmp_path):
     model = make_model(name)
     model.save_weights(tmp_path / "model.weights.h5")
@@ -75,6 +77,7 @@ def test_files_of_another_model_are_errors(tmp_path):
         keras.saving.load_model(tmp_path / "model.keras")
 
 
+@pytest.mark.every_day("jax")
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_another_backend_of_keras_is_refused(backend):
     code = "import sys, types\nsys.modules['keras'] = keras = types.ModuleType('keras')\n"

@@ -91,6 +91,7 @@ def check(got, expected):
         np.testing.assert_allclose(np.squeeze(value), expected[name], rtol=1e-5, err_msg=name)
 
 
+@pytest.mark.every_day("user's-list", "own-accuracy-sample_weight", "own-none-class_weight")
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("metrics", METRICS)
 @pytest.mark.parametrize("loss", LOSSES)
@@ -106,6 +107,7 @@ def test_every_layout_trains_with_every_loss_metric_and_weight(models, layout, l
         check(model.evaluate(*data, batch_size=6, verbose=0, return_dict=True, **MODES[mode]), expected)
 
 
+@pytest.mark.every_day("[passthrough-(x, y)", "auto_with_warning {labels}")
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("loss", ["passthrough", "auto_with_warning"])
 def test_transformers_words_for_the_own_loss_are_understood(layout, loss):
@@ -133,6 +135,7 @@ KINDS = {
 }
 
 
+@pytest.mark.every_day("user's-data set", "[(x, y)")
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -168,6 +171,7 @@ def test_single_batches_have_every_layout(models, layout):
             check(model.test_on_batch(*data, return_dict=True, **MODES[mode]), by_hand(mode))
 
 
+@pytest.mark.every_day("[(x, y)", "{labels}")
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_compiled_training_has_the_same_numbers(layout):
     model, data = make_model(metrics=["accuracy"], run_eagerly=False), LAYOUTS[layout](IMAGES, LABELS)
@@ -282,6 +286,7 @@ FAILURES = {
 }
 
 
+@pytest.mark.every_day("user's-True", "no labels-own-False", "bad validation data-own-False")
 @pytest.mark.parametrize("run_eagerly", [True, False])
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("failure", FAILURES)

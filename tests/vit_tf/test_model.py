@@ -19,6 +19,7 @@ def check_same(got, expected, tolerance=0.0):
         np.testing.assert_allclose(one, other, rtol=0, atol=tolerance * np.abs(other).max())
 
 
+@pytest.mark.every_day("TFViTModel", "TFViTMAEForPreTraining")
 @pytest.mark.parametrize("asked", [{"output_attentions": True}, {"head_mask": np.array([1.0, 0.0, 1.0])}])
 def test_one_call_falls_back_to_eager_and_the_next_uses_the_kernel_again(name, asked, monkeypatch):
     calls = []
@@ -36,6 +37,7 @@ def test_one_call_falls_back_to_eager_and_the_next_uses_the_kernel_again(name, a
     assert calls == []
 
 
+@pytest.mark.every_day("TFViTForImageClassification")
 def test_gradient_checkpointing_changes_no_gradient_of_a_compiled_call(name):
     options = {"compiles": True, "hidden_dropout_prob": 0.3, "num_hidden_layers": 1}
     model, inputs = make_model(name, "float64", **options), make_inputs(name)
@@ -45,6 +47,7 @@ def test_gradient_checkpointing_changes_no_gradient_of_a_compiled_call(name):
         np.testing.assert_allclose(one, other, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.every_day("ForImageClassification", "mixed_float16")
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "mixed_bfloat16", "mixed_float16"])
 def test_half_precision_stays_near_and_losses_are_wide(name, dtype):
     model, inputs, main = make_model(name), make_inputs(name), MAIN_OUTPUT[name.removeprefix("TF")]

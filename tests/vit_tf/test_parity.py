@@ -26,12 +26,14 @@ def scalar(output: dict, case: oracle.Case) -> tf.Tensor:
     return sum(tf.reduce_sum(output[name] * array.astype(output[name].dtype.name)) for name, array in weights.items())
 
 
+@pytest.mark.every_day(*(f"float64 {name}" for name in oracle.EVERY_DAY), "float32 square")
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("case", oracle.CASES, ids=lambda case: case.name)
 def test_outputs(case, dtype):
     oracle.check_outputs(case, parity.outputs(of_case(case, dtype), case.inputs), dtype)
 
 
+@pytest.mark.every_day(*(f"float64 {name}" for name in oracle.EVERY_DAY), "float32 square")
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("case", oracle.CASES, ids=lambda case: case.name)
 def test_gradients(case, dtype):
@@ -39,6 +41,7 @@ def test_gradients(case, dtype):
     oracle.check_gradients(case, gradients, dtype)
 
 
+@pytest.mark.every_day("square", "head_mask", "pruned", "larger")
 @pytest.mark.parametrize("case", oracle.CASES, ids=lambda case: case.name)
 def test_kernels_agree(case):
     model, outputs = of_case(case, "float64"), {}
@@ -91,6 +94,15 @@ def of_any_size(case: oracle.Case, arrays: dict, run: Callable) -> Callable:
     return function
 
 
+@pytest.mark.every_day(
+    "ViTModel-no_multiple",
+    "ViTModel-same_count",
+    "ViTForMaskedImageModeling-larger",
+    "ViTMAEModel-larger",
+    "ViTForImageClassification-single_label",
+    "ViTMAEForPreTraining-tied_noise",
+    "ViTMAEForPreTraining-larger",
+)
 @pytest.mark.parametrize("case", oracle.CASES, ids=lambda case: case.name)
 def test_graphs_with_sides_that_are_not_known(case):
     model, (arrays, flags) = of_case(case, "float64"), split(case)
@@ -98,6 +110,7 @@ def test_graphs_with_sides_that_are_not_known(case):
     oracle.check_outputs(case, oracle.as_numpy(function(arrays)), "float64")
 
 
+@pytest.mark.every_day("ViTModel-smaller", "ViTForImageClassification-single_label", "ViTMAEForPreTraining-no_multiple")
 @pytest.mark.parametrize("case", oracle.CASES[1::3], ids=lambda case: case.name)
 def test_gradients_in_graphs_with_sides_that_are_not_known(case):
     model, (arrays, flags) = of_case(case, "float64"), split(case)
@@ -107,6 +120,9 @@ def test_gradients_in_graphs_with_sides_that_are_not_known(case):
     oracle.check_gradients(case, native, "float64")
 
 
+@pytest.mark.every_day(
+    "ViTModel-one_side_larger", "ViTForMaskedImageModeling-no_multiple", "ViTMAEForPreTraining-square"
+)
 @pytest.mark.parametrize("case", oracle.CASES[::4], ids=lambda case: case.name)
 def test_xla(case):
     model, (arrays, flags) = of_case(case, "float64"), split(case)

@@ -87,6 +87,7 @@ def test_names_do_not_depend_on_the_name_of_the_model_or_the_scope_around_it(nam
         np.testing.assert_array_equal(array, tensors[key], err_msg=key)
 
 
+@pytest.mark.every_day("ViTFor .keras", "MAE .weights.h5", "ViTModel-plain")
 @pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")  # Keras, saving
 @pytest.mark.parametrize("suffix", [".weights.h5", ".keras"])
 @pytest.mark.parametrize("case", oracle.CASES[::5], ids=lambda case: case.name)

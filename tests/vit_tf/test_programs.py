@@ -46,11 +46,13 @@ def test_the_matrix_in_tensor_operations_is_that_of_numpy(old, new):
             np.testing.assert_array_equal(found, np.eye(old))
 
 
+@pytest.mark.every_day("TFViTModel", "TFViTMAEForPreTraining")
 def test_one_graph_is_right_at_every_size(name):
     model = make_model(name, **FIELDS)
     check(model, name, traced(model, name), {**SIZES, "one row": (5, 52), "one column": (53, 4)})
 
 
+@pytest.mark.every_day("Masked")
 @pytest.mark.parametrize("name", ["TFViTForMaskedImageModeling", "TFViTMAEForPreTraining"])
 def test_one_graph_that_xla_compiles_is_right_at_every_size(name):
     model = make_model(name, **FIELDS)
@@ -62,6 +64,7 @@ def test_one_graph_with_the_table_of_dinov2():
     check(model, "TFViTModel", traced(model, "TFViTModel"), REAL_SIZES)
 
 
+@pytest.mark.every_day("TFViTModel")
 @pytest.mark.filterwarnings("ignore:.*tf.lite.Interpreter is deprecated:UserWarning")  # the package after it is another
 @pytest.mark.parametrize("name", ["TFViTModel", "TFViTMAEModel"])
 def test_one_litert_program_is_right_at_every_size(name):

@@ -34,6 +34,7 @@ def run_onnx(path, **inputs) -> dict[str, np.ndarray]:
     return dict(zip(names, session.run(names, inputs), strict=True))
 
 
+@pytest.mark.every_day("TFViTForImageClassification", "TFViTForMaskedImageModeling")
 @pytest.mark.parametrize("name", FIELDS)
 def test_onnx_has_the_same_numbers_for_any_number_of_images(name, tmp_path):
     model = make_model(name, num_hidden_layers=1)
@@ -47,6 +48,7 @@ def test_onnx_has_the_same_numbers_for_any_number_of_images(name, tmp_path):
             close(value, expected[key])
 
 
+@pytest.mark.every_day("MAE")
 @pytest.mark.parametrize("name", [CLASSIFIER, "TFViTMAEForPreTraining"])
 def test_onnx_takes_raw_images_with_a_processor(name, tmp_path):
     model, images = (
@@ -82,6 +84,7 @@ def test_a_saved_model_is_written_beside_the_checkpoint(tmp_path):
     close(loaded(images).logits, model(images).logits)
 
 
+@pytest.mark.every_day("TFViTMAEModel")
 @pytest.mark.parametrize("name", [name for name in FIELDS if "MAE" in name])
 def test_a_served_autoencoder_draws_a_mask_for_every_call(name, tmp_path):
     model, images = make_model(name), make_inputs(name)["pixel_values"]

@@ -64,7 +64,7 @@ TRAININGS = {
     "bfloat16": (CLASSIFIER, {"dtype": "mixed_bfloat16", **NO_XLA}, (IMAGES, CLASSES)),
     "bfloat16 by xla": (CLASSIFIER, {"dtype": "mixed_bfloat16", **XLA}, (IMAGES, CLASSES)),
     "float16": (CLASSIFIER, {"dtype": "mixed_float16", **NO_XLA}, (IMAGES, CLASSES)),
-    "float16 by xla": (CLASSIFIER, {"dtype": "mixed_float16", **XLA}, (IMAGES, CLASSES)),
+    "[float16 by xla": (CLASSIFIER, {"dtype": "mixed_float16", **XLA}, (IMAGES, CLASSES)),
     "features": ("TFViTModel", {"loss": "mse", "add_pooling_layer": False}, (IMAGES, np.zeros((1280, 1, 1)))),
     "masks": (MASKED, NO_XLA, ({"pixel_values": IMAGES, "bool_masked_pos": MASKS},)),
     "masks by xla": (MASKED, XLA, ({"pixel_values": IMAGES, "bool_masked_pos": MASKS},)),
@@ -74,6 +74,7 @@ TRAININGS = {
 }
 
 
+@pytest.mark.every_day("own loss, compiled", "[float16 by xla", "[bare images]", "features")
 @pytest.mark.parametrize("training", TRAININGS)
 def test_the_loss_on_digits_falls_in_two_epochs(training):
     name, options, data = TRAININGS[training]
@@ -97,6 +98,7 @@ LABELS = {
 }
 
 
+@pytest.mark.every_day("in a list", "in a tuple", "by the output")
 @pytest.mark.parametrize("form", LABELS)
 @pytest.mark.filterwarnings("ignore:`shuffle=True` was passed:UserWarning")
 def test_labels_in_every_form_give_the_same_losses(form):
@@ -140,6 +142,7 @@ def test_a_step_is_traced_once(monkeypatch):
 KINDS = ("MatMul", "Softmax", "Rsqrt")  # of operations; the norms take a root
 
 
+@pytest.mark.every_day("Classification-eager-mixed_float16", "Masked sdpa-mixed_bfloat16", "MAE eager-mixed_bfloat16")
 @pytest.mark.parametrize("dtype", ["mixed_bfloat16", "mixed_float16"])
 @pytest.mark.parametrize("implementation", ["eager", "sdpa"])
 @pytest.mark.parametrize("name", [CLASSIFIER, MASKED, MAE])
@@ -163,6 +166,7 @@ STATES = {  # in graphs one of each kind of state that is not the weights'
 }
 
 
+@pytest.mark.every_day("[float32]")
 @pytest.mark.parametrize("state", STATES)
 def test_training_goes_on_where_it_was_saved_to_the_bit(state, tmp_path):
     name, options = STATES[state]
@@ -286,6 +290,7 @@ ON_TWO_DEVICES = """if True:
 """
 
 
+@pytest.mark.long
 def test_two_mirrored_devices_train_like_one(tmp_path):
     np.save(tmp_path / "images.npy", IMAGES[:256])
     np.save(tmp_path / "classes.npy", CLASSES[:256])

@@ -21,6 +21,7 @@ def check_same(got, expected):
             np.testing.assert_allclose(one.detach(), other.detach(), rtol=0, atol=2e-6 * scale + 1e-12, err_msg=key)
 
 
+@pytest.mark.every_day("sdpa", "ViTForImageClassification-eager")
 @pytest.mark.parametrize("implementation", ["sdpa", "eager"])
 def test_whole_graph(name, implementation):
     model, inputs = make_model(name, num_hidden_layers=1, attn_implementation=implementation), make_inputs(name)
@@ -32,6 +33,7 @@ def test_whole_graph(name, implementation):
     assert isinstance(compiled(**inputs, return_dict=False), tuple)
 
 
+@pytest.mark.every_day("ViTModel", "ViTMAEModel")
 def test_whole_graph_at_other_sizes(name):
     model = make_model(name, num_hidden_layers=1).requires_grad_(False)
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
@@ -64,6 +66,7 @@ def test_inductor():
         check_same(torch.compile(model, fullgraph=True)(**inputs), model(**inputs))
 
 
+@pytest.mark.every_day("ViTForImageClassification", "ViTMAEForPreTraining")
 @pytest.mark.filterwarnings("ignore:The given buffer is not writable:UserWarning")  # of torch 2.10, in load
 def test_export_with_dynamic_batch(name, tmp_path):
     model, inputs = make_model(name, num_hidden_layers=1), make_inputs(name)

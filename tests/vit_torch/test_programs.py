@@ -98,6 +98,7 @@ class Ordered(torch.nn.Module):
 # torch.export
 
 
+@pytest.mark.every_day("ViTModel-native", "ViTForImageClassification-other", "ViTMAEForPreTraining-native")
 @pytest.mark.parametrize("size", [NATIVE, OTHER], ids=["native", "other"])
 def test_one_export_is_right_at_every_size(name, size):
     model = make_model(name, **FIELDS)
@@ -110,6 +111,7 @@ def test_one_export_is_right_at_every_size(name, size):
     check_every_size(name, model.config, tensors_of(model), run, SIZES)
 
 
+@pytest.mark.long
 def test_one_strict_export_is_right_at_every_size():
     model = make_model("ViTModel", **FIELDS)
     program = export(model, "ViTModel", NATIVE, strict=True).module()
@@ -138,6 +140,7 @@ def test_one_compiled_program_serves_every_size():
 # ONNX
 
 
+@pytest.mark.every_day("ViTModel", "ViTMAEModel")
 @pytest.mark.parametrize(
     ("name", "size"),
     [
@@ -154,6 +157,7 @@ def test_one_onnx_program_is_right_at_every_size(name, size):
     check_every_size(name, model.config, tensors_of(model), to_onnx(model, name, size), sizes)
 
 
+@pytest.mark.every_day("native")
 @pytest.mark.parametrize("size", [(518, 518), (224, 224)], ids=["native", "other"])
 def test_one_onnx_program_with_the_table_of_dinov2(size):
     model = make_model("ViTModel", **REAL).requires_grad_(False)
@@ -193,6 +197,7 @@ def converted(openvino, module, inputs):
     return openvino.compile_model(program, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 
 
+@pytest.mark.every_day("ViTForMaskedImageModeling")
 @pytest.mark.parametrize(
     ("name", "size"), [("ViTModel", NATIVE), ("ViTForMaskedImageModeling", OTHER), ("ViTMAEForPreTraining", NATIVE)]
 )
@@ -252,6 +257,7 @@ def test_a_ratio_that_rounding_decides_is_refused_while_tracing():
         export(model, "ViTMAEModel", NATIVE)
 
 
+@pytest.mark.every_day("0.6")
 @pytest.mark.parametrize("ratio", [0.9, 0.6, 0.0])
 def test_as_many_patches_are_kept_as_by_an_eager_call(ratio):
     model = make_model("ViTMAEModel", **FIELDS, mask_ratio=ratio).requires_grad_(False)

@@ -47,6 +47,20 @@ def failing(monkeypatch):
     return make
 
 
+@pytest.mark.every_day(
+    "classify",
+    "embed",
+    "search",
+    "probe",
+    "attend",
+    "reconstruct",
+    "compare",
+    "inspect",
+    "convert",
+    "verify",
+    "play",
+    "completion",
+)
 @pytest.mark.parametrize("command", COMMANDS)
 def test_example_of_the_help_runs(command, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -35,6 +35,7 @@ def everything():
     return Embedder("digits-vit", INSTALLED[0], features=FEATURES, layers=(-1, 0, 2))
 
 
+@pytest.mark.every_day("torch", "digits-vit-tf", "digits-vit-flax")
 @pytest.mark.parametrize("backend", INSTALLED)
 @pytest.mark.parametrize("name", models.NAMES)
 def test_features_are_those_of_the_model(backend, name):

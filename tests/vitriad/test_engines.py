@@ -69,6 +69,7 @@ def test_a_checkpoint_takes_no_engine():
         vitriad.load("digits-vit", "torch", threads=1)
 
 
+@pytest.mark.every_day("nhwc")
 @pytest.mark.parametrize("preprocessing", [None, "nhwc", "nchw"])
 def test_features_are_embedded_by_an_engine(preprocessing, tmp_path, capsys):
     program, out, others = tmp_path / "program", tmp_path / "engine.npz", tmp_path / "torch.npz"

@@ -19,7 +19,7 @@ PROCESSOR = ViTImageProcessor(size={"height": 12, "width": 20}, resample=2)
 FILES = [file.read_bytes() for file in digit_files()[:2]]
 
 
-@pytest.fixture(scope="module", params=["bytes", "base64"])
+@pytest.fixture(scope="module", params=["bytes", pytest.param("base64", marks=pytest.mark.long)])
 def exported(request, tmp_path_factory):
     """A folder with such a program, its form of files, its certificate, and its model."""
     folder, model = tmp_path_factory.mktemp("files") / "program", make_model("TFViTForImageClassification", **FIELDS)
@@ -75,6 +75,7 @@ def test_what_programs_do_not_do_to_files_is_refused(to, options, message, tmp_p
     assert [*tmp_path.iterdir()] == []
 
 
+@pytest.mark.long
 def test_noise_goes_beside_files(tmp_path):
     model = make_model("TFViTMAEForPreTraining", **FIELDS)
     options = {"image_processor": PROCESSOR, "preprocessing": "bytes"}

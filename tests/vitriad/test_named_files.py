@@ -52,6 +52,7 @@ def test_classify(capsys):
     assert lines[0] == lines[1]
 
 
+@pytest.mark.every_day("torch", "digits-vit-")
 @pytest.mark.parametrize("backend", INSTALLED)
 def test_the_auto_classes_and_load(pair, backend):
     classes = (vitriad.AutoModelForImageClassification, vitriad.AutoModel)

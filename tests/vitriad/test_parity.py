@@ -23,7 +23,7 @@ pytestmark = pytest.mark.timeout(1200)  # a run of every backend takes a minute 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
-    """One run of every installed backend, as the command writes it; XLA compiles quickly.
+    """One run of every installed backend, as the command writes it; XLA compiles quickly. Half a minute: not every day.
 
     One model of each class, of either size in turn: all ten run in `make parity`.
     """
@@ -38,6 +38,7 @@ def found(tmp_path_factory):
     return json.loads(Path(files["json"]).read_text()), Path(files["html"]).read_text()
 
 
+@pytest.mark.long
 def test_every_backend_class_and_check_is_there(found):
     rows = found[0]["rows"]
     assert found[0]["passed"] and found[0]["same_weights"]
@@ -51,6 +52,7 @@ def test_every_backend_class_and_check_is_there(found):
     assert all(0 <= row["error"] <= row["tolerance"] for row in rows)
 
 
+@pytest.mark.long
 def test_every_backend_had_a_process_of_its_own(found):
     processes = found[0]["processes"]
     assert [*processes] == INSTALLED
@@ -61,6 +63,7 @@ def test_every_backend_had_a_process_of_its_own(found):
         assert process["versions"].keys() == frameworks | {"numpy"}
 
 
+@pytest.mark.long
 def test_the_report_is_one_file_that_refers_to_nothing(found):
     text = found[1]
     assert not re.findall(r"(?:src|href|url)\s*[=(]|@import|<script", text)
@@ -69,6 +72,7 @@ def test_the_report_is_one_file_that_refers_to_nothing(found):
     assert text.count("<svg") >= 1 and text.count("<svg") == text.count("</svg>")
 
 
+@pytest.mark.long
 def test_xla_as_users_have_it_computes_the_same(monkeypatch):
     monkeypatch.delenv("XLA_FLAGS", raising=False)  # of small_models.py
     few = parity_cases.sweep()[::8]  # an encoder, and an autoencoder
@@ -133,6 +137,7 @@ def broken_by(patch):
     return broken
 
 
+@pytest.mark.long
 def test_half_precision_is_held_to_what_it_measures():
     checks = ["forward", "hidden", "attentions", "loss"]
     cases = parity_cases.sweep()[1::2]  # the wider ones, which round worst
@@ -202,9 +207,13 @@ def test_a_process_that_fails_is_an_error(monkeypatch, capsys):
     assert f"the process of {INSTALLED[0]} failed with 1" in capsys.readouterr().err
 
 
-def test_a_checkpoint_and_a_preset(capsys):
-    assert main(["parity", "digits-vit", "--backends", INSTALLED[0], "--checks", "forward,gradients,loss"]) == 0
-    assert re.search(rf"gradients +{INSTALLED[0]} +oracle +float32 +1 ", capsys.readouterr().out)
+@pytest.mark.parametrize("backend", INSTALLED)
+def test_a_checkpoint(backend, capsys):
+    assert main(["parity", "digits-vit", "--backends", backend, "--checks", "forward,gradients,loss"]) == 0
+    assert re.search(rf"gradients +{backend} +oracle +float32 +1 ", capsys.readouterr().out)
+
+
+def test_a_preset():
     (case,) = parity_cases.preset("vit-tiny-patch16-224")
     assert case.config.hidden_size == 192 and len(case.directions()) <= 2 * parity_cases._MOST
 
@@ -226,6 +235,7 @@ def test_wrong_usage(words, capsys):
     assert "expected some of" in (text := capsys.readouterr().err) or "not allowed with" in text
 
 
+@pytest.mark.long
 def test_the_page_shows_what_departs(found):
     row = {**found[0]["rows"][0], "passed": False, "error": float("inf"), "first": "<hidden>"}
     text = page({**found[0], "passed": False, "rows": [*found[0]["rows"], row], "causes": ["tf alone departs"]})

@@ -15,7 +15,7 @@ GIVEN = {  # class -> what its programs return
     "ViTMAEForPreTraining": {"forward"},
     "ViTMAEModel": {"forward", "hidden", "attentions"},
 }
-# The engine whose programs are the quickest to write; `make test-programs` runs the others too.
+# The engine whose programs are the quickest to write; `make test-programs` runs the others, and the whole matrix.
 TO = "stablehlo" if "flax" in INSTALLED else "onnx"
 OTHERS = [name for name in ("onnx", "openvino", "pt2", "litert", "savedmodel") if name != TO]
 CHECKS = ("forward", "hidden", "attentions", "gradients", "roundtrip")
@@ -31,7 +31,8 @@ def few(monkeypatch):
     monkeypatch.setattr(parity_cases, "every_patch", lambda: every_patch)
 
 
-@pytest.mark.parametrize("to", [TO, *(pytest.param(name, marks=pytest.mark.programs) for name in OTHERS)])
+@pytest.mark.programs
+@pytest.mark.parametrize("to", [TO, *OTHERS])
 def test_engines_are_in_the_matrix_and_the_report(to, tmp_path, capsys):
     words = ["parity", "--backends", f"torch,{to}", "--checks", ",".join(CHECKS), "--dtype", "float64,float32"]
     files = [tmp_path / "found.json", tmp_path / "found.html"]

@@ -266,6 +266,7 @@ def test_what_a_model_does_not_give_is_not_shown(visit, model, shown):
     assert violations(page) == []
 
 
+@pytest.mark.every_day("desktop-light", "phone-dark-1")
 @pytest.mark.parametrize("model", [0, 1, 2])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("window", WINDOWS)

@@ -30,6 +30,7 @@ def drawn(url):
     return np.asarray(Image.open(io.BytesIO(content))).astype(int)
 
 
+@pytest.mark.every_day("None")
 @pytest.mark.parametrize("preprocessing", [None, "nhwc"])
 def test_a_classifier_gives_the_scores_of_its_checkpoint(tmp_path, preprocessing):
     name = exported(tmp_path, "digits-vit", "onnx", preprocessing=preprocessing)
@@ -42,6 +43,7 @@ def test_a_classifier_gives_the_scores_of_its_checkpoint(tmp_path, preprocessing
     assert answer["classes"]["difference"] is None
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("purpose", ["attentions", "features"])
 def test_an_encoder_shows_what_it_returns(tmp_path, purpose):
     player, answer = seen(exported(tmp_path, "digits-vit", "pt2", outputs=purpose))
@@ -61,5 +63,9 @@ def test_programs_that_the_page_cannot_show_are_refused(tmp_path):
         open_player(name)
     with pytest.raises(InputError, match="--revision is for checkpoints"):
         open_player(name, revision="main")
+
+
+@pytest.mark.long
+def test_an_engine_of_another_format_is_refused(tmp_path):
     with pytest.raises(InputError, match="is an exported program of onnx, got 'pt2'"):
-        open_player(exported(tmp_path / "other", "digits-vit", "onnx"), "pt2")
+        open_player(exported(tmp_path, "digits-vit", "onnx"), "pt2")

@@ -22,13 +22,11 @@ FILES = digit_files()
 PROCESSOR = ViTImageProcessor.from_pretrained(FOLDER / "digits-vit")
 CELLS = [(to, name) for to, row in TOOLS.items() for name, tool in row.items() if isinstance(tool, Tool)]
 REFUSED = [(to, name) for to, row in TOOLS.items() for name, tool in row.items() if isinstance(tool, str)]
-EVERY_DAY = [  # of each format and of each precision at least one
+EVERY_DAY = [  # of each precision one, in the formats that are written soonest
     ("onnx", "int8 static"),
     ("openvino", "bfloat16"),
     ("openvino", "int8 dynamic"),
-    ("pt2", "int8 weights"),
-    ("litert", "int8 dynamic"),
-    ("savedmodel", "int8 weights"),
+    ("openvino", "int8 weights"),
     ("stablehlo", "float16"),
 ]
 
@@ -71,11 +69,8 @@ def test_a_program_stays_within_its_bound(to, name, tmp_path):
     check_cell(to, name, tmp_path / "program")
 
 
-def test_every_format_and_every_precision_is_among_those():
-    assert [{to for to, _ in EVERY_DAY}, {name for _, name in EVERY_DAY}] == [
-        {to for to, _ in CELLS if to != "aoti"},  # which is compiled for a minute: test_engines.py
-        {name for _, name in CELLS},
-    ]
+def test_every_precision_is_among_those():
+    assert sorted(name for _, name in EVERY_DAY) == sorted({name for _, name in CELLS})
 
 
 @pytest.mark.programs
