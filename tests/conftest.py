@@ -29,6 +29,7 @@ _NEED_TORCH = [
 ]
 _NEED_ONE = [
     "behaviour",
+    "clients",
     "hub",
     "reliability",
     "test_bad_calls.py",
@@ -43,7 +44,7 @@ _NEED_ONE = [
     *(
         f"vitriad/test_{name}.py"
         for name in (
-            *("play", "play_work", "serve", "serve_work"),
+            *("play", "play_work", "serve", "serve_work", "oip", "tfserving", "serve_hostile"),
             *("auto", "classify", "cli", "conversion_commands", "parity", "demo_and_doctor", "shipped_models"),
             *("made_up_dialect", "named_files", "printing", "verify", "embed", "pictures", "search_and_probe"),
             *("compare", "identity", "decoding"),

@@ -128,9 +128,11 @@ def _add_serve(commands: Any) -> None:
     serve.add_argument("--tasks", metavar="NAMES", type=_some_of(("classify", "reconstruct", "embed")), help=text)
     text = "take pixel values of other sizes than the model's too, where it can"
     serve.add_argument("--any-size", action="store_true", help=text)
-    text = "address to listen on; beyond this machine think of --key-file (%(default)s)"
-    serve.add_argument("--host", metavar="IP", default="127.0.0.1", help=text)
-    serve.add_argument("--port", metavar="N", type=int, default=8000, help="0: a free one (%(default)s)")
+    text = (
+        "address to listen on; beyond this machine think of --key-file (127.0.0.1; 0.0.0.0 where AIP_HTTP_PORT is set)"
+    )
+    serve.add_argument("--host", metavar="IP", help=text)
+    serve.add_argument("--port", metavar="N", type=int, help="0: a free one (AIP_HTTP_PORT, or 8000)")
     text = "host that requests may name, such as models.example.org; may be repeated"
     serve.add_argument("--allow-host", metavar="NAME", action="append", default=[], help=text)
     text = "file of API keys, one on a line (the environment variable VITRIAD_SERVE_KEY, or none)"

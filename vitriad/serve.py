@@ -15,10 +15,11 @@ from PIL.Image import DecompressionBombWarning
 
 from vit_core.errors import BackendError, InputError
 from vit_core.installing import install_command
+from vit_core.plain_values import short
 from vitriad.options import make_parser, running_options
 
 if TYPE_CHECKING:
-    from vitriad.serve_app import Service
+    from vitriad.serving import Service
 
 OPTIONS = "VITRIAD_SERVE"  # the environment variable with the command line of `create_app`
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -31,19 +32,19 @@ def run(arguments: Namespace) -> int:
     from vitriad.serve_app import application
     from vitriad.web import bind, serve
 
-    keys = read_keys(arguments.key_file)
-    tls = _tls(arguments)
-    with warnings.catch_warnings(), bind(arguments.host, arguments.port) as bound:  # before the models
+    keys, tls = read_keys(arguments.key_file), _tls(arguments)
+    host, wanted = _address(arguments)
+    with warnings.catch_warnings(), bind(host, wanted) as bound:  # before the models
         warnings.simplefilter("ignore", DecompressionBombWarning)  # our own limit is lower, and an error
         service = _service(arguments)
         port = bound.getsockname()[1]
-        _say_beyond(arguments.host, keys)
+        _say_beyond(host, keys)
         bound.listen()  # until now it refused connections: it was not ready
-        host = f"[{arguments.host}]" if ":" in arguments.host else arguments.host
-        print(f"{'https' if tls else 'http'}://{host}:{port}/", flush=True)
+        shown = f"[{host}]" if ":" in host else host
+        print(f"{'https' if tls else 'http'}://{shown}:{port}/", flush=True)
         print("vitriad: Ctrl-C ends it", file=sys.stderr)
         _log_requests(arguments.quiet)
-        app = application(service, port=port, keys=keys, names=_names(arguments))
+        app = application(service, port=port, keys=keys, names=_names(arguments, host))
         serve(app, bound, service.limits.web, **tls)
     return 0
 
@@ -61,7 +62,7 @@ def create_app() -> Any:
     arguments = make_parser().parse_args(["serve", *shlex.split(os.environ.get(OPTIONS, ""))])
     warnings.simplefilter("ignore", DecompressionBombWarning)
     _log_requests(arguments.quiet)
-    return application(_service(arguments), keys=read_keys(arguments.key_file), names=_names(arguments))
+    return application(_service(arguments), keys=read_keys(arguments.key_file), names=_names(arguments, "127.0.0.1"))
 
 
 def _check_installed() -> None:
@@ -72,8 +73,8 @@ def _check_installed() -> None:
 def _service(arguments: Namespace) -> Service:
     """The models, loaded and warm, and their queues."""
     from vitriad.batching import BatchLimits, sizes_up_to
-    from vitriad.serve_app import ServeLimits, Service
     from vitriad.served import TASKS, open_served
+    from vitriad.serving import ServeLimits, Service
 
     rows = arguments.batch_size
     waiting = arguments.queue or 4 * rows
@@ -102,10 +103,19 @@ def _tls(arguments: Namespace) -> dict[str, Any]:
     return {"ssl_certfile": arguments.tls_cert, "ssl_keyfile": arguments.tls_key} if arguments.tls_cert else {}
 
 
-def _names(arguments: Namespace) -> list[str] | None:
+def _address(arguments: Namespace) -> tuple[str, int]:
+    """Where to listen: as Vertex AI says it in the environment of a container, unless something is given."""
+    told = os.environ.get("AIP_HTTP_PORT", "")
+    if told and not told.isdecimal():
+        raise InputError(f"AIP_HTTP_PORT: expected the number of a port, got {short(told)}.")
+    host = arguments.host or ("0.0.0.0" if told else _LOOPBACK[0])
+    return host, int(told or 8000) if arguments.port is None else arguments.port
+
+
+def _names(arguments: Namespace, host: str) -> list[str] | None:
     """The hosts that requests may name: beyond this machine every one, unless some are given."""
     given = [name.lower() for name in arguments.allow_host]
-    return given if given or arguments.host in _LOOPBACK else None
+    return given if given or host in _LOOPBACK else None
 
 
 def _say_beyond(host: str, keys: list[str]) -> None:

@@ -1,13 +1,9 @@
-"""The web application of `vitriad serve`: models behind their queues, and what people and curl ask of them."""
+"""The web application of `vitriad serve`, and what people and curl ask of its models."""
 
 from __future__ import annotations
 
-import asyncio
-import os
 from base64 import b64encode
-from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from collections.abc import Collection
 from io import BytesIO
 
 import numpy as np
@@ -19,136 +15,19 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from vit_core.images.files import image_pixels
-from vit_core.images.pixel_budget import PixelBudget
-from vit_core.limits import LIMITS
 from vit_core.tensors import Array
-from vitriad.batching import Arrays, Batcher, BatchLimits, sizes_up_to
+from vitriad import oip, tfserving
+from vitriad.batching import Arrays
 from vitriad.keys import Keyed
 from vitriad.multipart import image_of
-from vitriad.observing import Figures, Watched
+from vitriad.observing import Watched
 from vitriad.openapi import document, page
 from vitriad.reconstruct import drawn_masking, note_on_pixels, pictures
-from vitriad.served import PIXELS, TASKS, Common, Served
-from vitriad.web import REFUSALS, Guard, Refusal, WebLimits, while_connected
+from vitriad.served import PIXELS, TASKS, Kind, Served
+from vitriad.serving import Prepare, Service
+from vitriad.web import REFUSALS, Guard, Refusal
 
-Prepare = Callable[[bytes], tuple[Arrays, Common]]  # body -> arrays, and what they have in common
-HEALTH = ("/live", "/ready")
-_WEB, _BATCH = WebLimits(connections=256, request_seconds=90, drain_seconds=30), BatchLimits()
-
-
-@dataclass(frozen=True)
-class ServeLimits:
-    """Bounds of the server.
-
-    Attributes:
-        web: on requests.
-        batch: on batches and queues.
-        deadline_seconds: until a request is answered, once it is here.
-        most_top: classes that may be asked for.
-    """
-
-    web: WebLimits = _WEB
-    batch: BatchLimits = _BATCH
-    deadline_seconds: float = 30
-    most_top: int = 1000
-
-
-class Service:
-    """The models of a server, each behind its queue.
-
-    Attributes:
-        models: by name and version.
-        limits: the bounds.
-        figures: what is measured.
-    """
-
-    def __init__(self, models: Sequence[Served], limits: ServeLimits) -> None:
-        self.limits, self.figures = limits, Figures()
-        self.models: dict[str, dict[str, Served]] = {}
-        self._batchers: dict[int, Batcher] = {}
-        for served in models:
-            self.models.setdefault(served.name, {})[served.version] = served
-            self._batchers[id(served)] = self._batcher(served)
-        self._decoders = ThreadPoolExecutor(os.cpu_count() or 1, "decoding")
-        self._budget = PixelBudget()
-        bounds = {"image_file_bytes": limits.web.body_bytes, "image_pixels": limits.web.image_pixels}
-        self._image_limits = replace(LIMITS, **bounds)
-
-    def _batcher(self, served: Served) -> Batcher:
-        limits, names = self.limits.batch, (served.name, served.version)
-        limits = replace(limits, sizes=sizes_up_to(limits.rows) if served.compiles else ())
-        rows, seconds = self.figures.rows.labels(*names), self.figures.calls.labels(*names)
-
-        def watch(images: int, took: float) -> None:
-            rows.observe(images)
-            seconds.observe(took)
-
-        batcher = Batcher(served.call, limits, watch)
-        self.figures.waiting.labels(*names).set_function(lambda: batcher.waiting)
-        return batcher
-
-    @property
-    def every(self) -> list[Served]:
-        """All models and versions."""
-        return [served for versions in self.models.values() for served in versions.values()]
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether every model could take a request now."""
-        return all(each.waiting < each.limits.waiting for each in self._batchers.values())
-
-    def find(self, name: str, version: str | None = None) -> Served:
-        """A model; the newest version if none is named.
-
-        Raises:
-            Refusal: there is none.
-        """
-        versions = self.models.get(name, {})
-        version = version or max(versions, key=int, default="")
-        if version not in versions:
-            known = ", ".join(f"{each.name} version {each.version}" for each in self.every[:20])
-            raise Refusal(404, f"There is no such model. There are: {known}.", "no_such_model")
-        return versions[version]
-
-    def read(self, served: Served, content: bytes) -> Array:
-        """The bytes of an image file as pixel values (channels, height, width), in a thread of `answer`.
-
-        Raises:
-            ImageError: they cannot be used.
-        """
-        with self._budget.holding(image_pixels(content)):
-            return served.read(content, self._image_limits)
-
-    async def answer(self, request: Request, served: Served, task: str, prepare: Prepare) -> Arrays:
-        """What a model makes of a request.
-
-        Args:
-            request: whose body is read here.
-            served: the model.
-            task: one of its tasks.
-            prepare: makes arrays of the body; called in a thread.
-
-        Raises:
-            Refusal: there is no room, or no time.
-            VitError: the request cannot be used.
-        """
-        batcher = self._batchers[id(served)]
-        with batcher.coming():
-            batcher.check_room()
-            body = await request.body()
-
-        async def work() -> Arrays:
-            with batcher.coming():
-                running = asyncio.get_running_loop().run_in_executor(self._decoders, prepare, body)
-                arrays, common = await running
-            return await batcher.submit((task, common), arrays)
-
-        try:
-            async with asyncio.timeout(self.limits.deadline_seconds):
-                return await while_connected(request, work())
-        except TimeoutError:
-            raise Refusal(504, f"There was no answer within {self.limits.deadline_seconds:g} seconds.") from None
+HEALTH = ("/live", "/ready", *oip.HEALTH)
 
 
 class People:
@@ -204,7 +83,7 @@ class People:
         """The best classes of an image."""
         served = self._chosen(request, "classify")
         count = _number(request, "top_k", 5, self._service.limits.most_top)
-        found = await self._service.answer(request, served, "classify", self._image(request, served))
+        found = await self._service.answer(request, served, self._image(request, served, "classify"))
         scores, labels = found["probabilities"][0], served.config.id2label
         best = np.argsort(-scores, kind="stable")[:count].tolist()
         top = [{"label": labels[index], "score": float(scores[index])} for index in best]
@@ -217,7 +96,7 @@ class People:
         names = request.query_params.get("features", known[0]).split(",")
         if wrong := [name for name in names if name not in known]:
             raise Refusal(422, f"features: expected some of {', '.join(known)}, got {wrong[0][:80]!r}.")
-        found = await self._service.answer(request, served, "embed", self._image(request, served))
+        found = await self._service.answer(request, served, self._image(request, served, "embed"))
         return JSONResponse({**_named(served), **{name: found[name][0].tolist() for name in names}})
 
     async def reconstruct(self, request: Request) -> Response:
@@ -226,17 +105,17 @@ class People:
         texts = [request.query_params.get(name, "") for name in ("seed", "ratio", "removed")]
         masking = drawn_masking(served.config, *texts)
         kept: dict[str, Array] = {}
-        usual = drawn_masking(served.config, "", "", "")["mask_ratio"]
-        if served.compiles and masking["mask_ratio"] != usual:
+        common = (("mask_ratio", masking["mask_ratio"]),)
+        if served.compiles and common != served.usual("reconstruct"):
             raise Refusal(422, f"ratio: {served.engine} compiles a program for each; expected the model's.")
-        read = self._image(request, served)
+        read = self._image(request, served, "reconstruct")
 
-        def prepare(body: bytes) -> tuple[Arrays, Common]:
-            arrays, _ = read(body)
+        def prepare(body: bytes) -> tuple[Kind, Arrays]:
+            (task, _), arrays = read(body)
             kept.update(arrays)
-            return {**arrays, "noise": masking["noise"]}, (("mask_ratio", masking["mask_ratio"]),)
+            return (task, common), {**arrays, "noise": masking["noise"]}
 
-        found = await self._service.answer(request, served, "reconstruct", prepare)
+        found = await self._service.answer(request, served, prepare)
         mask = found["mask"][0]
         drawn = pictures(kept[PIXELS][0], found["reconstruction"][0], mask == 1, served.config, served.processor)
         files = dict(zip(("image", "seen", "painted", "pasted"), map(_png, drawn), strict=True))
@@ -252,16 +131,15 @@ class People:
         if name is None:
             name = next((each.name for each in self._service.every if task in each.tasks), "")
         served = self._service.find(name, version)
-        if task not in served.tasks:
-            raise Refusal(404, f"{served.name} does not do that. It does: {', '.join(served.tasks)}.", "no_such_task")
+        served.known(task)
         return served
 
-    def _image(self, request: Request, served: Served) -> Prepare:
+    def _image(self, request: Request, served: Served, task: str) -> Prepare:
         """Makes pixel values of the image in a body."""
         kind = request.headers.get("content-type", "")
 
-        def prepare(body: bytes) -> tuple[Arrays, Common]:
-            return {PIXELS: self._service.read(served, image_of(kind, body))[None]}, ()
+        def prepare(body: bytes) -> tuple[Kind, Arrays]:
+            return (task, ()), {PIXELS: self._service.read(served, image_of(kind, body))[None]}
 
         return prepare
 
@@ -299,8 +177,13 @@ def application(
         keys: one of which a request has to carry; none needs one if there are none.
         names: other hosts that requests may name; None for every one.
     """
-    routes = People(service).routes()
+    vertex = tfserving.vertex()
+    routes = [
+        *People(service).routes(),
+        *oip.OpenInference(service).routes(),
+        *tfserving.TensorFlowServing(service, **vertex).routes(),
+    ]
     app = Starlette(routes=routes, exception_handlers=REFUSALS)
     app.router.redirect_slashes = False
-    guarded = Guard(Keyed(app, keys, HEALTH), port, service.limits.web, names)
+    guarded = Guard(Keyed(app, keys, (*HEALTH, vertex["health"])), port, service.limits.web, names)
     return Watched(guarded, service.figures)

@@ -27,10 +27,12 @@ from vitriad.features import Embedder
 from vitriad.models import find
 from vitriad.reconstruct import drawn_masking, image_losses, reconstruct
 from vitriad.viewing import processed_size, ready
+from vitriad.web import Refusal
 
 TASKS = ("classify", "reconstruct", "embed")  # the first that a model does is what it is for
 PIXELS = "pixel_values"
 Common = tuple[tuple[str, Any], ...]  # arguments of a task that all images of a call share
+Kind = tuple[str, Common]  # a task with them
 _FRAMEWORKS = {"pt": "torch", "tf": "tensorflow", "flax": "jax"}  # by the `framework` of a model
 _COMPILING = ("tf", "flax", "stablehlo")  # what compiles a program for every shape
 _MOST_PATCHES = 4  # times those of the model's own size, of an image of any size
@@ -107,7 +109,8 @@ class Served:
         is_float = pixels.dtype.kind == "f" or pixels.dtype.name == "bfloat16"
         if is_float != (self.pixel_dtype.kind == "f") or (not is_float and pixels.dtype != self.pixel_dtype):
             raise InputError(f"{PIXELS}: expected {self.pixel_dtype}, got {pixels.dtype}.")
-        pixels = np.ascontiguousarray(pixels, self.pixel_dtype)
+        with np.errstate(over="ignore"):  # what is infinite then is refused below
+            pixels = np.require(pixels, self.pixel_dtype, ["C", "W"])  # torch warns of arrays that are read-only
         may_differ = self.any_size and task != "reconstruct"
         is_right = pixels.ndim == 4 and len(pixels) > 0 and pixels.shape[1] == channels
         if not is_right or (pixels.shape[2:] != self.size and not may_differ):
@@ -121,7 +124,23 @@ class Served:
             raise InputError(f"{PIXELS}: not all numbers are finite.")
         return pixels
 
-    def call(self, kind: tuple[str, Common], arrays: Arrays) -> Arrays:
+    def known(self, task: Any) -> str:
+        """The name of a task.
+
+        Raises:
+            Refusal: the model does not do it.
+        """
+        if not isinstance(task, str) or task not in self.tasks:
+            raise Refusal(404, f"{self.name} does not do that. It does: {', '.join(self.tasks)}.", "no_such_task")
+        return task
+
+    def usual(self, task: str) -> Common:
+        """What the calls of a task share unless a request says something else."""
+        if task != "reconstruct":
+            return ()
+        return (("mask_ratio", drawn_masking(self.config, "", "", "")["mask_ratio"]),)
+
+    def call(self, kind: Kind, arrays: Arrays) -> Arrays:
         """What a task makes of some images; `kind` is the task, and what they have in common."""
         task, common = kind
         return self.tasks[task].run(**arrays, **dict(common))
@@ -131,17 +150,15 @@ class Served:
         blank = self.prepared(np.zeros((*self.size, self.config.num_channels), np.uint8))
         for task, size in ((task, size) for task in self.tasks for size in sizes):
             arrays = {PIXELS: np.repeat(blank[None], size, axis=0).astype(self.pixel_dtype)}
-            common: Common = ()
             if task == "reconstruct":
                 patches = math.prod(patch_grid(self.config))
                 arrays["noise"] = np.tile(np.linspace(0, 1, patches, dtype=np.float32), (size, 1))
-                common = (("mask_ratio", drawn_masking(self.config, "", "", "")["mask_ratio"]),)
-            self.call((task, common), arrays)
+            self.call((task, self.usual(task)), arrays)
 
 
 # --- opening ---------------------------------------------------------------------------------------------------------
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")  # NAME.TASK is for protocols
 
 
 def named(given: str) -> tuple[str, str, str]:
@@ -156,7 +173,7 @@ def named(given: str) -> tuple[str, str, str]:
     name, _, version = called.partition("@")
     version = version or "1"
     if not _NAME.fullmatch(name) or not (version.isascii() and version.isdecimal() and len(version) < 10):
-        raise InputError(f"serve: {short(given)}: expected NAME=MODEL or NAME@2=MODEL, of letters, digits, _ . and -.")
+        raise InputError(f"serve: {short(given)}: expected NAME=MODEL or NAME@2=MODEL, of letters, digits, _ and -.")
     return name, version, source
 
 

@@ -73,8 +73,10 @@ _CODES = {  # by status, where a refusal has none of its own
     421: "other_host",
     422: "bad_input",
     429: "busy",
+    431: "too_large",
     503: "busy",
     504: "deadline",
+    505: "bad_request",
 }
 _FLAT = ("/v1/", "/v2/")  # protocols whose clients expect a text as "error"
 
@@ -165,6 +167,13 @@ class Guard:
     def _check(self, scope: Scope) -> None:
         """Raises HTTPException unless a request may be answered, before anything of it is used."""
         headers = Headers(scope=scope)
+        if scope["http_version"] not in ("1.0", "1.1"):
+            raise _closing(505, "This server speaks HTTP/1.1.")
+        head = sum(len(name) + len(value) for name, value in scope["headers"])
+        if head + len(scope["raw_path"]) + len(scope["query_string"]) > self._limits.head_bytes:
+            raise _closing(431, f"The head of the request is larger than {self._limits.head_bytes} bytes.")
+        if "transfer-encoding" in headers and "content-length" in headers:  # who forwards it may read it otherwise
+            raise _closing(400, "A request has a length or comes in chunks, not both.")
         host = headers.get("host", "")
         if not self._is_ours(host, scope):
             raise _closing(421, "This server has other names. Where its port is forwarded, keep the number.")

@@ -17,11 +17,14 @@ import pytest
 from backends import INSTALLED
 from serving import ask, serving, wait_for
 
+from vit_core.errors import InputError
 from vitriad import cli, models, serve
 from vitriad.batching import BatchLimits
 from vitriad.keys import VARIABLE, read_keys
-from vitriad.serve_app import ServeLimits, Service, application
+from vitriad.options import make_parser
+from vitriad.serve_app import application
 from vitriad.served import named, open_served
+from vitriad.serving import ServeLimits, Service
 from vitriad.web import bind
 
 CONTENT = models.digit_files()[6].read_bytes()
@@ -189,7 +192,7 @@ def test_names_of_models(tmp_path):
     assert named("b@12=owner/x") == ("b", "12", "owner/x")
     folder = tmp_path / "lr=3"
     folder.mkdir()
-    with pytest.raises(Exception, match="expected NAME=MODEL"):
+    with pytest.raises(InputError, match="expected NAME=MODEL"):
         named(str(folder))
 
 
@@ -203,7 +206,7 @@ def test_keys_come_from_a_file_or_the_environment(tmp_path, monkeypatch):
     assert read_keys(str(file)) == ["a" * 16, "b" * 20]
     for content, said in (("", "no key"), ("short", "16 ASCII"), ("ü" * 20, "16 ASCII")):
         file.write_text(content, encoding="utf-8")
-        with pytest.raises(Exception, match=said):
+        with pytest.raises(InputError, match=said):
             read_keys(str(file))
 
 
@@ -213,6 +216,17 @@ def test_beyond_this_machine_it_warns_without_a_key(capsys):
     for host, keys in (("127.0.0.1", []), ("0.0.0.0", ["k" * 16])):
         serve._say_beyond(host, keys)
     assert capsys.readouterr().err == ""
+
+
+def test_vertex_says_where_to_listen(monkeypatch):
+    parse = make_parser().parse_args
+    assert serve._address(parse(["serve", "digits-vit"])) == ("127.0.0.1", 8000)
+    monkeypatch.setenv("AIP_HTTP_PORT", "8080")
+    assert serve._address(parse(["serve", "digits-vit"])) == ("0.0.0.0", 8080)
+    assert serve._address(parse(["serve", "digits-vit", "--host", "::1", "--port", "0"])) == ("::1", 0)
+    monkeypatch.setenv("AIP_HTTP_PORT", "x")
+    with pytest.raises(InputError, match="AIP_HTTP_PORT"):
+        serve._address(parse(["serve", "digits-vit"]))
 
 
 def test_what_is_missing_is_named_with_the_command_that_brings_it(capsys, monkeypatch):
@@ -234,5 +248,5 @@ def test_bfloat16_and_other_dtypes_of_pixels(served):
         "empty": pixels[:0],
     }
     for name, case in cases.items():
-        with pytest.raises(Exception, match=bad[name]):
+        with pytest.raises(InputError, match=bad[name]):
             served.checked(case, "classify")
