@@ -222,10 +222,10 @@ def _add_pictures(commands: Any) -> None:
 
 def _add_training(commands: Any) -> None:
     """What trains models on images."""
-    example = "vitriad finetune photos --model google/vit-base-patch16-224 --out my-vit --epochs 10"
+    example = "vitriad finetune photos --model digits-vit --out my-vit --epochs 2"
     finetune = _command(commands, "finetune", "train a classifier on images of each class", example)
     _training(finetune, "folder of folders, one for each class; or .csv, .tar, .parquet, .npz", _MODEL)
-    example = "vitriad pretrain photos --objective mae --config vit-mae-base --out my-mae"
+    example = "vitriad pretrain photos --objective mae --model digits-vit-mae --out my-mae --epochs 2"
     pretrain = _command(commands, "pretrain", "train an encoder on images without labels", example)
     pretrain.add_argument("--objective", choices=("mae", "mim"), help="masked autoencoder; masked image modelling")
     _training(pretrain, "folder of images; or .csv, .tar, .parquet, .npz", f"to go on from: {_MODEL}")

@@ -76,6 +76,9 @@ def test_example_of_the_help_runs(command, capsys, tmp_path, monkeypatch):
             os.makedirs(path.name[0], exist_ok=True)
             shutil.copy(path, path.name[0])
         assert main(["embed", *map(str, range(10)), "--out", "features.npz"]) == 0
+    for path in models.digit_files() if command in ("finetune", "pretrain") else ():
+        os.makedirs(f"photos/{path.name[0]}", exist_ok=True)
+        shutil.copy(path, f"photos/{path.name[0]}")
     with pytest.raises(SystemExit) as ended:
         main([command, "--help"])
     example = capsys.readouterr().out.partition("example:\n")[2].strip()
