@@ -19,14 +19,12 @@ def table(found: dict) -> str:
         between = max((r["error"] for r in here if r["against"] != "oracle"), default=0.0)
         cells = [*(f"{error:.1e}" for error in errors), f"{between:.1e}"]
         lines.append(f"| {check} | {dtype} | {' | '.join(cells)} | {tolerance(here):.1e} |")
-    for check in ("training", "preprocessing", "roundtrip"):
-        here = [row for row in found["rows"] if row["check"] == check]
-        if here:
-            worst = max(row["error"] for row in here)
-            text = f"{worst:.1e}" if worst else "equal, bit for bit"
-            lines.append(
-                f"| {check} | float32 | {'| ' * len(backends)}{text} | {max(r['tolerance'] for r in here):.1e} |"
-            )
+    others = ("training", "preprocessing", "roundtrip")
+    for check, dtype in dict.fromkeys((row["check"], row["dtype"]) for row in found["rows"] if row["check"] in others):
+        here = [row for row in found["rows"] if (row["check"], row["dtype"]) == (check, dtype)]
+        worst = max(row["error"] for row in here)
+        text = f"{worst:.1e}" if worst else "equal, bit for bit"
+        lines.append(f"| {check} | {dtype} | {'| ' * len(backends)}{text} | {max(r['tolerance'] for r in here):.1e} |")
     versions = {name: v for process in found["processes"].values() for name, v in process["versions"].items()}
     said = ", ".join(f"{name} {number}" for name, number in versions.items())
     return "\n".join([*lines, "", f"{found['date']}; {said}; {found['machine']}."])

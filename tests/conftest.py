@@ -31,6 +31,7 @@ _NEED_ONE = [
     "behaviour",
     "clients",
     "hub",
+    "parity",
     "reliability",
     "test_bad_calls.py",
     "test_contributing.py",

@@ -27,7 +27,7 @@ from vit_core.files.saving import save_folder
 from vit_core.files.targets import check_target
 from vit_core.installing import own_version
 from vit_core.tensors import Array, missing_backend
-from vitriad import parity_cases
+from vitriad import parity_cases, parity_training
 from vitriad.backends import BACKENDS
 from vitriad.engines import ENGINES, engine_of
 from vitriad.options import reading_options
@@ -60,8 +60,6 @@ TOLERANCES = {
         "gradients": 1.5e-2,  # 7.4e-3
     },
 }
-# Of 100 steps in float32. Rounding is fed back, so it grows: 3e-7 and 1e-6 were measured at the end.
-LOSS_TOLERANCE, WEIGHT_TOLERANCE = 1e-5, 1e-4
 _TIMEOUT = 3600  # seconds for one backend
 
 
@@ -107,6 +105,7 @@ def compare(cases: Sequence[Case], backends: Sequence[str], dtypes: Sequence[str
     """
     start = monotonic()
     frameworks = [backend for backend in backends if backend in BACKENDS]
+    training = parity_training.dtypes_of(dtypes) if "training" in checks and frameworks else []
     dtypes = dtypes if {*checks} - {"training", "preprocessing", "roundtrip"} else []
     with tempfile.TemporaryDirectory(prefix="vitriad-parity-") as name:
         folder = Path(name)
@@ -115,12 +114,12 @@ def compare(cases: Sequence[Case], backends: Sequence[str], dtypes: Sequence[str
             for i, case in enumerate(cases):
                 expected.append(_write(folder, i, case, "gradients" in checks))
                 bar.update()
-            _write_jobs(folder, cases, dtypes, checks)
+            _write_jobs(folder, cases, dtypes, checks, training)
             processes = _run_all(folder, backends, bar)
         rows = [*_compared(folder, cases, expected, backends, dtypes, checks)]
         trained = {backend: processes[backend] for backend in frameworks}
         if "training" in checks:
-            rows += _trained(folder, trained)
+            rows += parity_training.compared(folder, trained)
         if "preprocessing" in checks and frameworks:
             rows += _same("preprocessing", {b: p["preprocessing"] for b, p in trained.items()}, "bundled digits")
         if "roundtrip" in checks and frameworks:
@@ -158,8 +157,10 @@ def _write(folder: Path, index: int, case: Case, wants_gradients: bool) -> Row:
     return {"outputs": expected, "derivatives": derivatives, "directions": case.directions() if derivatives else {}}
 
 
-def _write_jobs(folder: Path, cases: Sequence[Case], dtypes: Sequence[str], checks: Sequence[str]) -> None:
-    """Tells the processes what to do."""
+def _write_jobs(
+    folder: Path, cases: Sequence[Case], dtypes: Sequence[str], checks: Sequence[str], training: Sequence[str] = ()
+) -> None:
+    """Tells the processes what to do; `training` are the dtypes of runs of training."""
     jobs = {
         "cases": [
             {"index": i, "class": case.cls, "config": case.config.to_dict(), "options": case.options}
@@ -167,7 +168,8 @@ def _write_jobs(folder: Path, cases: Sequence[Case], dtypes: Sequence[str], chec
         ],
         "dtypes": dtypes,
         "checks": checks,
-        **{check: check in checks for check in ("gradients", "training", "preprocessing")},
+        **{check: check in checks for check in ("gradients", "preprocessing")},
+        "training": {"dtypes": training, "steps": parity_training.STEPS} if training else None,
     }
     (folder / "jobs.json").write_text(json.dumps(jobs))
 
@@ -310,26 +312,6 @@ def _row(
         "first": next((name for name, error in errors.items() if error > tolerance), None),
         "errors": dict(errors) if check == "hidden" else None,
     }
-
-
-def _trained(folder: Path, processes: Mapping[str, Row]) -> Iterator[Row]:
-    for one, two in combinations(processes, 2):
-        losses = [np.array(processes[backend]["training"]["losses"]) for backend in (one, two)]
-        error = float(np.abs(losses[0] - losses[1]).max() / np.abs(losses[0]).max())
-        with np.load(folder / f"{one}-training.npz") as first, np.load(folder / f"{two}-training.npz") as second:
-            # key biases have no effect on any output: AdamW turns their rounding into steps of full size
-            names = [name for name in first if not name.endswith("key.bias")]
-            scale = max(float(np.abs(first[name]).max()) for name in names)
-            weights = {name: float(np.abs(first[name] - second[name]).max()) / scale for name in names}
-        worst = max(weights, key=lambda name: weights[name])
-        for what, value, tolerance in (("losses", error, LOSS_TOLERANCE), (worst, weights[worst], WEIGHT_TOLERANCE)):
-            yield {
-                **_plain("training", one, two, "100 steps on the bundled digits"),
-                **{"error": value, "worst": what, "tolerance": tolerance, "passed": value <= tolerance},
-                "errors": {str(i): float(abs(a - b)) for i, (a, b) in enumerate(zip(*losses, strict=True))}
-                if what == "losses"
-                else None,
-            }
 
 
 def _plain(check: str, backend: str, against: str, case: str) -> Row:

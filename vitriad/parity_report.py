@@ -176,21 +176,27 @@ def _layers(rows: Iterable[Row]) -> str:
 
 
 def _training(found: Mapping[str, Any]) -> str:
-    losses = {name: p["training"]["losses"] for name, p in found["processes"].items() if "training" in p}
-    rows = [row for row in found["rows"] if row["check"] == "training" and row["errors"]]
-    if not losses:
+    rows = [row for row in found["rows"] if row["check"] == "training"]
+    runs = {name: p["training"] for name, p in found["processes"].items() if "training" in p}
+    if not runs:
         return ""
-    apart = {f"{row['backend']} - {row['against']}": list(accumulate(row["errors"].values(), max)) for row in rows}
-    text = "<h2>A hundred steps of training</h2><p>The loss, in every backend, from the same weights and data</p>"
-    text += _chart(losses, "step") + "<p>The largest difference of two backends so far</p>" + _chart(apart, "step")
+    text = "<h2>Training</h2>"
+    for key in next(iter(runs.values())):
+        name, dtype = key.split()
+        text += f"<p>{_text(name)}, {_text(dtype)}: the loss, in every backend, from the same weights and data</p>"
+        text += _chart({backend: run[key] for backend, run in runs.items()}, "step")
+        mine = [row for row in rows if row["errors"] and row["dtype"] == dtype and row["case"].startswith(name)]
+        apart = {f"{row['backend']} - {row['against']}": list(accumulate(row["errors"].values(), max)) for row in mine}
+        text += "<p>The largest difference of two backends so far, of the largest loss</p>" + _chart(apart, "step")
     ends = "".join(
-        f"<tr><td>{_text(r['backend'])}</td><td>{_text(r['against'])}</td><td>{_text(r['worst'])}</td>"
+        f"<tr><td>{_text(r['backend'])}</td><td>{_text(r['against'])}</td><td>{_text(r['case'])}</td>"
+        f"<td>{_text(r['dtype'])}</td><td>{_text(r['worst'])}</td>"
         f"{_cell([r], 'error')}<td data-head='tolerance'>{r['tolerance']:g}</td></tr>"
-        for r in found["rows"]
-        if r["check"] == "training"
+        for r in rows
     )
-    heads = "<tr><th>backend</th><th>against</th><th>what</th><th>error</th><th>tolerance</th></tr>"
-    return f'{text}<div class="wide"><table>{heads}{ends}</table></div>'
+    words = ("backend", "against", "run", "dtype", "what", "error", "tolerance")
+    heads = "".join(f"<th>{word}</th>" for word in words)
+    return f'{text}<div class="wide"><table><tr>{heads}</tr>{ends}</table></div>'
 
 
 def _not_asked(left: Iterable[Row]) -> str:

@@ -19,8 +19,9 @@ import numpy as np
 
 from vit_core.images.files import open_image
 from vit_core.images.processor import AutoImageProcessor
-from vit_core.parameters import MODEL_CLASSES, draw
+from vit_core.parameters import MODEL_CLASSES
 from vit_core.tensors import Array, digest, to_numpy
+from vitriad import parity_training
 from vitriad.auto import model_class
 from vitriad.backends import BACKENDS
 from vitriad.models import digit_files, find
@@ -28,8 +29,6 @@ from vitriad.models import digit_files, find
 Tensors = Mapping[str, Array]
 
 _FORMATS = {"torch": "pt", "tf": "tf", "flax": "jax"}  # what the image processor calls their tensors
-# Of the training run: AdamW with a linear warm-up and a cosine, on the bundled digits.
-STEPS, BATCH, RATE, WARMUP, DECAY, BETAS, EPSILON = 100, 10, 1e-3, 10, 0.05, (0.9, 0.999), 1e-6
 
 
 def main(backend: str, folder: Path) -> None:
@@ -48,7 +47,8 @@ def main(backend: str, folder: Path) -> None:
                     backend, parity, folder, job, dtype, jobs["gradients"]
                 )
     if jobs["training"]:
-        done["training"] = _training(backend, parity, folder)
+        done["training"], digests = _training(backend, folder, jobs["training"])
+        done["digests"] |= digests
     if jobs["preprocessing"]:
         done["preprocessing"] = _preprocessing(backend)
     (folder / f"{backend}.json").write_text(json.dumps(done))
@@ -99,38 +99,17 @@ def _numpy_dtype(name: str) -> Any:
     return ml_dtypes.bfloat16 if name == "bfloat16" else np.dtype(name)
 
 
-def _training(backend: str, parity: Any, folder: Path) -> dict[str, Any]:
-    """A hundred steps on the bundled digits, from weights and in an order that a seed settles; dropout off."""
-    config = MODEL_CLASSES["ViTForImageClassification"].from_pretrained(find("digits-vit"))
-    tensors = {name: array.copy() for name, array in draw(config, "ViTForImageClassification", 0).items()}
-    model = model_class("ViTForImageClassification", backend).from_tensors(config, tensors)
-    files = digit_files()
-    processor = AutoImageProcessor.from_pretrained(find("digits-vit"))
-    pixels = processor([open_image(file) for file in files], return_tensors="np")["pixel_values"]
-    labels = np.array([int(file.name[0]) for file in files])
-    moments = {name: (np.zeros(array.shape), np.zeros(array.shape)) for name, array in tensors.items()}
-    losses = []
-    for step in range(STEPS):
-        chosen = np.random.default_rng(step).permutation(len(files))[:BATCH]
-        inputs = {"pixel_values": pixels[chosen], "labels": labels[chosen]}
-        loss, gradients = parity.gradients(model, inputs, {"loss": np.ones(())})
-        losses.append(loss)
-        _adamw(tensors, gradients, moments, step)
-        parity.assign(model, tensors)
-    np.savez(folder / f"{backend}-training.npz", allow_pickle=False, **tensors)
-    return {"losses": losses}
-
-
-def _adamw(tensors: dict[str, Array], gradients: Tensors, moments: Mapping[str, Any], step: int) -> None:
-    """One step of AdamW in float64, the same for every framework; parameters stay float32."""
-    rate = RATE * min(1.0, (step + 1) / WARMUP) * 0.5 * (1 + np.cos(np.pi * step / STEPS))
-    for name, gradient in gradients.items():
-        first, second = moments[name]
-        first += (1 - BETAS[0]) * (gradient - first)
-        second += (1 - BETAS[1]) * (np.square(gradient, dtype=np.float64) - second)
-        mean, square = first / (1 - BETAS[0] ** (step + 1)), second / (1 - BETAS[1] ** (step + 1))
-        decayed = tensors[name] * (1 - rate * DECAY * (tensors[name].ndim > 1))
-        tensors[name] = (decayed - rate * mean / (np.sqrt(square) + EPSILON)).astype(np.float32)
+def _training(backend: str, folder: Path, asked: Mapping[str, Any]) -> tuple[dict[str, list[float]], dict[str, str]]:
+    """The losses of every run and dtype, and digests of the weights that they began with."""
+    losses, digests = {}, {}
+    for dtype in asked["dtypes"]:
+        for name in parity_training.RUNS:
+            with _wide(backend, dtype):
+                run = parity_training.trained(backend, name, dtype, asked["steps"])
+            weights: Any = run.weights
+            np.savez(parity_training.file_of(folder, backend, name, dtype), allow_pickle=False, **weights)
+            losses[f"{name} {dtype}"], digests[f"training {name} {dtype}"] = run.losses, run.digest
+    return losses, digests
 
 
 def _preprocessing(backend: str) -> str:
