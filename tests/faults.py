@@ -237,6 +237,56 @@ FAULTS = {
             "tests/behaviour -k '[flax and attention_dropout'",
         ),
     ),
+    "scale of the branches that are kept lost": (
+        Edit("vit_torch/layers.py", ".to(branch.dtype) / (1 - self.rate)", ".to(branch.dtype)"),
+        Edit("vit_tf/layers.py", "branch.dtype) / (1 - self.rate)", "branch.dtype)"),
+        Edit("vit_flax/layers.py", ".astype(branch.dtype) / (1 - self.rate)", ".astype(branch.dtype)"),
+    ),
+    "attention left out where the MLP should be": (
+        Edit("vit_torch/vit.py", "left_out[1]", "left_out[0]"),
+        Edit("vit_tf/vit.py", "left_out[1]", "left_out[0]"),
+        Edit("vit_flax/vit.py", "left_out[1]", "left_out[0]"),
+    ),
+    "branches drawn for the whole batch": (
+        Edit(
+            "vit_torch/layers.py",
+            "torch.rand(branch.shape[0], device=branch.device)",
+            "torch.rand(1, device=branch.device)",
+            "tests/behaviour -k '[torch and drawn_one_by_one'",
+        ),
+        Edit(
+            "vit_tf/layers.py",
+            "stateless_uniform(ops.shape(branch)[:1],",
+            "stateless_uniform((1,),",
+            "tests/behaviour -k '[tf and drawn_one_by_one'",
+        ),
+        Edit(
+            "vit_flax/layers.py",
+            "self.rate, branch.shape[:1])",
+            "self.rate, (1,))",
+            "tests/behaviour -k '[flax and drawn_one_by_one'",
+        ),
+    ),
+    "branches left out in evaluation": (
+        Edit(
+            "vit_torch/layers.py",
+            "if not self.training or self.rate == 0:",
+            "if self.rate == 0:",
+            "tests/behaviour -k '[torch and evaluation_leaves'",
+        ),
+        Edit(
+            "vit_tf/layers.py",
+            "            if not training or self.rate == 0:\n                return branch",
+            "            if self.rate == 0:\n                return branch",
+            "tests/behaviour -k '[tf and evaluation_leaves'",
+        ),
+        Edit(
+            "vit_flax/layers.py",
+            "if deterministic or self.rate == 0:",
+            "if self.rate == 0:",
+            "tests/behaviour -k '[flax and evaluation_leaves'",
+        ),
+    ),
     "head mask before softmax": (
         Edit(
             "vit_torch/vit.py",

@@ -30,6 +30,22 @@ BESIDE = {
     "same noise in every step": (
         Edit("vit_core/masking.py", 'check_seed("step", step)]', 'check_seed("step", step) * 0]', MASKS),
     ),
+    "same branches left out in every step": (
+        Edit(
+            "vit_core/masking.py",
+            '[0, check_seed("step", step), 0, 0]',
+            '[0, check_seed("step", step) * 0, 0, 0]',
+            MASKS,
+        ),
+    ),
+    "rates of branches counted from 1": (
+        Edit(
+            "vit_core/config/base.py",
+            "self.drop_path_rate * layer / last",
+            "self.drop_path_rate * (layer + 1) / last",
+            MASKS,
+        ),
+    ),
     "last axis tested before the first": (
         Edit(
             "vit_core/inputs.py",

@@ -276,6 +276,11 @@ def per_key(random: Random, sizes: Sizes) -> Array:
     return random.random((sizes.layers, 1, 1, 1, 1 + sizes.patches), np.float32)
 
 
+def branches(random: Random, sizes: Sizes) -> Array:
+    """Of layers, left out for some images: by chance, and in the first layer too, whose rate is 0."""
+    return random.random((sizes.layers, 2, sizes.batch)) < 0.5
+
+
 def classes(random: Random, sizes: Sizes) -> Array:
     return random.integers(0, sizes.classes, sizes.batch)
 
@@ -372,6 +377,7 @@ _SINGLE = {"problem_type": "single_label_classification"}
 _MIM = {"patch_size": 3, "encoder_stride": 3}
 _PRUNED = {"num_hidden_layers": 3, "pruned_heads": {0: [1], 2: [0]}}
 _MANY_PATCHES = {"patch_size": (2, 3), "image_size": (16, 21)}  # short arrays are often sorted stably by luck
+_DEEP = {"num_hidden_layers": 3, "drop_path_rate": 0.4}
 _WIDE_HEADS = {"hidden_size": 20, "num_attention_heads": 4}
 
 CASES: tuple[Case, ...] = (
@@ -442,8 +448,23 @@ CASES: tuple[Case, ...] = (
     build("ViTMAEForPreTraining", "glu", hidden_act="glu"),
 )
 
+# Calls in training, with branches of layers left out: of models without dropout, so that nothing is drawn.
+TRAINING_CASES: tuple[Case, ...] = (
+    build("ViTModel", "branches", {"drop_path_mask": branches}, **_DEEP),
+    build("ViTModel", "branches_of_rate_0", {"drop_path_mask": branches, "head_mask": per_head}),
+    build("ViTForImageClassification", "branches", {"labels": classes, "drop_path_mask": branches}, **_DEEP),
+    build("ViTForImageClassification", "pruned_branches", {"drop_path_mask": branches}, **_WIDE_HEADS, **_PRUNED),
+    build(
+        "ViTForMaskedImageModeling", "branches", {"bool_masked_pos": mask, "drop_path_mask": branches}, **_MIM, **_DEEP
+    ),
+    build("ViTMAEModel", "branches", {"drop_path_mask": branches}, **_DEEP),
+    build("ViTMAEForPreTraining", "branches", {"drop_path_mask": branches}, **_DEEP, norm_pix_loss=True),
+)
+
 # Where making or compiling a model takes long: of the activations one function and those with parameters. The other
 # functions have a test of their own, in tests/behaviour.
 EVERY_DAY = [
-    case.name for case in CASES if "-act_" not in case.name or case.name.endswith(("gelu_new", "prelu", "xielu"))
+    case.name
+    for case in (*CASES, *TRAINING_CASES)
+    if "-act_" not in case.name or case.name.endswith(("gelu_new", "prelu", "xielu"))
 ]

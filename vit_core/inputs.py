@@ -275,6 +275,27 @@ def check_head_mask(model: str, config: PretrainedConfig, shape: Sequence[Side])
         )
 
 
+def check_drop_path_mask(
+    model: str, config: PretrainedConfig, shape: Sequence[Side], batch: Side, *, is_bool: bool, training: bool
+) -> None:
+    """Checks drop_path_mask: (layers, 2, batch), bool; the layers are those of the encoder.
+
+    Raises:
+        InputError: another shape or dtype, or a call outside training, where nothing is left out.
+    """
+    dims, wanted = tuple(shape), (config.num_hidden_layers, 2, batch)
+    if not training:
+        raise InputError(
+            f"{model}: drop_path_mask: expected a call in training, got one in evaluation, where nothing is left out."
+        )
+    if not is_bool or not _fits(dims, wanted):
+        got = _dims(dims) if is_bool else f"{_dims(dims)} of another dtype"
+        raise InputError(
+            f"{model}: drop_path_mask: expected (layers, 2, batch) = {_dims(wanted)} of bool, got {got}.\n"
+            "True leaves a branch out for an image; vit_core.masking.drop_path_mask makes one."
+        )
+
+
 def check_labels(model: str, config: PretrainedConfig, shape: Sequence[Side], batch: Side, *, is_float: bool) -> str:
     """The problem type of a call with labels: the config's, or the one that the labels imply.
 

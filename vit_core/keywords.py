@@ -108,6 +108,7 @@ class ConfigFields(TypedDict, total=False):
     output_hidden_states: bool | None
     return_dict: bool | None
     attn_implementation: Literal["sdpa", "eager"] | None
+    drop_path_rate: float | None
     pruned_heads: Mapping[int, Sequence[int]] | None
     architectures: Sequence[str] | None
     hidden_size: int

@@ -1,10 +1,12 @@
-"""Random masks that are the same in every framework: the noise that MAE sorts, and how many patches it keeps."""
+"""Random masks that are the same in every framework: of patches, which MAE removes, and of branches of layers."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
 from functools import lru_cache
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 
@@ -133,6 +135,30 @@ def _kept_fraction(ratio: float) -> tuple[int, int, int]:
         f"mask_ratio: {ratio!r} of a number of patches that is not known while tracing: rounding would decide.\n"
         "Use a ratio that binary fractions hold (0.75, 0.625, 0.3125 ...), or trace with images of a fixed size."
     )
+
+
+def drop_path_mask(seed: int, batch: int, rates: Sequence[float], step: int = 0) -> Array:
+    """A mask for the models' `drop_path_mask=` argument: equal seeds leave out the same branches in all frameworks.
+
+    Args:
+        seed: any int from 0 to 2**64 - 1.
+        batch: number of images. Image i gets the same values whatever the batch.
+        rates: how likely each layer leaves out a branch: `drop_path_rates` of a configuration.
+        step: training step, so that every step leaves out others; an int of the same range.
+
+    Returns:
+        (layers, 2, batch), bool, True where a layer leaves out its attention (0) or its MLP (1) for an image.
+
+    Raises:
+        InputError: the seed or the step is not such an int.
+
+    Source: the raw bits of Philox4x64, as `noise`, from another key.
+    """
+    key = np.array([check_seed("seed", seed), crc32(b"drop path")], dtype=np.uint64)
+    counter = np.array([0, check_seed("step", step), 0, 0], dtype=np.uint64)
+    bits = np.random.Philox(key=key, counter=counter).random_raw(batch * len(rates) * 2)
+    drawn = ((bits >> np.uint64(11)) * 2.0**-53).reshape(batch, len(rates), 2)
+    return np.ascontiguousarray((drawn < np.array(rates)[:, None]).transpose(1, 2, 0))
 
 
 def check_seed(name: str, value: int) -> int:

@@ -22,7 +22,14 @@ import numpy as np
 from vit_core.config import PretrainedConfig as Config
 from vit_core.config import ViTMAEConfig, pair, patch_grid
 from vit_core.errors import InputError
-from vit_core.inputs import IGNORED_LABEL, check_head_mask, check_labels, check_per_patch, check_pixel_values
+from vit_core.inputs import (
+    IGNORED_LABEL,
+    check_drop_path_mask,
+    check_head_mask,
+    check_labels,
+    check_per_patch,
+    check_pixel_values,
+)
 from vit_core.masking import masking_of, num_kept
 from vit_core.parameters import BASE_CLASSES, BASE_PREFIX, check_tensors, class_name, parameter_table
 from vit_core.positions import resize_matrix
@@ -48,9 +55,10 @@ def forward(
     noise: Any = None,
     mask_ratio: float | None = None,
     interpolate_pos_encoding: bool = False,
+    drop_path_mask: Any = None,
     add_pooling_layer: bool = True,
 ) -> Outputs:
-    """Every output of one call of a model in evaluation mode, hidden states and attentions included.
+    """Every output of one call of a model without dropout, hidden states and attentions included.
 
     Args:
         cls: a model class of any backend, or its name.
@@ -65,6 +73,8 @@ def forward(
         noise: (batch, patches); rounded to float32, then sorted stably.
         mask_ratio: instead of the config's; 0 keeps every patch, in image order, and needs no noise.
         interpolate_pos_encoding: resize the positions to the images.
+        drop_path_mask: (layers, 2, batch), bool, True where training leaves out the attention (0) or the MLP (1) of a
+            layer for an image; the others are divided by the share that is kept. None is evaluation: all are kept.
         add_pooling_layer: whether a ViTModel has its pooler.
 
     Returns:
@@ -95,9 +105,10 @@ def forward(
     pixels = _images(model, config, pixel_values, interpolate_pos_encoding)
     tokens, masking = _embeddings(config, base, pixels, bool_masked_pos, noise, mask_ratio)
     hidden_states, attentions = [tokens], []
+    kept = _kept_branches(model, config, drop_path_mask, len(pixels))
     for i, mask in enumerate(_head_masks(model, config, head_mask)):
         layer = _under(f"encoder.layer.{i}.", base)
-        tokens, probabilities = _layer(config, layer, tokens, config.num_attention_heads, mask)
+        tokens, probabilities = _layer(config, layer, tokens, config.num_attention_heads, mask, kept[i])
         hidden_states.append(tokens)
         attentions.append(probabilities)
     encoded = _layer_norm(config, base, "layernorm", tokens)  # (batch, tokens, hidden)
@@ -191,14 +202,26 @@ def _head_masks(model: str, config: Config, head_mask: Any) -> list[Array]:
     return [np.delete(factor, config.pruned_heads.get(i, []), axis=1) for i, factor in enumerate(mask)]
 
 
-def _layer(config: Config, tensors: Tensors, x: Array, num_heads: int, mask: Array = 1.0) -> tuple[Array, Array]:
+def _kept_branches(model: str, config: Config, drop_path_mask: Any, batch: int) -> list[Array]:
+    """The factors of both branches of each layer, (2, 1 | batch, 1, 1)."""
+    if drop_path_mask is None:
+        return [np.ones((2, 1, 1, 1))] * config.num_hidden_layers
+    mask = np.asarray(drop_path_mask)
+    check_drop_path_mask(model, config, mask.shape, batch, is_bool=mask.dtype == bool, training=True)
+    both = zip(mask[..., None, None], config.drop_path_rates, strict=True)
+    return [~left_out / (1 - rate) for left_out, rate in both]
+
+
+def _layer(
+    config: Config, tensors: Tensors, x: Array, num_heads: int, mask: Array = 1.0, kept: Array = (1.0, 1.0)
+) -> tuple[Array, Array]:
     """One pre-norm transformer layer: (batch, tokens, hidden), and its attention probabilities."""
     normed = _layer_norm(config, tensors, "layernorm_before", x)
     attended, probabilities = _attention(_under("attention.", tensors), normed, x.shape[2] // num_heads, mask)
-    x = x + attended
+    x = x + attended * kept[0]
     mlp = _linear(tensors, "intermediate.dense", _layer_norm(config, tensors, "layernorm_after", x))
     mlp = ACTIVATION_FUNCTIONS[config.hidden_act](mlp, **_under("intermediate.intermediate_act_fn.", tensors))
-    return x + _linear(tensors, "output.dense", mlp), probabilities
+    return x + _linear(tensors, "output.dense", mlp) * kept[1], probabilities
 
 
 def _attention(tensors: Tensors, x: Array, head_dim: int, mask: Array) -> tuple[Array, Array]:

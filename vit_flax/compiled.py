@@ -26,7 +26,6 @@ class CompiledCalls(CheckedInputs, HeldParams):
     key: Array  # of the seed, under the name that transformers has for it
     _calls: int  # of a masked autoencoder without noise: each has another mask
     _compiled: tuple[Any, Any] | None
-    _compiled_depths: dict[int, Any]  # of the model without its last layers, by depth
 
     @property
     def module(self) -> FlaxViTPreTrainedModule:
@@ -57,12 +56,18 @@ class CompiledCalls(CheckedInputs, HeldParams):
         self._check_values(arrays)
         if dropout_rng is not None:
             keys["dropout"] = checked_key(model, "dropout_rng", dropout_rng)
-        elif train and self.config.hidden_dropout_prob + self.config.attention_probs_dropout_prob:
+        elif train and self._draws(arrays):
             raise InputError(f"{model}: dropout_rng: training with dropout needs a key, got None.")
         if "noise" in inputs and "noise" not in arrays:
             keys["mask"] = self._mask_key(arrays) if mask_rng is None else checked_key(model, "mask_rng", mask_rng)
         static = tuple(sorted({**switches_of(flags), **switches, "deterministic": not train}.items()))
         return self._compiled_call()(self.params if params is None else params, keys, arrays, static)
+
+    def _draws(self, arrays: Mapping[str, Any]) -> bool:
+        """Whether a call in training with these arguments draws what it drops."""
+        config = self.config
+        drops_branches = any(config.drop_path_rates) and "drop_path_mask" not in arrays
+        return bool(config.hidden_dropout_prob or config.attention_probs_dropout_prob or drops_branches)
 
     def _compiled_call(self) -> Any:
         """The compiled call, of params, keys, inputs and switches; a new one where the configuration changed."""
@@ -74,7 +79,7 @@ class CompiledCalls(CheckedInputs, HeldParams):
         return self._compiled[1]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_compiled": None, "_compiled_depths": {}}  # compiled code cannot be pickled
+        return {**vars(self), "_compiled": None}  # compiled code cannot be pickled
 
     def _mask_key(self, arrays: Mapping[str, Any]) -> Array:
         key = jax.random.fold_in(self.key, self._calls + 1)  # in code that is being compiled even this is traced

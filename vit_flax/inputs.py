@@ -16,6 +16,7 @@ from vit_core.errors import InputError
 from vit_core.inputs import (
     Grid,
     check_call,
+    check_drop_path_mask,
     check_head_mask,
     check_labels,
     check_mask_token,
@@ -151,6 +152,22 @@ class FlaxViTPreTrainedModule(nn.Module):
             head_mask = jnp.broadcast_to(head_mask.reshape(-1, heads), (layers, heads))[:, None, :, None, None]
         layers, batch, _, rows, columns = head_mask.shape
         return jnp.broadcast_to(head_mask.astype(self.dtype), (layers, batch, heads, rows, columns))
+
+    @nn.nowrap
+    def _checked_drop_path_mask(
+        self, drop_path_mask: Array | None, pixel_values: Array, deterministic: bool
+    ) -> Array | None:
+        """drop_path_mask, checked: (layers, 2, batch).
+
+        Raises:
+            InputError: another shape or dtype, or a call outside training.
+        """
+        if drop_path_mask is None:
+            return None
+        dims, batch = static(*drop_path_mask.shape), static(pixel_values.shape[0])
+        is_bool = drop_path_mask.dtype == bool
+        check_drop_path_mask(self._called_as, self.config, dims, *batch, is_bool=is_bool, training=not deterministic)
+        return drop_path_mask
 
 
 class CheckedInputs(NeutralModel):

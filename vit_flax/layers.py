@@ -179,6 +179,27 @@ def dropout(rate: float) -> nn.Dropout:
     return nn.Dropout(rate=rate, broadcast_dims=(), rng_collection="dropout")
 
 
+class DropPath(nn.Module):
+    """Stochastic depth: in training a branch of a layer is left out for some images, and the others make up for it.
+
+    Attributes:
+        rate: how likely the branch is left out, by the keys named "dropout".
+
+    Source: Huang et al., Deep Networks with Stochastic Depth (2016), with the scale in training, as timm has it.
+    """
+
+    rate: float
+
+    def __call__(self, branch: Array, left_out: Array | None = None, deterministic: bool = True) -> Array:
+        """(batch, tokens, hidden) -> the same; left_out: (batch,), bool, drawn in training unless given."""
+        if left_out is None:
+            if deterministic or self.rate == 0:
+                return branch
+            left_out = jax.random.bernoulli(self.make_rng("dropout"), self.rate, branch.shape[:1])
+        kept = jnp.logical_not(left_out).astype(branch.dtype) / (1 - self.rate)  # (batch,)
+        return branch * kept[:, None, None]
+
+
 def recomputed(layer: type[nn.Module]) -> Any:
     """A ViTLayer whose activations are computed again in the backward pass."""
     return nn.remat(layer, static_argnums=(3, 4))  # of __call__: output_attentions and deterministic

@@ -54,20 +54,24 @@ class FlaxViTModel(FlaxViTPreTrainedModel):
         head_mask: ArrayLike | None = None,
         interpolate_pos_encoding: bool | None = None,
         bool_masked_pos: ArrayLike | None = None,
+        drop_path_mask: ArrayLike | None = None,
     ) -> BaseModelOutputWithPooling | tuple[Any, ...]:
         """Encodes images.
 
         Args:
             pixel_values: (batch, channels, height, width), floating; channels-last is accepted as well.
             params: parameters to use instead of the model's.
-            dropout_rng: key of the dropouts; needed in training where there are any.
-            train: whether dropouts are on.
+            dropout_rng: key of the dropouts and of stochastic depth; needed in training where there are any.
+            train: whether dropouts and stochastic depth are on.
             output_attentions: return the attention probabilities; None takes the config's value, as below.
             output_hidden_states: return the hidden state after the embeddings and after each layer.
             return_dict: return an output with named fields rather than a tuple of those present.
             head_mask: (heads,) or (layers, heads), 1 = kept, 0 = silenced.
             interpolate_pos_encoding: resize the positions to images of another size than the config's.
             bool_masked_pos: (batch, patches), 1 = replaced by the mask token, 0 = kept.
+            drop_path_mask: (layers, 2, batch), bool, in training only: True = the layer leaves out its attention (0) or
+                its MLP (1) for the image. Without it, a `drop_path_rate` has it drawn by dropout_rng;
+                `vit_core.masking.drop_path_mask` gives the same one in every framework.
 
         Returns:
             BaseModelOutputWithPooling: last_hidden_state (batch, tokens, hidden) and what was asked for.
@@ -76,7 +80,8 @@ class FlaxViTModel(FlaxViTPreTrainedModel):
             InputError: an argument does not fit the model.
         """
         flags = self._flags(output_attentions, output_hidden_states, return_dict)
-        inputs = {"pixel_values": pixel_values, "head_mask": head_mask, "bool_masked_pos": bool_masked_pos}
+        masks = {"head_mask": head_mask, "bool_masked_pos": bool_masked_pos, "drop_path_mask": drop_path_mask}
+        inputs = {"pixel_values": pixel_values, **masks}
         interpolate = bool(interpolate_pos_encoding)
         return self._run(inputs, flags, params, dropout_rng, train, interpolate_pos_encoding=interpolate)
 
@@ -105,6 +110,7 @@ class FlaxViTForMaskedImageModeling(FlaxViTPreTrainedModel):
         return_dict: bool | None = None,
         head_mask: ArrayLike | None = None,
         interpolate_pos_encoding: bool | None = None,
+        drop_path_mask: ArrayLike | None = None,
     ) -> MaskedImageModelingOutput | tuple[Any, ...]:
         """Reconstructs images; with `bool_masked_pos` also the loss. Arguments as for FlaxViTModel.
 
@@ -117,7 +123,8 @@ class FlaxViTForMaskedImageModeling(FlaxViTPreTrainedModel):
         Differs: non-square images work, and masks at other sizes than the config's.
         """
         flags = self._flags(output_attentions, output_hidden_states, return_dict)
-        inputs = {"pixel_values": pixel_values, "head_mask": head_mask, "bool_masked_pos": bool_masked_pos}
+        masks = {"head_mask": head_mask, "bool_masked_pos": bool_masked_pos, "drop_path_mask": drop_path_mask}
+        inputs = {"pixel_values": pixel_values, **masks}
         interpolate = bool(interpolate_pos_encoding)
         return self._run(inputs, flags, params, dropout_rng, train, interpolate_pos_encoding=interpolate)
 
@@ -143,6 +150,7 @@ class FlaxViTForImageClassification(FlaxViTPreTrainedModel):
         head_mask: ArrayLike | None = None,
         interpolate_pos_encoding: bool | None = None,
         labels: ArrayLike | None = None,
+        drop_path_mask: ArrayLike | None = None,
     ) -> ImageClassifierOutput | tuple[Any, ...]:
         """Classifies images; with `labels` also the loss. Other arguments as for FlaxViTModel.
 
@@ -158,7 +166,8 @@ class FlaxViTForImageClassification(FlaxViTPreTrainedModel):
             InputError: an argument does not fit the model.
         """
         flags = self._flags(output_attentions, output_hidden_states, return_dict)
-        inputs = {"pixel_values": pixel_values, "head_mask": head_mask, "labels": labels}
+        masks = {"head_mask": head_mask, "drop_path_mask": drop_path_mask}
+        inputs = {"pixel_values": pixel_values, "labels": labels, **masks}
         interpolate = bool(interpolate_pos_encoding)
         return self._run(inputs, flags, params, dropout_rng, train, interpolate_pos_encoding=interpolate)
 
@@ -186,6 +195,7 @@ class FlaxViTMAEModel(FlaxViTPreTrainedModel):
         mask_ratio: float | None = None,
         *,
         bool_masked_pos: ArrayLike | None = None,
+        drop_path_mask: ArrayLike | None = None,
     ) -> ViTMAEModelOutput | tuple[Any, ...]:
         """Encodes the kept patches of images.
 
@@ -194,10 +204,10 @@ class FlaxViTMAEModel(FlaxViTPreTrainedModel):
             noise: (batch, patches), floating; the patches with the least noise are kept. `vit_core.masking.noise` gives
                 the same mask in every framework.
             params: parameters to use instead of the model's.
-            dropout_rng: key of the dropouts; needed in training where there are any.
+            dropout_rng: key of the dropouts and of stochastic depth; needed in training where there are any.
             mask_rng: key that noise is drawn from where none is given. Without both, the key is the model's seed and
                 the number of the call, which no compiled code may depend on: inside jit one of them is needed.
-            train: whether dropouts are on.
+            train: whether dropouts and stochastic depth are on.
             output_attentions: return the attention probabilities; None takes the config's value, as below.
             output_hidden_states: return the hidden state after the embeddings and after each layer.
             return_dict: return an output with named fields rather than a tuple of those present.
@@ -205,6 +215,9 @@ class FlaxViTMAEModel(FlaxViTPreTrainedModel):
             interpolate_pos_encoding: resize the positions to images of another size than the config's.
             mask_ratio: share of the patches to remove, instead of the config's; 0 encodes all, in image order.
             bool_masked_pos: (batch, patches), 1 = removed, in place of both; equally many in every image.
+            drop_path_mask: (layers, 2, batch), bool, in training only: True = the layer leaves out its attention (0) or
+                its MLP (1) for the image. Without it, a `drop_path_rate` has it drawn by dropout_rng;
+                `vit_core.masking.drop_path_mask` gives the same one in every framework.
 
         Returns:
             ViTMAEModelOutput: last_hidden_state (batch, 1 + kept, hidden), mask and ids_restore (batch, patches), and
@@ -215,7 +228,8 @@ class FlaxViTMAEModel(FlaxViTPreTrainedModel):
         """
         flags = self._flags(output_attentions, output_hidden_states, return_dict)
         noise, mask_ratio = masking_of(type(self).__name__, bool_masked_pos, noise, mask_ratio)
-        inputs = {"pixel_values": pixel_values, "noise": noise, "head_mask": head_mask}
+        masks = {"noise": noise, "head_mask": head_mask, "drop_path_mask": drop_path_mask}
+        inputs = {"pixel_values": pixel_values, **masks}
         switches = {"interpolate_pos_encoding": bool(interpolate_pos_encoding), "mask_ratio": mask_ratio}
         return self._run(inputs, flags, params, dropout_rng, train, mask_rng, **switches)
 
@@ -244,6 +258,7 @@ class FlaxViTMAEForPreTraining(FlaxViTPreTrainedModel):
         mask_ratio: float | None = None,
         *,
         bool_masked_pos: ArrayLike | None = None,
+        drop_path_mask: ArrayLike | None = None,
     ) -> ViTMAEForPreTrainingOutput | tuple[Any, ...]:
         """Reconstructs the removed patches of images. Arguments as for FlaxViTMAEModel; head_mask is the encoder's.
 
@@ -256,7 +271,8 @@ class FlaxViTMAEForPreTraining(FlaxViTPreTrainedModel):
         """
         flags = self._flags(output_attentions, output_hidden_states, return_dict)
         noise, mask_ratio = masking_of(type(self).__name__, bool_masked_pos, noise, mask_ratio)
-        inputs = {"pixel_values": pixel_values, "noise": noise, "head_mask": head_mask}
+        masks = {"noise": noise, "head_mask": head_mask, "drop_path_mask": drop_path_mask}
+        inputs = {"pixel_values": pixel_values, **masks}
         switches = {"interpolate_pos_encoding": bool(interpolate_pos_encoding), "mask_ratio": mask_ratio}
         return self._run(inputs, flags, params, dropout_rng, train, mask_rng, **switches)
 

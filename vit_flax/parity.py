@@ -16,7 +16,7 @@ FRAMEWORKS = ("jax", "flax")
 
 def outputs(model: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
     """Every output of a call, hidden states and attentions included, as NumPy arrays or tuples of them."""
-    found = model(**inputs, output_attentions=True, output_hidden_states=True)
+    found = model(**inputs, **_training(inputs), output_attentions=True, output_hidden_states=True)
     return {name: tuple(map(to_numpy, out)) if isinstance(out, tuple) else to_numpy(out) for name, out in found.items()}
 
 
@@ -30,12 +30,17 @@ def gradients(model: Any, inputs: Mapping[str, Any], weights: Mapping[str, Array
     """
 
     def number(params: Any) -> Any:
-        found = model(**inputs, params=params)
+        found = model(**inputs, **_training(inputs), params=params)
         return sum((found[name] * np.asarray(weight, found[name].dtype)).sum() for name, weight in weights.items())
 
     value, found = jax.value_and_grad(number)(model.params)
     got, table = model.canonical_tensors(found), model.parameter_table()
     return float(value), {name: gradient for name, gradient in got.items() if table[name].trainable}
+
+
+def _training(inputs: Mapping[str, Any]) -> dict[str, bool]:
+    """Training where a mask of branches asks for that."""
+    return {"train": "drop_path_mask" in inputs}
 
 
 def assign(model: Any, tensors: Mapping[str, Array]) -> None:

@@ -57,14 +57,11 @@ class ViTEmbeddings(nn.Module):
         config, init = self.config, weights_of(self.config)
         rows, columns = self.grid = patch_grid(config)
         self.patch_size = pair(config.patch_size)
-        self.cls_token = self.parameter("cls_token", (1, 1, config.hidden_size), init)
+        token, table = (1, 1, config.hidden_size), (1, 1 + rows * columns, config.hidden_size)
+        self.cls_token = self.parameter("cls_token", token, init)
         zeros = Initialiser("constant", 0.0)
-        self.mask_token: Any = (
-            self.parameter("mask_token", (1, 1, config.hidden_size), zeros) if self.use_mask_token else None
-        )
-        self.position_embeddings = self.parameter(
-            "position_embeddings", (1, 1 + rows * columns, config.hidden_size), init
-        )
+        self.mask_token: Any = self.parameter("mask_token", token, zeros) if self.use_mask_token else None
+        self.position_embeddings = self.parameter("position_embeddings", table, init)
         self.patch_embeddings = ViTPatchEmbeddings(config, self.dtype)
         self.dropout = nn.dropout(config.hidden_dropout_prob)
 
@@ -151,6 +148,7 @@ class ViTLayer(nn.Module):
     intermediate_size: int
     dtype: Any
     pruned: tuple[int, ...] = ()
+    drop_path_rate: float = 0.0
 
     def setup(self) -> None:
         """Makes the parts."""
@@ -166,6 +164,7 @@ class ViTLayer(nn.Module):
         )
         self.output = nn.ModuleDict({"dense": partial(nn.linear, config, self.hidden_size, dtype)})
         self.dropout = nn.dropout(config.hidden_dropout_prob)
+        self.drop_path = nn.DropPath(self.drop_path_rate)
 
     def __call__(
         self,
@@ -173,15 +172,21 @@ class ViTLayer(nn.Module):
         head_mask: Array | None = None,
         output_attentions: bool = False,
         deterministic: bool = True,
+        left_out: Any = (None, None),
     ) -> tuple[Array, Array | None]:
-        """(batch, tokens, hidden) -> the same, and the attention probabilities where asked for."""
+        """(batch, tokens, hidden) -> the same, and the attention probabilities where asked for.
+
+        left_out: of both branches, (batch,) each, True where it is left out for an image.
+        """
         attention_output, probabilities = self.attention(
             self.layernorm_before(hidden_states), head_mask, output_attentions, deterministic
         )
-        hidden_states = hidden_states + self.dropout(attention_output, deterministic=deterministic)
+        attention_output = self.dropout(attention_output, deterministic=deterministic)
+        hidden_states = hidden_states + self.drop_path(attention_output, left_out[0], deterministic)
         mlp = self.intermediate["dense"](self.layernorm_after(hidden_states))  # (batch, tokens, mlp)
         mlp_output = self.output["dense"](self.intermediate["intermediate_act_fn"](mlp))
-        return hidden_states + self.dropout(mlp_output, deterministic=deterministic), probabilities
+        mlp_output = self.dropout(mlp_output, deterministic=deterministic)
+        return hidden_states + self.drop_path(mlp_output, left_out[1], deterministic), probabilities
 
 
 class ViTEncoder(nn.Module):
@@ -195,30 +200,28 @@ class ViTEncoder(nn.Module):
         """Makes the parts."""
         config = self.config
         sizes = config.hidden_size, config.num_attention_heads, config.intermediate_size
-        made = nn.recomputed(ViTLayer) if self.checkpointing else ViTLayer
-        self.layer = nn.ModuleList(
-            [
-                partial(made, config, *sizes, self.dtype, tuple(config.pruned_heads.get(i, ())))
-                for i in range(config.num_hidden_layers)
-            ]
-        )
+        made = partial(nn.recomputed(ViTLayer) if self.checkpointing else ViTLayer, config, *sizes, self.dtype)
+        rates, pruned = config.drop_path_rates, config.pruned_heads
+        self.layer = nn.ModuleList([partial(made, tuple(pruned.get(i, ())), rate) for i, rate in enumerate(rates)])
 
     def __call__(
         self,
         hidden_states: Array,
         head_mask: Array | None = None,
+        drop_path_mask: Array | None = None,
         output_attentions: bool = False,
         output_hidden_states: bool = False,
         deterministic: bool = True,
     ) -> tuple[Array, tuple[Array, ...] | None, tuple[Array, ...] | None]:
         """(batch, tokens, hidden) -> the same, every hidden state, every attention; the last two None unless asked for.
 
-        head_mask: (layers, batch or 1, heads, tokens or 1, tokens or 1).
+        head_mask: (layers, batch or 1, heads, tokens or 1, tokens or 1); drop_path_mask: (layers, 2, batch).
         """
         all_hidden_states, attentions = [hidden_states], []
         for i, layer in enumerate(self.layer):
             mask = None if head_mask is None else head_mask[i]
-            hidden_states, probabilities = layer(hidden_states, mask, output_attentions, deterministic)
+            left_out = (None, None) if drop_path_mask is None else drop_path_mask[i]  # (2, batch)
+            hidden_states, probabilities = layer(hidden_states, mask, output_attentions, deterministic, left_out)
             all_hidden_states.append(hidden_states)
             attentions.append(probabilities)
         every_state = tuple(all_hidden_states) if output_hidden_states else None
@@ -275,6 +278,7 @@ class FlaxViTModule(FlaxViTPreTrainedModule):
         head_mask: Array | None = None,
         interpolate_pos_encoding: bool = False,
         bool_masked_pos: Array | None = None,
+        drop_path_mask: Array | None = None,
     ) -> BaseModelOutputWithPooling | tuple[Any, ...]:
         """Encodes images.
 
@@ -284,8 +288,10 @@ class FlaxViTModule(FlaxViTPreTrainedModule):
         pixel_values, grid = self._checked_images(pixel_values, interpolate_pos_encoding)
         bool_masked_pos = self._checked_mask(bool_masked_pos, pixel_values, grid)
         head_mask = self._checked_head_mask(head_mask)
+        drop_path_mask = self._checked_drop_path_mask(drop_path_mask, pixel_values, deterministic)
         hidden_states = self.embeddings(pixel_values, bool_masked_pos, grid=grid, deterministic=deterministic)
-        hidden_states, all_hidden_states, attentions = self.encoder(hidden_states, head_mask, **flags.named())
+        encoded = self.encoder(hidden_states, head_mask, drop_path_mask, **flags.named())
+        hidden_states, all_hidden_states, attentions = encoded
         last_hidden_state = self.layernorm(hidden_states)
         output = BaseModelOutputWithPooling(
             last_hidden_state=last_hidden_state,
@@ -322,13 +328,15 @@ class FlaxViTForMaskedImageModelingModule(FlaxViTPreTrainedModule):
         head_mask: Array | None = None,
         interpolate_pos_encoding: bool = False,
         bool_masked_pos: Array | None = None,
+        drop_path_mask: Array | None = None,
     ) -> MaskedImageModelingOutput | tuple[Any, ...]:
         """Reconstructs images; with `bool_masked_pos` also the loss. Arguments as for FlaxViTModel."""
         flags = self._flags(output_attentions, output_hidden_states, return_dict, deterministic)
         if bool_masked_pos is not None:
             check_stride(self._called_as, self.config)
         pixel_values, grid = self._checked_images(pixel_values, interpolate_pos_encoding)
-        encoded = self.vit(pixel_values, bool_masked_pos=bool_masked_pos, head_mask=head_mask, **flags.nested(grid))
+        masks: dict[str, Any] = {"head_mask": head_mask, "drop_path_mask": drop_path_mask}
+        encoded = self.vit(pixel_values, bool_masked_pos=bool_masked_pos, **masks, **flags.nested(grid))
         patches = encoded.last_hidden_state[:, 1:]  # (batch, patches, hidden)
         patches = patches.reshape(patches.shape[0], grid.rows, grid.columns, self.config.hidden_size)
         reconstruction = self.decoder(patches)  # (batch, channels, height, width)
@@ -367,11 +375,12 @@ class FlaxViTForImageClassificationModule(FlaxViTPreTrainedModule):
         head_mask: Array | None = None,
         interpolate_pos_encoding: bool = False,
         labels: Array | None = None,
+        drop_path_mask: Array | None = None,
     ) -> ImageClassifierOutput | tuple[Any, ...]:
         """Classifies images; with `labels` also the loss. Other arguments as for FlaxViTModel."""
         flags = self._flags(output_attentions, output_hidden_states, return_dict, deterministic)
         pixel_values, grid = self._checked_images(pixel_values, interpolate_pos_encoding)
-        encoded = self.vit(pixel_values, head_mask=head_mask, **flags.nested(grid))
+        encoded = self.vit(pixel_values, head_mask=head_mask, drop_path_mask=drop_path_mask, **flags.nested(grid))
         logits = self.classifier(encoded.last_hidden_state[:, 0])  # (batch, classes)
         output = ImageClassifierOutput(
             loss=None if labels is None else self.loss(logits, labels),

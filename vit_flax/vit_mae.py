@@ -103,6 +103,7 @@ class FlaxViTMAEModule(FlaxViTPreTrainedModule):
         mask_ratio: float | None = None,
         *,
         bool_masked_pos: Array | None = None,
+        drop_path_mask: Array | None = None,
     ) -> ViTMAEModelOutput | tuple[Any, ...]:
         """Encodes the kept patches of images.
 
@@ -113,9 +114,11 @@ class FlaxViTMAEModule(FlaxViTPreTrainedModule):
         noise, mask_ratio = masking_of(self._called_as, bool_masked_pos, noise, mask_ratio)
         noise = self._checked_noise(noise, pixel_values, grid)
         head_mask = self._checked_head_mask(head_mask)
+        drop_path_mask = self._checked_drop_path_mask(drop_path_mask, pixel_values, deterministic)
         kept = nn.kept_of(grid.patches, self.config.mask_ratio if mask_ratio is None else mask_ratio)
         hidden_states, mask, ids_restore = self.embeddings(pixel_values, noise, grid=grid, kept=kept)
-        hidden_states, all_hidden_states, attentions = self.encoder(hidden_states, head_mask, **flags.named())
+        encoded = self.encoder(hidden_states, head_mask, drop_path_mask, **flags.named())
+        hidden_states, all_hidden_states, attentions = encoded
         output = ViTMAEModelOutput(
             last_hidden_state=self.layernorm(hidden_states),
             mask=mask,
@@ -194,14 +197,16 @@ class FlaxViTMAEForPreTrainingModule(FlaxViTPreTrainedModule):
         mask_ratio: float | None = None,
         *,
         bool_masked_pos: Array | None = None,
+        drop_path_mask: Array | None = None,
     ) -> ViTMAEForPreTrainingOutput | tuple[Any, ...]:
-        """Reconstructs the removed patches of images. Arguments as for FlaxViTMAEModel; head_mask is the encoder's."""
+        """Reconstructs the removed patches of images. Arguments as for FlaxViTMAEForPreTraining."""
         flags = self._flags(output_attentions, output_hidden_states, return_dict, deterministic)
         pixel_values, grid = self._checked_images(pixel_values, interpolate_pos_encoding)
         noise, mask_ratio = masking_of(self._called_as, bool_masked_pos, noise, mask_ratio)
         mask_ratio = self.config.mask_ratio if mask_ratio is None else mask_ratio
         check_removes(self._called_as, mask_ratio, *nn.static(grid.patches))
-        encoded = self.vit(pixel_values, noise=noise, head_mask=head_mask, mask_ratio=mask_ratio, **flags.nested(grid))
+        masks: dict[str, Any] = {"head_mask": head_mask, "drop_path_mask": drop_path_mask}
+        encoded = self.vit(pixel_values, noise=noise, mask_ratio=mask_ratio, **masks, **flags.nested(grid))
         logits = self.decoder(encoded.last_hidden_state, encoded.ids_restore, deterministic)  # (batch, patches, pixels)
         output = ViTMAEForPreTrainingOutput(
             loss=self.forward_loss(pixel_values, logits, encoded.mask, grid),

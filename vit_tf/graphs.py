@@ -14,7 +14,7 @@ from vit_tf import _keras
 
 KEPT_GRAPHS = 16  # compiled calls of a model; one is made per image size and set of arguments
 GRAPH_SETTINGS = ("dtype_policy", "rate", "activation", "epsilon", "heads", "implementation", "checkpointing")
-TENSORS = ("pixel_values", "bool_masked_pos", "head_mask", "labels", "noise")  # arguments of calls
+TENSORS = ("pixel_values", "bool_masked_pos", "head_mask", "labels", "noise", "drop_path_mask")  # arguments of calls
 
 
 class ByIdentity:
@@ -33,13 +33,11 @@ class Graphs:
     Attributes:
         state: of the model when they were made.
         functions: kinds of inputs -> function.
-        of_first_layers: depth -> the model without the layers behind, with graphs of its own.
     """
 
     def __init__(self) -> None:
         self.state: object = None
         self.functions: dict[Any, Any] = {}
-        self.of_first_layers: dict[int, Any] = {}
 
     def keep(self, key: Any, function: Any) -> None:
         """Keeps one more, and no more than KEPT_GRAPHS."""
@@ -103,5 +101,7 @@ def static(inputs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _any_batch(name: str, tensor: Tensor) -> tf.TensorSpec:
-    sides = tensor.shape if name == "head_mask" else (*(None for _ in tensor.shape[:1]), *tensor.shape[1:])
+    sides = [*tensor.shape]
+    if sides and name != "head_mask":
+        sides[-1 if name == "drop_path_mask" else 0] = None
     return tf.TensorSpec(sides, tensor.dtype, name)

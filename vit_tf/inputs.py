@@ -16,6 +16,7 @@ from vit_core.config import pair
 from vit_core.inputs import (
     Grid,
     check_call,
+    check_drop_path_mask,
     check_head_mask,
     check_labels,
     check_mask_token,
@@ -158,6 +159,21 @@ class CheckedInputs(NeutralModel, keras.Model):
         if len(head_mask.shape) < 5:
             head_mask = head_mask[..., None, :, None, None]
         return ops.cast(head_mask, self.variable_dtype) * ops.ones((layers, 1, heads, 1, 1), self.variable_dtype)
+
+    def _checked_drop_path_mask(
+        self, drop_path_mask: Tensor | None, pixel_values: Tensor, training: bool
+    ) -> Tensor | None:
+        """drop_path_mask as a tensor (layers, 2, batch).
+
+        Raises:
+            InputError: another shape or dtype, or a call outside training.
+        """
+        if drop_path_mask is None:
+            return None
+        shape, is_bool = dims(drop_path_mask), drop_path_mask.dtype == "bool"
+        batch = static(ops.shape(pixel_values)[0])
+        check_drop_path_mask(self._called_as, self.config, shape, *batch, is_bool=is_bool, training=bool(training))
+        return drop_path_mask
 
 
 def dims(tensor: Tensor) -> tuple[int | None, ...]:

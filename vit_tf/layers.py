@@ -306,22 +306,48 @@ class PixelShuffle(keras.layers.Layer):
         return ops.reshape(pixels, (batch, channels, rows * step, columns * step))
 
 
-class Dropout(keras.layers.Dropout):
-    """Dropout that can drop the same units again."""
+class Repeatable(keras.layers.Dropout):
+    """What drops at random, and can drop the same again."""
+
+    def next_seed(self) -> Tensor:
+        """What is dropped next is drawn from it: (2,)."""
+        seeds = _seeds.get()
+        seed = self.seed_generator.next() if seeds is None else next(seeds[id(self)])
+        return tf.cast(seed % (2**31 - 1), tf.int32)  # XLA draws from nothing wider
+
+
+class Dropout(Repeatable):
+    """Dropout of single numbers."""
 
     def call(self, inputs: Tensor, training: bool = False) -> Tensor:
         """The inputs; in training a share `rate` of them is zero, and the others are scaled up."""
         if not training or self.rate == 0:
             return inputs
-        seeds = _seeds.get()
-        seed = self.seed_generator.next() if seeds is None else next(seeds[id(self)])
-        seed = tf.cast(seed % (2**31 - 1), tf.int32)  # XLA draws from nothing wider
-        return tf.nn.experimental.stateless_dropout(inputs, rate=self.rate, seed=seed, rng_alg="auto_select")
+        return tf.nn.experimental.stateless_dropout(inputs, self.rate, seed=self.next_seed(), rng_alg="auto_select")
+
+
+class DropPath(Repeatable):
+    """Stochastic depth: in training a branch of a layer is left out for some images, and the others make up for it.
+
+    Args:
+        rate: how likely the branch is left out.
+
+    Source: Huang et al., Deep Networks with Stochastic Depth (2016), with the scale in training, as timm has it.
+    """
+
+    def call(self, branch: Tensor, left_out: Tensor | None = None, training: bool = False) -> Tensor:
+        """(batch, tokens, hidden) -> the same; left_out: (batch,), bool, drawn in training unless given."""
+        if left_out is None:
+            if not training or self.rate == 0:
+                return branch
+            left_out = tf.random.stateless_uniform(ops.shape(branch)[:1], self.next_seed()) < self.rate
+        kept = ops.cast(ops.logical_not(left_out), branch.dtype) / (1 - self.rate)  # (batch,)
+        return branch * kept[:, None, None]
 
 
 def recomputed(layer: keras.layers.Layer, hidden_states: Tensor, *masks: Tensor | None, **arguments: Any) -> Any:
     """The outputs of a ViTLayer, computed again in the backward pass, where its dropouts drop what they dropped."""
-    dropouts = [part for part in _keras.layers_of(layer) if isinstance(part, Dropout) and part.rate > 0]
+    dropouts = [part for part in _keras.layers_of(layer) if isinstance(part, Repeatable) and part.rate > 0]
     seeds = {
         id(dropout): [dropout.seed_generator.next() for _ in range(2)] for dropout in dropouts
     }  # two calls at most

@@ -17,7 +17,7 @@ FRAMEWORKS = ("tensorflow", "keras")
 
 def outputs(model: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
     """Every output of a call, hidden states and attentions included, as NumPy arrays or tuples of them."""
-    found = model(**inputs, output_attentions=True, output_hidden_states=True)
+    found = model(**inputs, **_training(inputs), output_attentions=True, output_hidden_states=True)
     return {name: tuple(map(to_numpy, out)) if isinstance(out, tuple) else to_numpy(out) for name, out in found.items()}
 
 
@@ -33,7 +33,7 @@ def gradients(model: Any, inputs: Mapping[str, Any], weights: Mapping[str, Array
     """
     trained = {name: weight.value for name, weight in model.named_weights().items() if weight.trainable}
     with _operation_by_operation(model), tf.GradientTape() as tape:
-        found = model(**inputs)
+        found = model(**inputs, **_training(inputs))
         number = sum(
             tf.reduce_sum(found[name] * tf.cast(weight, found[name].dtype)) for name, weight in weights.items()
         )
@@ -42,6 +42,11 @@ def gradients(model: Any, inputs: Mapping[str, Any], weights: Mapping[str, Array
     return float(number), {
         name: to_canonical(to_numpy(gradient), table[name].kind, "keras") for name, gradient in got.items()
     }
+
+
+def _training(inputs: Mapping[str, Any]) -> dict[str, bool]:
+    """Training where a mask of branches asks for that."""
+    return {"training": "drop_path_mask" in inputs}
 
 
 @contextmanager

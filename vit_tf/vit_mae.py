@@ -105,6 +105,7 @@ class TFViTMAEModel(TFViTMAEPreTrainedModel):
         mask_ratio: float | None = None,
         *,
         bool_masked_pos: Tensor | None = None,
+        drop_path_mask: Tensor | None = None,
     ) -> ViTMAEModelOutput | tuple[Any, ...]:
         """Encodes the kept patches of images.
 
@@ -116,10 +117,13 @@ class TFViTMAEModel(TFViTMAEPreTrainedModel):
             output_attentions: return the attention probabilities; None takes the config's value, as below.
             output_hidden_states: return the hidden state after the embeddings and after each layer.
             return_dict: return an output with named fields rather than a tuple of those present.
-            training: whether dropouts are on.
+            training: whether dropouts and stochastic depth are on.
             interpolate_pos_encoding: resize the positions to images of another size than the config's.
             mask_ratio: share of the patches to remove, instead of the config's; 0 encodes all, in image order.
             bool_masked_pos: (batch, patches), 1 = removed, in place of both; equally many in every image.
+            drop_path_mask: (layers, 2, batch), bool, in training only: True = the layer leaves out its attention (0) or
+                its MLP (1) for the image. Without it, a `drop_path_rate` has it drawn from Keras' seed;
+                `vit_core.masking.drop_path_mask` gives the same one in every framework.
 
         Returns:
             ViTMAEModelOutput: last_hidden_state (batch, 1 + kept, hidden), mask and ids_restore (batch, patches), and
@@ -133,9 +137,11 @@ class TFViTMAEModel(TFViTMAEPreTrainedModel):
         noise, mask_ratio = masking_of(self._called_as, bool_masked_pos, noise, mask_ratio)
         noise = self._checked_noise(noise, pixel_values, grid)
         head_mask = self._checked_head_mask(head_mask)
+        drop_path_mask = self._checked_drop_path_mask(drop_path_mask, pixel_values, training)
         kept = nn.kept_of(grid.patches, self.config.mask_ratio if mask_ratio is None else mask_ratio)
         hidden_states, mask, ids_restore = self.embeddings(pixel_values, noise, grid=grid, kept=kept)
-        hidden_states, all_hidden_states, attentions = self.encoder(hidden_states, head_mask, **flags.named())
+        encoded = self.encoder(hidden_states, head_mask, drop_path_mask, **flags.named())
+        hidden_states, all_hidden_states, attentions = encoded
         output = ViTMAEModelOutput(
             last_hidden_state=self.layernorm(hidden_states),
             mask=mask,
@@ -213,6 +219,7 @@ class TFViTMAEForPreTraining(TFViTMAEPreTrainedModel):
         mask_ratio: float | None = None,
         *,
         bool_masked_pos: Tensor | None = None,
+        drop_path_mask: Tensor | None = None,
     ) -> ViTMAEForPreTrainingOutput | tuple[Any, ...]:
         """Reconstructs the removed patches of images. Arguments as for TFViTMAEModel; head_mask is the encoder's.
 
@@ -228,7 +235,8 @@ class TFViTMAEForPreTraining(TFViTMAEPreTrainedModel):
         noise, mask_ratio = masking_of(self._called_as, bool_masked_pos, noise, mask_ratio)
         mask_ratio = self.config.mask_ratio if mask_ratio is None else mask_ratio
         check_removes(self._called_as, mask_ratio, *nn.static(grid.patches))
-        encoded = self.vit(pixel_values, noise=noise, head_mask=head_mask, mask_ratio=mask_ratio, **flags.nested(grid))
+        masks: dict[str, Any] = {"head_mask": head_mask, "drop_path_mask": drop_path_mask}
+        encoded = self.vit(pixel_values, noise=noise, mask_ratio=mask_ratio, **masks, **flags.nested(grid))
         logits = self.decoder(encoded.last_hidden_state, encoded.ids_restore)  # (batch, patches, pixels)
         output = ViTMAEForPreTrainingOutput(
             loss=self.forward_loss(pixel_values, logits, encoded.mask, grid),

@@ -130,15 +130,19 @@ class OptimizedLayer(InferenceOnly, ViTLayer):
     packed: Packed | None
 
     def forward(
-        self, hidden_states: Tensor, head_mask: Tensor | None = None, output_attentions: bool = False
+        self,
+        hidden_states: Tensor,
+        head_mask: Tensor | None = None,
+        output_attentions: bool = False,
+        left_out: Any = (None, None),
     ) -> tuple[Tensor, Tensor | None]:
-        """See `ViTLayer`.
+        """See `ViTLayer`; nothing is left out, as that is for training.
 
         Raises:
             InputError: gradients are asked for.
         """
         if torch.compiler.is_compiling() or is_tracing():
-            return super().forward(hidden_states, head_mask, output_attentions)
+            return super().forward(hidden_states, head_mask, output_attentions, left_out)
         if hidden_states.requires_grad and torch.is_grad_enabled():
             raise InputError(f"{type(self).__name__}: no gradients: the model is optimised for inference.\n{_UNDO}")
         packed, batch = self._packed(hidden_states), len(hidden_states)

@@ -11,6 +11,7 @@ from vit_core.config import pair
 from vit_core.inputs import (
     Grid,
     check_class_indices,
+    check_drop_path_mask,
     check_head_mask,
     check_labels,
     check_mask_token,
@@ -31,6 +32,8 @@ from vit_torch.layers import grid_of, is_known, is_settled, is_tracing, static
 
 class CheckedInputs(NeutralModel):
     """Checks what a call brings, and hands it on in the model's form, dtype and device."""
+
+    training: bool  # of nn.Module
 
     @property
     def dtype(self) -> torch.dtype:
@@ -147,6 +150,20 @@ class CheckedInputs(NeutralModel):
         if head_mask.ndim < 5:
             head_mask = head_mask.expand(layers, heads)[:, None, :, None, None]
         return head_mask.to(self.dtype).expand(-1, -1, heads, -1, -1)
+
+    def _checked_drop_path_mask(self, drop_path_mask: Tensor | None, pixel_values: Tensor) -> Tensor | None:
+        """drop_path_mask as a tensor (layers, 2, batch).
+
+        Raises:
+            InputError: another shape or dtype, or the model is not in training.
+        """
+        if drop_path_mask is None:
+            return None
+        drop_path_mask = self._as_tensor("drop_path_mask", drop_path_mask).to(self.device)
+        dims, batch = static(*drop_path_mask.shape), static(pixel_values.shape[0])
+        is_bool = drop_path_mask.dtype == torch.bool
+        check_drop_path_mask(self._called_as, self.config, dims, *batch, is_bool=is_bool, training=self.training)
+        return drop_path_mask
 
     def _host_values(self, tensor: Tensor) -> Array | None:
         """The values of a tensor where they can be looked at: eager, and on the CPU or inside `vit_core.checked()`."""

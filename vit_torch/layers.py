@@ -76,6 +76,33 @@ class PatchConv2d(nn.Conv2d):
         return F.linear(patches, self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
 
 
+class DropPath(nn.Module):
+    """Stochastic depth: in training a branch of a layer is left out for some images, and the others make up for it.
+
+    Args:
+        rate: how likely the branch is left out.
+
+    Source: Huang et al., Deep Networks with Stochastic Depth (2016), with the scale in training, as timm has it.
+    """
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, branch: Tensor, left_out: Tensor | None = None) -> Tensor:
+        """(batch, tokens, hidden) -> the same; left_out: (batch,), bool, drawn in training unless given."""
+        if left_out is None:
+            if not self.training or self.rate == 0:
+                return branch
+            left_out = torch.rand(branch.shape[0], device=branch.device) < self.rate
+        kept = left_out.logical_not().to(branch.dtype) / (1 - self.rate)  # (batch,)
+        return branch * kept[:, None, None]
+
+    def extra_repr(self) -> str:
+        """What print shows."""
+        return f"rate={self.rate:.3g}"
+
+
 def resized_positions(positions: Tensor, old: tuple[int, int], new: Grid) -> Tensor:
     """A position table (1, tokens, hidden) for another patch grid, of known or unknown sides; the class token stays.
 

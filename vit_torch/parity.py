@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ FRAMEWORKS = ("torch",)
 
 def outputs(model: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
     """Every output of a call, hidden states and attentions included, as NumPy arrays or tuples of them."""
-    with torch.no_grad():
+    with torch.no_grad(), _training(model, inputs):
         found = model(**_tensors(model, inputs), output_attentions=True, output_hidden_states=True)
     return {name: tuple(map(to_numpy, out)) if isinstance(out, tuple) else to_numpy(out) for name, out in found.items()}
 
@@ -29,7 +30,8 @@ def gradients(model: Any, inputs: Mapping[str, Any], weights: Mapping[str, Array
         weights: output name -> weights; {"loss": 1} for the loss.
     """
     model.zero_grad()
-    found = model(**_tensors(model, inputs))
+    with _training(model, inputs):
+        found = model(**_tensors(model, inputs))
     number = sum((found[name] * torch.as_tensor(weight).to(found[name])).sum() for name, weight in weights.items())
     number.backward()
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
@@ -44,6 +46,17 @@ def assign(model: Any, tensors: Mapping[str, Array]) -> None:
     with torch.no_grad():
         for name, parameter in model.state_dict(keep_vars=True).items():
             parameter.copy_(torch.as_tensor(np.asarray(tensors[name])))
+
+
+@contextmanager
+def _training(model: Any, inputs: Mapping[str, Any]) -> Iterator[None]:
+    """Inside, the model is in training where a mask of branches asks for that."""
+    before = model.training
+    model.train(before or "drop_path_mask" in inputs)
+    try:
+        yield
+    finally:
+        model.train(before)
 
 
 def _tensors(model: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:

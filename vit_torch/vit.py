@@ -22,6 +22,7 @@ from vit_core.inputs import Grid, check_stride
 from vit_core.outputs import BaseModelOutputWithPooling, ImageClassifierOutput, MaskedImageModelingOutput
 from vit_torch.activations import activation
 from vit_torch.layers import (
+    DropPath,
     PatchConv2d,
     at_least_float32,
     binary_cross_entropy,
@@ -129,6 +130,7 @@ class ViTLayer(nn.Module):
         num_heads: int,
         intermediate_size: int,
         pruned: Sequence[int] = (),
+        drop_path_rate: float = 0.0,
     ) -> None:
         super().__init__()
         mlp_output = intermediate_size // 2 if config.hidden_act == "glu" else intermediate_size
@@ -143,18 +145,26 @@ class ViTLayer(nn.Module):
         )
         self.output = nn.ModuleDict({"dense": nn.Linear(mlp_output, hidden_size)})
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.drop_path = DropPath(drop_path_rate)
 
     def forward(
-        self, hidden_states: Tensor, head_mask: Tensor | None = None, output_attentions: bool = False
+        self,
+        hidden_states: Tensor,
+        head_mask: Tensor | None = None,
+        output_attentions: bool = False,
+        left_out: Any = (None, None),
     ) -> tuple[Tensor, Tensor | None]:
-        """(batch, tokens, hidden) -> the same, and the attention probabilities where asked for."""
+        """(batch, tokens, hidden) -> the same, and the attention probabilities where asked for.
+
+        left_out: of both branches, (batch,) each, True where it is left out for an image.
+        """
         attention_output, probabilities = self.attention(
             self.layernorm_before(hidden_states), head_mask, output_attentions
         )
-        hidden_states = hidden_states + self.dropout(attention_output)
+        hidden_states = hidden_states + self.drop_path(self.dropout(attention_output), left_out[0])
         mlp = self.intermediate["dense"](self.layernorm_after(hidden_states))  # (batch, tokens, mlp)
         mlp_output = self.output["dense"](self.intermediate["intermediate_act_fn"](mlp))
-        return hidden_states + self.dropout(mlp_output), probabilities
+        return hidden_states + self.drop_path(self.dropout(mlp_output), left_out[1]), probabilities
 
 
 class ViTEncoder(nn.Module):
@@ -164,7 +174,8 @@ class ViTEncoder(nn.Module):
         super().__init__()
         sizes = config.hidden_size, config.num_attention_heads, config.intermediate_size
         self.layer = nn.ModuleList(
-            ViTLayer(config, *sizes, config.pruned_heads.get(i, ())) for i in range(config.num_hidden_layers)
+            ViTLayer(config, *sizes, config.pruned_heads.get(i, ()), rate)
+            for i, rate in enumerate(config.drop_path_rates)
         )
         self.recomputing: Recomputing | None = None
 
@@ -172,18 +183,20 @@ class ViTEncoder(nn.Module):
         self,
         hidden_states: Tensor,
         head_mask: Tensor | None = None,
+        drop_path_mask: Tensor | None = None,
         output_attentions: bool = False,
         output_hidden_states: bool = False,
     ) -> tuple[Tensor, tuple[Tensor, ...] | None, tuple[Tensor, ...] | None]:
         """(batch, tokens, hidden) -> the same, every hidden state, every attention; the last two None unless asked for.
 
-        head_mask: (layers, batch or 1, heads, tokens or 1, tokens or 1).
+        head_mask: (layers, batch or 1, heads, tokens or 1, tokens or 1); drop_path_mask: (layers, 2, batch).
         """
         all_hidden_states, attentions = [hidden_states], []
         for i, layer in enumerate(self.layer):
             mask = None if head_mask is None else head_mask[i]
             run = partial(self.recomputing, i, layer) if self.recomputing and self.training else layer
-            hidden_states, probabilities = run(hidden_states, mask, output_attentions)
+            left_out = (None, None) if drop_path_mask is None else drop_path_mask[i]  # (2, batch)
+            hidden_states, probabilities = run(hidden_states, mask, output_attentions, left_out)
             all_hidden_states.append(hidden_states)
             attentions.append(probabilities)
         every_state = tuple(all_hidden_states) if output_hidden_states else None
@@ -230,6 +243,7 @@ class ViTModel(ViTPreTrainedModel):
         output_hidden_states: bool | None = None,
         interpolate_pos_encoding: bool | None = None,
         return_dict: bool | None = None,
+        drop_path_mask: Tensor | None = None,
     ) -> BaseModelOutputWithPooling | tuple[Any, ...]:
         """Encodes images.
 
@@ -241,6 +255,9 @@ class ViTModel(ViTPreTrainedModel):
             output_hidden_states: return the hidden state after the embeddings and after each layer.
             interpolate_pos_encoding: resize the positions to images of another size than the config's.
             return_dict: return an output with named fields rather than a tuple of those present.
+            drop_path_mask: (layers, 2, batch), bool, in training only: True = the layer leaves out its attention (0) or
+                its MLP (1) for the image. Without it, a `drop_path_rate` has it drawn from torch's generator;
+                `vit_core.masking.drop_path_mask` gives the same one in every framework.
 
         Returns:
             BaseModelOutputWithPooling: last_hidden_state (batch, tokens, hidden) and what was asked for.
@@ -252,8 +269,10 @@ class ViTModel(ViTPreTrainedModel):
         pixel_values, grid = self._checked_images(pixel_values, interpolate_pos_encoding)
         bool_masked_pos = self._checked_mask(bool_masked_pos, pixel_values, grid)
         head_mask = self._checked_head_mask(head_mask)
+        drop_path_mask = self._checked_drop_path_mask(drop_path_mask, pixel_values)
         hidden_states = self.embeddings(pixel_values, bool_masked_pos, grid=grid)
-        hidden_states, all_hidden_states, attentions = self.encoder(hidden_states, head_mask, **flags.named())
+        encoded = self.encoder(hidden_states, head_mask, drop_path_mask, **flags.named())
+        hidden_states, all_hidden_states, attentions = encoded
         last_hidden_state = self.layernorm(hidden_states)
         output = BaseModelOutputWithPooling(
             last_hidden_state=last_hidden_state,
@@ -289,6 +308,7 @@ class ViTForMaskedImageModeling(ViTPreTrainedModel):
         output_hidden_states: bool | None = None,
         interpolate_pos_encoding: bool | None = None,
         return_dict: bool | None = None,
+        drop_path_mask: Tensor | None = None,
     ) -> MaskedImageModelingOutput | tuple[Any, ...]:
         """Reconstructs images; with `bool_masked_pos` also the loss. Arguments as for ViTModel.
 
@@ -304,7 +324,8 @@ class ViTForMaskedImageModeling(ViTPreTrainedModel):
         if bool_masked_pos is not None:
             check_stride(self._called_as, self.config)
         pixel_values, grid = self._checked_images(pixel_values, interpolate_pos_encoding)
-        encoded = self.vit(pixel_values, bool_masked_pos=bool_masked_pos, head_mask=head_mask, **flags.nested(grid))
+        masks: dict[str, Any] = {"head_mask": head_mask, "drop_path_mask": drop_path_mask}
+        encoded = self.vit(pixel_values, bool_masked_pos=bool_masked_pos, **masks, **flags.nested(grid))
         patches = encoded.last_hidden_state[:, 1:].transpose(1, 2)  # (batch, hidden, patches)
         patches = patches.unflatten(2, (grid.rows, grid.columns))  # (batch, hidden, rows, columns)
         reconstruction = self.decoder(patches)  # (batch, channels, height, width)
@@ -341,6 +362,7 @@ class ViTForImageClassification(ViTPreTrainedModel):
         output_hidden_states: bool | None = None,
         interpolate_pos_encoding: bool | None = None,
         return_dict: bool | None = None,
+        drop_path_mask: Tensor | None = None,
     ) -> ImageClassifierOutput | tuple[Any, ...]:
         """Classifies images; with `labels` also the loss. Other arguments as for ViTModel.
 
@@ -357,7 +379,7 @@ class ViTForImageClassification(ViTPreTrainedModel):
         """
         flags = self._flags(output_attentions, output_hidden_states, return_dict)
         pixel_values, grid = self._checked_images(pixel_values, interpolate_pos_encoding)
-        encoded = self.vit(pixel_values, head_mask=head_mask, **flags.nested(grid))
+        encoded = self.vit(pixel_values, head_mask=head_mask, drop_path_mask=drop_path_mask, **flags.nested(grid))
         logits = self.classifier(encoded.last_hidden_state[:, 0])  # (batch, classes)
         output = ImageClassifierOutput(
             loss=None if labels is None else self.loss(logits, labels),

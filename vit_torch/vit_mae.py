@@ -95,6 +95,7 @@ class ViTMAEModel(ViTMAEPreTrainedModel):
         mask_ratio: float | None = None,
         *,
         bool_masked_pos: Tensor | None = None,
+        drop_path_mask: Tensor | None = None,
     ) -> ViTMAEModelOutput | tuple[Any, ...]:
         """Encodes the kept patches of images.
 
@@ -109,6 +110,9 @@ class ViTMAEModel(ViTMAEPreTrainedModel):
             interpolate_pos_encoding: resize the positions to images of another size than the config's.
             mask_ratio: share of the patches to remove, instead of the config's; 0 encodes all, in image order.
             bool_masked_pos: (batch, patches), 1 = removed, in place of both; equally many in every image.
+            drop_path_mask: (layers, 2, batch), bool, in training only: True = the layer leaves out its attention (0) or
+                its MLP (1) for the image. Without it, a `drop_path_rate` has it drawn from torch's generator;
+                `vit_core.masking.drop_path_mask` gives the same one in every framework.
 
         Returns:
             ViTMAEModelOutput: last_hidden_state (batch, 1 + kept, hidden), mask and ids_restore (batch, patches), and
@@ -122,9 +126,11 @@ class ViTMAEModel(ViTMAEPreTrainedModel):
         noise, mask_ratio = masking_of(self._called_as, bool_masked_pos, noise, mask_ratio)
         noise = self._checked_noise(noise, pixel_values, grid)
         head_mask = self._checked_head_mask(head_mask)
+        drop_path_mask = self._checked_drop_path_mask(drop_path_mask, pixel_values)
         kept = kept_of(grid.patches, self.config.mask_ratio if mask_ratio is None else mask_ratio)
         hidden_states, mask, ids_restore = self.embeddings(pixel_values, noise, grid=grid, kept=kept)
-        hidden_states, all_hidden_states, attentions = self.encoder(hidden_states, head_mask, **flags.named())
+        encoded = self.encoder(hidden_states, head_mask, drop_path_mask, **flags.named())
+        hidden_states, all_hidden_states, attentions = encoded
         output = ViTMAEModelOutput(
             last_hidden_state=self.layernorm(hidden_states),
             mask=mask,
@@ -198,6 +204,7 @@ class ViTMAEForPreTraining(ViTMAEPreTrainedModel):
         mask_ratio: float | None = None,
         *,
         bool_masked_pos: Tensor | None = None,
+        drop_path_mask: Tensor | None = None,
     ) -> ViTMAEForPreTrainingOutput | tuple[Any, ...]:
         """Reconstructs the removed patches of images. Arguments as for ViTMAEModel; head_mask is the encoder's.
 
@@ -213,7 +220,8 @@ class ViTMAEForPreTraining(ViTMAEPreTrainedModel):
         noise, mask_ratio = masking_of(self._called_as, bool_masked_pos, noise, mask_ratio)
         mask_ratio = self.config.mask_ratio if mask_ratio is None else mask_ratio
         check_removes(self._called_as, mask_ratio, *static(grid.patches))
-        encoded = self.vit(pixel_values, noise=noise, head_mask=head_mask, mask_ratio=mask_ratio, **flags.nested(grid))
+        masks: dict[str, Any] = {"head_mask": head_mask, "drop_path_mask": drop_path_mask}
+        encoded = self.vit(pixel_values, noise=noise, mask_ratio=mask_ratio, **masks, **flags.nested(grid))
         logits = self.decoder(encoded.last_hidden_state, encoded.ids_restore)  # (batch, patches, pixels)
         output = ViTMAEForPreTrainingOutput(
             loss=self.forward_loss(pixel_values, logits, encoded.mask, grid),

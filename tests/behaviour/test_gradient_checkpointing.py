@@ -8,7 +8,8 @@ import pytest
 def test_gradients_stay_as_they_are(backend, name):
     inputs = backend.make_inputs(name)
     with backend.doubles():
-        model = backend.make_model(name, "float64", hidden_dropout_prob=0.3, attention_probs_dropout_prob=0.3)
+        rates = {"hidden_dropout_prob": 0.3, "attention_probs_dropout_prob": 0.3, "drop_path_rate": 0.5}
+        model = backend.make_model(name, "float64", **rates)
         inputs = {key: backend.native(np.asarray(value, np.float64)) for key, value in inputs.items()}
         expected = backend.gradients(model, 7, inputs)
         model.gradient_checkpointing_enable()

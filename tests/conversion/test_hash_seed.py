@@ -33,7 +33,7 @@ SAYINGS = {
     "keywords unknown": 'conversion.load_pretrained(folder, "ViTModel", dict(fooo=1, barr=2, hidden_sise=3))',
     "options refused": "conversion.load(folder, device_map=1, strict=1, proxies=1, dtype=2)",
     "fields refused": 'ViTConfig(hidden_size="a", qkv_bias=2, image_size=-1, dtype="int8", hidden_sise=1)',
-    "keys of others": 'ViTConfig(drop_path_rate=0.5, pool="mean", reg_tokens=4, use_rope=True, hidden_droput=1)',
+    "keys of others": 'ViTConfig(layerdrop=0.5, pool="mean", reg_tokens=4, use_rope=True, hidden_droput=1)',
     "keys of a file": "ViTConfig.from_dict(dict(hidden_droput=1, image_sise=2, num_atention_heads=3)).extra",
     "labels": 'ViTConfig(id2label={"0": "a", "2": "b", "3": "c"}, label2id={"a": 1, "b": 9})',
     "overrides unknown": "ViTConfig.from_dict({}, fooo=1, barr=2, bazz=3)",

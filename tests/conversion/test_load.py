@@ -238,15 +238,15 @@ def test_a_misspelt_key_of_the_file_is_said_once(saved, caplog):
 
 def test_keys_that_ask_for_another_model_are_refused_as_keywords_too(saved):
     folder, _ = saved("ViTForImageClassification")
-    message = refusal(folder, "ViTForImageClassification", ConfigError, drop_path_rate=0.5, pool="mean")
+    message = refusal(folder, "ViTForImageClassification", ConfigError, layerdrop=0.5, pool="mean")
     for part in (
         "2 invalid settings",
-        "drop_path_rate: expected 0, or none at all, got 0.5: no model",
+        "layerdrop: expected 0, or none at all, got 0.5: no model",
         "pool: expected",
     ):
         assert part in message
     for value in (0.0, None):
-        assert conversion.load_pretrained(folder, "ViTForImageClassification", {"drop_path_rate": value}).missing == []
+        assert conversion.load_pretrained(folder, "ViTForImageClassification", {"layerdrop": value}).missing == []
 
 
 @pytest.mark.parametrize("name", ["add_pooling_layer", "use_mask_token"])

@@ -139,7 +139,9 @@ FIELDS: list[tuple[dict[str, Any], str]] = [
     ({"num_labels": 10**8}, "expected an int"),
     ({"architectures": "ViTModel"}, "expected.*got 'ViTModel'"),
     ({"output_attentions": "yes"}, "True or False"),
-    ({"drop_path_rate": 0.5}, "expected 0, or none at all, got 0.5: no model here drops"),
+    ({"layerdrop": 0.5}, "expected 0, or none at all, got 0.5: no model here drops"),
+    ({"drop_path_rate": 1.0}, r"a number in \[0, 1\), got 1.0"),
+    ({"drop_path": 0.5}, "write drop_path_rate="),
     ({"hidden_size": 65536, "num_hidden_layers": 1024, "intermediate_size": 65536}, "parameters, the limit is"),
 ]
 for number, (fields, why) in enumerate(FIELDS):

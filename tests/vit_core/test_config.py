@@ -54,6 +54,7 @@ BASE = {
     "id2label": {0: "LABEL_0", 1: "LABEL_1"},
     "label2id": {"LABEL_0": 0, "LABEL_1": 1},
     "problem_type": None,
+    "drop_path_rate": 0.0,
     "name_or_path": "",
     "hub_commit": None,
     "attn_implementation": None,
@@ -86,6 +87,7 @@ def test_every_documented_field_is_positional(config_class):
 WIDE = [1, 7, np.int64(8), LIMITS.hidden_size]
 NO_COUNT = [0, -1, 1.0, "8", True, None, NAN, [8], np.float32(8), np.bool_(True), np.array([8, 8]), 10**5000]
 NO_SHARE = [-0.1, 1.1, NAN, INF, "0.1", True, None, [0.1], np.float64("nan"), 10**5000]
+SHARE = ([0, 0.0, 0.9999], [1, 1.0, 1.5, -0.5, NAN, "0.75", True])
 RULES = {  # field -> (accepted, refused)
     "hidden_size": ([144], [*NO_COUNT, LIMITS.hidden_size + 1]),
     "num_hidden_layers": ([0, 3, LIMITS.layers], [-1, 1.5, "2", False, None, LIMITS.layers + 1]),
@@ -112,6 +114,7 @@ RULES = {  # field -> (accepted, refused)
     "label2id": ([{"a": 0}, {"a": "1"}, {"a": np.int64(2)}, {}], [{"a": 1.0}, {0: "a"}, {"a": "x"}, {"a": []}, "a"]),
     "transformers_version": (["4.6.0.dev0", None], [4.57, ["4"]]),
     "name_or_path": (["a/b"], [3, ["a"]]),
+    "drop_path_rate": SHARE,
     "hub_commit": (["5" * 40, None], [5, ["a"]]),
 }
 VIT_RULES = {
@@ -124,7 +127,7 @@ MAE_RULES = {
     "decoder_hidden_size": ([48, 64], [0, "48", 48.0, LIMITS.hidden_size + 1]),
     "decoder_num_hidden_layers": ([0, 1], [-1, "1"]),
     "decoder_intermediate_size": ([1, 5], [0, -4]),
-    "mask_ratio": ([0, 0.0, 0.9999], [1, 1.0, 1.5, -0.5, NAN, "0.75", True, None]),
+    "mask_ratio": (SHARE[0], [*SHARE[1], None]),
     "norm_pix_loss": ([True], ["true", 1]),
 }
 RULES_OF = {ViTConfig: RULES | VIT_RULES, ViTMAEConfig: RULES | MAE_RULES}

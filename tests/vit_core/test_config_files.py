@@ -317,3 +317,17 @@ def test_what_every_configuration_of_transformers_says_can_be_asked():
     said = ViTConfig.from_dict({"model_type": "vit", "tie_word_embeddings": True})
     assert said.tie_word_embeddings is True and said.to_dict()["tie_word_embeddings"] is True
     assert deepcopy(said) == said == pickle.loads(pickle.dumps(said))
+
+
+def test_a_drop_path_rate_is_written_only_where_there_is_one(config_class):
+    """transformers keeps the key and ignores it: models compute the same, as nothing is left out in evaluation."""
+    plain = config_class(drop_path_rate=0.0)
+    assert plain.to_json_string() == config_class().to_json_string()
+    assert "drop_path_rate" not in plain.to_json_string()
+    deep = config_class(drop_path_rate=0.25)
+    assert '"drop_path_rate": 0.25' in deep.to_json_string()
+    assert config_class.from_dict(deep.to_diff_dict()).drop_path_rate == 0.25
+    assert config_class.from_dict(deep.to_diff_dict(), drop_path_rate=None) == plain
+    assert (
+        config_class.from_dict({**plain.to_diff_dict(), "drop_path_rate": 0}).to_json_string() == plain.to_json_string()
+    )

@@ -51,7 +51,7 @@ CASES = {  # key -> (values that pass, values that are refused)
     **dict.fromkeys(("use_mid_position_embeddings", "use_rope", "use_rot_pos_emb"), OFF),
     "rope_theta": NONE,
     **dict.fromkeys(("rope_scaling", "rope_parameters"), NO_DICT),
-    **dict.fromkeys(("drop_path_rate", "drop_path", "stochastic_depth_prob", "layerdrop"), ZERO),
+    **dict.fromkeys(("drop_path", "stochastic_depth_prob", "layerdrop"), ZERO),
     **dict.fromkeys(("drop_rate", "pos_drop_rate", "patch_drop_rate", "proj_drop_rate", "attn_drop_rate"), ZERO),
     **dict.fromkeys(("classifier_dropout", "classifier_dropout_prob"), ZERO),
     **dict.fromkeys(("backbone", "backbone_config", "embed_layer"), NONE),
@@ -107,9 +107,9 @@ def test_anything_else_is_refused_everywhere(key, config_class, tmp_path):
 
 
 def test_all_that_are_refused_are_named_at_once():
-    message = refusal(lambda: ViTConfig(drop_path_rate=0.5, pool="mean", num_register_tokens=4, hidden_size="a"))
+    message = refusal(lambda: ViTConfig(layerdrop=0.5, pool="mean", num_register_tokens=4, hidden_size="a"))
     assert message.startswith("ViTConfig: 4 invalid settings:\n")
-    assert [key for key in ("drop_path_rate", "pool", "num_register_tokens", "hidden_size") if f"{key}: " in message]
+    assert [key for key in ("layerdrop", "pool", "num_register_tokens", "hidden_size") if f"{key}: " in message]
 
 
 def test_a_spelling_agrees_with_its_field_or_is_refused():
@@ -153,12 +153,12 @@ def test_torchscript_asks_for_tuples():
 
 def test_a_subclass_that_takes_a_key_has_it():
     class Deep(ViTConfig):
-        def __init__(self, drop_path_rate=0.1, image_sizes=(32,), **kwargs):
+        def __init__(self, layerdrop=0.1, image_sizes=(32,), **kwargs):
             super().__init__(**kwargs)
-            self.drop_path_rate, self.image_sizes = drop_path_rate, image_sizes
+            self.layerdrop, self.image_sizes = layerdrop, image_sizes
 
-    config = Deep(drop_path_rate=0.5)
-    assert (config.drop_path_rate, config.image_sizes) == (0.5, (32,))
-    assert config.extra == {"drop_path_rate": 0.5, "image_sizes": (32,)}
+    config = Deep(layerdrop=0.5)
+    assert (config.layerdrop, config.image_sizes) == (0.5, (32,))
+    assert config.extra == {"layerdrop": 0.5, "image_sizes": (32,)}
     assert "pool" in refusal(lambda: Deep(pool="mean"))
     assert Deep.from_dict(config.to_dict()).extra == config.extra

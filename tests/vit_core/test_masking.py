@@ -1,17 +1,20 @@
-"""The noise of MAE's masks: its bits, for good; and how many patches are kept."""
+"""The noise of MAE's masks and the masks of branches: their bits, for good; and how many patches are kept."""
+
+from zlib import crc32
 
 import numpy as np
 import pytest
 
+from vit_core.config import ViTConfig
 from vit_core.errors import InputError
-from vit_core.masking import MOST_PATCHES, kept_fraction, noise, num_kept
+from vit_core.masking import MOST_PATCHES, drop_path_mask, kept_fraction, noise, num_kept
 
 WORD = 2**64 - 1
 
 
-def philox(key, block):
+def philox(key, block, second=0):
     """Four words of Philox4x64-10, from its paper (table 2 and section 3.3); NumPy counts blocks from one."""
-    words, keys = [block + 1, 0, 0, 0], list(key)
+    words, keys = [block + 1, second, 0, 0], list(key)
     for _ in range(10):
         first, second = words[0] * 0xD2E7470EE14C6C93, words[2] * 0xCA5A826395121157
         words = [(second >> 64) ^ words[1] ^ keys[0], second & WORD, (first >> 64) ^ words[3] ^ keys[1], first & WORD]
@@ -61,6 +64,36 @@ def test_seeds_and_steps_refused(wrong):
         with pytest.raises(InputError) as caught:
             noise(**{"seed": 0, "batch": 1, "patches": 4, name: wrong})
         assert str(caught.value) == f"{name}: expected an int from 0 to 2**64 - 1, got {wrong!r}."
+        with pytest.raises(InputError, match=f"^{name}: expected an int from 0"):
+            drop_path_mask(**{"seed": 0, "batch": 1, "rates": (0.5,), name: wrong})
+
+
+def test_branches_are_left_out_by_the_bits_of_philox():
+    key, step, rates = (5, crc32(b"drop path")), 2**40, (0.0, 0.4, 0.8)
+    words = [word for block in range(6) for word in philox(key, block, step)]
+    drawn = np.array([(word >> 11) / 2**53 for word in words]).reshape(4, 3, 2)  # (images, layers, branches)
+    found = drop_path_mask(5, 4, rates, step)
+    assert (found.shape, found.dtype) == ((3, 2, 4), bool)
+    np.testing.assert_array_equal(found, (drawn < np.array(rates)[:, None]).transpose(1, 2, 0))
+    np.testing.assert_array_equal(drop_path_mask(5, 2, rates, step), found[:, :, :2])  # an image's own, in any batch
+
+
+def test_branches_are_left_out_as_often_as_the_rates_say():
+    rates = ViTConfig(num_hidden_layers=5, drop_path_rate=0.4).drop_path_rates
+    np.testing.assert_allclose(rates, [0, 0.1, 0.2, 0.3, 0.4], rtol=1e-15)
+    masks = np.concatenate([drop_path_mask(seed, 500, rates, step) for seed in (0, 1) for step in (0, 1)], axis=2)
+    assert len({mask.tobytes() for mask in np.split(masks, 4, axis=2)}) == 4
+    for rate, shares in zip(rates, masks.mean(axis=2), strict=True):
+        np.testing.assert_allclose(shares, rate, atol=4 * np.sqrt(rate * (1 - rate) / masks.shape[2]))
+    both = (masks[:, 0] & masks[:, 1]).mean(axis=1)  # the two branches have nothing to do with one another
+    np.testing.assert_allclose(both, np.square(rates), atol=4 * np.sqrt(0.16 * 0.84 / masks.shape[2]))
+
+
+@pytest.mark.parametrize("layers", [0, 1])
+def test_fewer_than_two_layers_leave_nothing_out(layers):
+    rates = ViTConfig(num_hidden_layers=layers, drop_path_rate=0.9).drop_path_rates
+    assert rates == (0.0,) * layers
+    assert drop_path_mask(0, 50, rates).tolist() == [[[False] * 50] * 2] * layers
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pytest
 from vit_core import InputError, ViTConfig, ViTImageProcessor, ViTMAEConfig
 from vit_core.config.presets import PRESETS
 from vit_core.images import decoding
+from vit_core.masking import drop_path_mask
 from vit_core.training.data import DataSet
 from vit_core.training.feeding import Feed
 from vit_core.training.published import published, size_of
@@ -186,3 +187,13 @@ def test_gray_and_colour_images_fit_gray_and_colour_models(channels, shape):
     )
     assert {fed.batch.pixel_values.shape[1:] for fed in found.training()} == {(channels, 8, 12)}
     assert {fed.batch.pixel_values.shape[1:] for fed in found.judging(found.data, found.rows)} == {(channels, 8, 12)}
+
+
+def test_a_batch_says_which_branches_are_left_out():
+    config = ViTConfig(**SMALL, image_size=(8, 12), patch_size=4, num_labels=3, drop_path_rate=0.5)
+    batches = [fed.batch for fed in feed(config=config).training()]
+    masks = [drop_path_mask(RECIPE.seed, 4, config.drop_path_rates, step) for step in range(len(batches))]
+    assert len({mask.tobytes() for mask in masks}) > 1
+    for batch, mask in zip(batches, masks, strict=True):
+        np.testing.assert_array_equal(batch.drop_path_mask, mask[:, :, : len(batch.pixel_values)])
+    assert all(fed.batch.drop_path_mask is None for fed in feed().training())

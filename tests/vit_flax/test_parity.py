@@ -27,6 +27,7 @@ def computed(case: oracle.Case, dtype: str) -> tuple[dict, dict]:
     assert {leaf.dtype for leaf in jax.tree.leaves(model.params)} == {np.dtype(dtype)}
     arrays = {name: jnp.asarray(value) for name, value in case.inputs.items() if isinstance(value, np.ndarray)}
     flags = {name: value for name, value in case.inputs.items() if name not in arrays}
+    flags["train"] = case in oracle.TRAINING_CASES
 
     def scalar_and_output(params, arrays):
         output = dict(model(**arrays, **flags, **EVERYTHING, params=params))
@@ -67,7 +68,7 @@ def test_the_kernel_of_jax_gives_the_same(case, monkeypatch):
 
 
 @pytest.mark.every_day(*(f"float64 {name}" for name in oracle.EVERY_DAY), "float32 square")
-@pytest.mark.parametrize("case", oracle.CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", (*oracle.CASES, *oracle.TRAINING_CASES), ids=str)
 def test_outputs(case, dtype):
     output, _ = computed(case, dtype)
     computed_values = [out for name, out in output.items() if name not in ("mask", "ids_restore")]
@@ -76,7 +77,7 @@ def test_outputs(case, dtype):
 
 
 @pytest.mark.every_day(*(f"float64 {name}" for name in oracle.EVERY_DAY), "float32 square")
-@pytest.mark.parametrize("case", oracle.CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", (*oracle.CASES, *oracle.TRAINING_CASES), ids=str)
 def test_gradients(case, dtype):
     _, gradients = computed(case, dtype)
     oracle.check_gradients(case, gradients, dtype)

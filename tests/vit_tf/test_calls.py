@@ -13,6 +13,7 @@ from tf_models import FIELDS, PATCHES, make_inputs, make_model
 
 import vit_tf
 from vit_core import InputError
+from vit_core.masking import drop_path_mask
 from vit_tf import graphs
 
 SWITCHES = ("output_attentions", "output_hidden_states")
@@ -50,7 +51,7 @@ def plain(model, **inputs):
 
 
 def test_positional_order_is_the_documented_one(name):
-    assert tuple(inspect.signature(getattr(vit_tf, name).call).parameters)[1:] == SIGNATURES[name]
+    assert tuple(inspect.signature(getattr(vit_tf, name).call).parameters)[1:] == (*SIGNATURES[name], "drop_path_mask")
 
 
 @pytest.mark.every_day("TFViTForImageClassification", "TFViTMAEModel")
@@ -86,7 +87,7 @@ def test_arguments_that_do_not_exist_are_errors(name, compiles):
         model(inputs, pixel_values=inputs["pixel_values"])
 
 
-@pytest.mark.every_day("TFViTMAEModel")
+@pytest.mark.every_day("TFViTModel", "TFViTMAEModel")
 def test_compiled_calls_are_plain_calls(name):
     model, flags = make_model(name, "float64", compiles=True), dict.fromkeys(SWITCHES, True)
     for batch, height, width in ((2, 12, 20), (3, 12, 20), (1, 16, 24)):
@@ -168,6 +169,21 @@ def test_dropout_rates_are_seen_by_the_next_call():
         if isinstance(layer, keras.layers.Dropout):
             layer.rate = 0.0
     check_same(model(**inputs, training=True), model(**inputs), 1e-6)
+
+
+def test_one_graph_leaves_out_what_masks_of_any_batch_say():
+    model = make_model(CLASSIFIER, compiles=True, drop_path_rate=0.5)
+    for batch in (2, 5):
+        inputs = make_inputs(CLASSIFIER, batch)
+        inputs["drop_path_mask"] = drop_path_mask(0, batch, model.config.drop_path_rates)
+        check_same(model(**inputs, training=True), plain(model, **inputs, training=True), 1e-5)
+        compiled = tf.function(model, jit_compile=True)
+        check_same(compiled(**inputs, training=True), plain(model, **inputs, training=True), 1e-5)
+    assert len(model._graphs.functions) == 1
+    inputs = make_inputs(CLASSIFIER, 16)
+    for call in (model, tf.function(model, jit_compile=True)):
+        one, other = (call(**inputs, training=True)[0] for _ in range(2))
+        assert np.abs(one - other).max() > 1e-3
 
 
 def test_graphs_are_left_aside_where_they_would_be_wrong():

@@ -28,14 +28,14 @@ def scalar(output: dict, case: oracle.Case) -> tf.Tensor:
 
 @pytest.mark.every_day(*(f"float64 {name}" for name in oracle.EVERY_DAY), "float32 square")
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-@pytest.mark.parametrize("case", oracle.CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", (*oracle.CASES, *oracle.TRAINING_CASES), ids=str)
 def test_outputs(case, dtype):
     oracle.check_outputs(case, parity.outputs(of_case(case, dtype), case.inputs), dtype)
 
 
 @pytest.mark.every_day(*(f"float64 {name}" for name in oracle.EVERY_DAY), "float32 square")
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-@pytest.mark.parametrize("case", oracle.CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", (*oracle.CASES, *oracle.TRAINING_CASES), ids=str)
 def test_gradients(case, dtype):
     _, gradients = parity.gradients(of_case(case, dtype), case.inputs, oracle.projection(case))
     oracle.check_gradients(case, gradients, dtype)

@@ -5,6 +5,8 @@ import pytest
 import torch
 from torch_models import make_inputs, make_model
 
+from vit_core.masking import drop_path_mask
+
 
 @pytest.fixture(autouse=True)
 def fresh_dynamo():
@@ -54,13 +56,24 @@ def test_whole_graph_with_labels_and_gradients(labels):
     torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["ViTModel", "ViTMAEForPreTraining"])
+def test_whole_graph_that_leaves_branches_out(name):
+    model, inputs = make_model(name, drop_path_rate=0.5).train(), make_inputs(name, batch=16)
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    mask = torch.as_tensor(drop_path_mask(0, 16, model.config.drop_path_rates))
+    given = compiled(**inputs, drop_path_mask=mask)
+    check_same(given, model(**inputs, drop_path_mask=mask))
+    one, other = (compiled(**inputs)[0].detach() for _ in range(2))
+    assert (one - other).abs().max() > 1e-3
+    check_same(compiled(**inputs, drop_path_mask=mask), given)
+
+
 def test_a_label_out_of_range_makes_the_compiled_loss_nan():
     model, inputs = make_model("ViTForImageClassification"), make_inputs("ViTForImageClassification")
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
     assert compiled(**inputs, labels=torch.tensor([1, 7])).loss.isnan()
 
 
-@pytest.mark.long
 def test_inductor():
     model, inputs = make_model("ViTForImageClassification"), make_inputs("ViTForImageClassification")
     with torch.no_grad():

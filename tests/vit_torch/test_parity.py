@@ -17,13 +17,13 @@ def run(model: torch.nn.Module, case: oracle.Case, **flags: bool) -> dict:
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-@pytest.mark.parametrize("case", oracle.CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", (*oracle.CASES, *oracle.TRAINING_CASES), ids=str)
 def test_outputs(case, dtype):
     oracle.check_outputs(case, parity.outputs(BACKEND.of_case(case, dtype), case.inputs), dtype)
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-@pytest.mark.parametrize("case", oracle.CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", (*oracle.CASES, *oracle.TRAINING_CASES), ids=str)
 def test_gradients(case, dtype):
     _, gradients = parity.gradients(BACKEND.of_case(case, dtype), case.inputs, oracle.projection(case))
     oracle.check_gradients(case, gradients, dtype)

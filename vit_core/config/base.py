@@ -48,8 +48,8 @@ class PretrainedConfig(PushToHub):
     Fields are attributes. Each is checked when it is assigned; whether they fit together is checked by the
     constructor, by `validate()`, and by every model. Unknown keys are kept in `extra`, can be read as attributes, and
     are saved again, but have no effect and never hide a field or a method. Keys of other programs that would change the
-    model, such as `drop_path_rate` (`vit_core.config.foreign_fields`), are accepted only with a value that changes
-    nothing.
+    model, such as `num_register_tokens` (`vit_core.config.foreign_fields`), are accepted only with a value that
+    changes nothing.
 
     Raises:
         ConfigError: listing every violation. A key that is most likely a misspelt field is one too; in a file it is
@@ -136,6 +136,15 @@ class PretrainedConfig(PushToHub):
             raise ConfigError(f"{type(self).__name__}.{problems[0]}")
         if num_labels != self.num_labels:
             self.id2label = labels["id2label"]
+
+    @property
+    def drop_path_rates(self) -> tuple[float, ...]:
+        """How likely each layer leaves out a branch for an image in training: none in the first, most in the last.
+
+        Source: Huang et al., Deep Networks with Stochastic Depth (2016), section 3, counted from 0 as in BEiT and timm.
+        """
+        last = max(self.num_hidden_layers - 1, 1)
+        return tuple(self.drop_path_rate * layer / last for layer in range(self.num_hidden_layers))
 
     @property
     def use_return_dict(self) -> bool:

@@ -1,8 +1,9 @@
 """Keys of other programs and later libraries that ask for something no model here does.
 
-A configuration with `drop_path_rate=0.5` or `pool="mean"` describes another model than the one that would be built from
-it. Each such key has a row here. Values that change nothing (`drop_path_rate=0`) are accepted and kept; any other is an
-error that says what to do. When a model learns what a key asks for, delete its row here and its case in the tests.
+A configuration with `num_register_tokens=4` or `pool="mean"` describes another model than the one that would be built
+from it. Each such key has a row here. Values that change nothing (`num_register_tokens=0`) are accepted and kept; any
+other is an error that says what to do. When a model learns what a key asks for, delete its row here and its case in
+the tests.
 
 Keys that change nothing in any program (those of transformers' base configuration, of decoders and of backbones) have
 no row, nor has `use_mask_token`, an option of a model class. They are kept as they are.
@@ -94,7 +95,7 @@ _STAGES = "the layers of models here are all alike"
 _QK_NORM = "no model here normalises queries and keys"
 _NORMS = "models here normalise before each part and once after the last layer"
 _POSITIONS = "models here add learned absolute positions to the patches"
-_DEPTH = "no model here drops layers at random in training"
+_DEPTH = "no model here drops whole layers at random in training (drop_path_rate= is for branches of them)"
 _DROPOUT = "write hidden_dropout_prob= or attention_probs_dropout_prob= for the dropouts that are here"
 _STEM = "models here cut patches with one convolution"
 _WINDOWS = "attention here is over the whole image"
@@ -189,9 +190,8 @@ FOREIGN: dict[str, Foreign | Spelling] = {
     "rope_scaling": Foreign(((),), _POSITIONS),
     "rope_parameters": Foreign(((),), _POSITIONS),
     # training
-    "drop_path_rate": Foreign((0,), _DEPTH),
-    "drop_path": Foreign((0,), _DEPTH),
-    "stochastic_depth_prob": Foreign((0,), _DEPTH),
+    "drop_path": _field("drop_path_rate"),
+    "stochastic_depth_prob": _field("drop_path_rate"),
     "layerdrop": Foreign((0,), _DEPTH),
     "drop_rate": Foreign((0,), _DROPOUT),
     "pos_drop_rate": Foreign((0,), _DROPOUT),

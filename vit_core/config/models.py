@@ -52,7 +52,8 @@ class ViTConfig(PretrainedConfig):
         pooler_act: activation of the pooler.
         **kwargs: the shared fields: num_labels, id2label, label2id, problem_type, output_attentions,
             output_hidden_states, return_dict, dtype (or torch_dtype), attn_implementation ("sdpa" | "eager"),
-            pruned_heads, architectures; anything else is kept in `extra`.
+            drop_path_rate (stochastic depth of the encoder, see `drop_path_rates`), pruned_heads,
+            architectures; anything else is kept in `extra`.
 
     Raises:
         ConfigError: listing every violation.

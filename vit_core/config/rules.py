@@ -138,7 +138,8 @@ Layers = Annotated[int, count(0, LIMITS.layers)]
 Side = Annotated[int, count(1, LIMITS.image_side)]
 Sides = Annotated[int | tuple[int, int], size(LIMITS.image_side)]
 Probability = Annotated[float, Rule("a number in [0, 1]", lambda v: is_number(v) and 0 <= v <= 1)]
-MaskRatio = Annotated[float, Rule("a number in [0, 1)", lambda v: is_number(v) and 0 <= v < 1)]
+_SHARE = Rule("a number in [0, 1)", lambda v: is_number(v) and 0 <= v < 1)
+MaskRatio = Annotated[float, _SHARE]
 Deviation = Annotated[float, Rule("a number of at least 0", lambda v: is_number(v) and v >= 0)]
 Epsilon = Annotated[float, Rule("a number above 0 in float32", lambda v: is_number(v) and v >= _TINY)]
 Activation = Annotated[
@@ -200,6 +201,7 @@ _BASE: dict[str, tuple[Any, Rule]] = {
         ),
     ),
     "problem_type": (None, optional(one_of(*PROBLEM_TYPES))),
+    "drop_path_rate": (0.0, _SHARE),  # no field of transformers, which keeps it and computes the same: it only trains
     "transformers_version": (None, optional(_TEXT)),
     "name_or_path": ("", _TEXT),
     "hub_commit": (None, optional(_TEXT)),

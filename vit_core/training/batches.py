@@ -29,7 +29,7 @@ class TrainingBatch(NamedTuple):
         noise: (batch, patches), float32, which orders the patches: for ViTMAEForPreTraining.
         bool_masked_pos: (batch, patches), bool: for ViTForMaskedImageModeling.
         drop_path_mask: (layers, 2, batch), bool: True where stochastic depth leaves out the attention (0) or the MLP
-            (1) of a layer for an image. None: nothing is left out.
+            (1) of a layer for an image. None: the model draws its own where its configuration has a `drop_path_rate`.
     """
 
     pixel_values: Array

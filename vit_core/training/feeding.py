@@ -17,7 +17,7 @@ from vit_core.images.files import image_pixels, open_image
 from vit_core.images.pixel_budget import PixelBudget
 from vit_core.images.processor import ViTImageProcessor
 from vit_core.images.reading import pixel_values, plain_levels
-from vit_core.masking import noise
+from vit_core.masking import drop_path_mask, noise
 from vit_core.tensors import Array
 from vit_core.training.augmentation import Augmentation
 from vit_core.training.batches import TrainingBatch
@@ -172,7 +172,9 @@ class Feed:
             strength = {"mixup": self.recipe.mixup, "cutmix": self.recipe.cutmix}
             images, targets = mixed(images, targets, self.recipe.seed, step, **strength)
             targets = targets if weights is None else targets * weights
-        return TrainingBatch(images, targets, **self._masks(step, len(images)))
+        rates = self.config.drop_path_rates
+        left_out = drop_path_mask(self.recipe.seed, len(images), rates, step) if any(rates) else None
+        return TrainingBatch(images, targets, **self._masks(step, len(images)), drop_path_mask=left_out)
 
     def _masks(self, step: int, count: int) -> dict[str, Array]:
         """What hides patches, by field."""
