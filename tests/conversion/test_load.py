@@ -134,9 +134,9 @@ def test_another_model_is_refused(saved):
         f"{folder}: not a known dialect: of 40 names, no dialect explains any; unknown are blocks_"
     )
     data = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**data, "model_type": "deit"}))
-    folder, _ = saved("ViTModel", name="deit")
-    (folder / "config.json").write_text(json.dumps({**data, "model_type": "deit"}))
+    (folder / "config.json").write_text(json.dumps({**data, "model_type": "bert"}))
+    folder, _ = saved("ViTModel", name="bert")
+    (folder / "config.json").write_text(json.dumps({**data, "model_type": "bert"}))
     refusal(folder, error=ConfigError)
 
 
