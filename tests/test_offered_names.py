@@ -11,7 +11,8 @@ CONFIGURED = {"base_model_prefix", "config", "config_class", "framework", "main_
 FILES = {"canonical_tensors", "from_pretrained", "from_tensors", "push_to_hub", "save_pretrained"}
 ASKED = {"can_generate", "get_input_embeddings", "num_parameters", "parameter_table"}
 CHANGED = {"gradient_checkpointing_disable", "gradient_checkpointing_enable", "prune_heads", "set_attn_implementation"}
-EVERYWHERE = CONFIGURED | FILES | ASKED | CHANGED | {"is_gradient_checkpointing"}
+INSIDE = {"forward_intermediates", "get_intermediate_layers"}
+EVERYWHERE = CONFIGURED | FILES | ASKED | CHANGED | INSIDE | {"is_gradient_checkpointing"}
 OWN = {
     "torch": "activation_checkpointing_disable activation_checkpointing_enable is_activation_checkpointing "
     "supports_gradient_checkpointing base_model vit classifier loss dtype device num_labels name_or_path tie_weights "

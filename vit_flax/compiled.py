@@ -26,6 +26,7 @@ class CompiledCalls(CheckedInputs, HeldParams):
     key: Array  # of the seed, under the name that transformers has for it
     _calls: int  # of a masked autoencoder without noise: each has another mask
     _compiled: tuple[Any, Any] | None
+    _compiled_depths: dict[int, Any]  # of the model without its last layers, by depth
 
     @property
     def module(self) -> FlaxViTPreTrainedModule:
@@ -79,7 +80,7 @@ class CompiledCalls(CheckedInputs, HeldParams):
         return self._compiled[1]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_compiled": None}  # compiled code cannot be pickled
+        return {**vars(self), "_compiled": None, "_compiled_depths": {}}  # compiled code cannot be pickled
 
     def _mask_key(self, arrays: Mapping[str, Any]) -> Array:
         key = jax.random.fold_in(self.key, self._calls + 1)  # in code that is being compiled even this is traced

@@ -28,6 +28,7 @@ from vit_core.parameters import check_tensors
 from vit_core.tensors import dtype_name, to_numpy
 from vit_flax.activations import activation
 from vit_flax.compiled import CompiledCalls
+from vit_flax.intermediates import FlaxIntermediates
 from vit_flax.keywords import FlaxLoading, FlaxSaving
 from vit_flax.layers import at_least_float32
 from vit_flax.weights import Params, checked_dtype, is_auto, laid_out, loading_dtype, path_of, prune
@@ -39,7 +40,7 @@ Tensors = Mapping[str, Any]  # canonical name -> array in the canonical layout
 OPTIONS = ("add_pooling_layer", "use_mask_token")  # of a module that has them
 
 
-class FlaxViTPreTrainedModel(PortableModel, CompiledCalls):
+class FlaxViTPreTrainedModel(PortableModel, CompiledCalls, FlaxIntermediates):
     """Base of the five models: a pure module, and parameters for it.
 
     Args:
@@ -88,6 +89,7 @@ class FlaxViTPreTrainedModel(PortableModel, CompiledCalls):
         self.checkpointing = bool(self.config.extra.get("gradient_checkpointing"))
         self._params: Params | None = self.init_weights(self.key, self.input_shape) if _do_init else None
         self._compiled: tuple[Any, Any] | None = None
+        self._compiled_depths: dict[int, Any] = {}
 
     def _checked_options(self, options: Mapping[str, bool]) -> dict[str, bool]:
         known = [name for name in OPTIONS if hasattr(self.module_class, name)]

@@ -33,11 +33,13 @@ class Graphs:
     Attributes:
         state: of the model when they were made.
         functions: kinds of inputs -> function.
+        of_first_layers: depth -> the model without the layers behind, with graphs of its own.
     """
 
     def __init__(self) -> None:
         self.state: object = None
         self.functions: dict[Any, Any] = {}
+        self.of_first_layers: dict[int, Any] = {}
 
     def keep(self, key: Any, function: Any) -> None:
         """Keeps one more, and no more than KEPT_GRAPHS."""

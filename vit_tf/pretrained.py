@@ -27,6 +27,7 @@ from vit_tf.exporting import SAVED_MODEL, ExportedModel
 from vit_tf.fitting import Recomputed, TrainedModel
 from vit_tf.graphs import TENSORS, CompiledCalls, static
 from vit_tf.inputs import CheckedInputs, plain
+from vit_tf.intermediates import TFIntermediates
 from vit_tf.keywords import TFLoading, TFSaving
 from vit_tf.layers import NamedParts, build_parts, is_inner, setting, source
 from vit_tf.serialising import SerialisedModel
@@ -40,7 +41,15 @@ WORDS = {"kernel": "weight", "gamma": "weight", "beta": "bias"}
 
 
 class TFViTPreTrainedModel(
-    NamedParts, PortableModel, CheckedInputs, CompiledCalls, TrainedModel, Recomputed, ExportedModel, SerialisedModel
+    NamedParts,
+    PortableModel,
+    CheckedInputs,
+    CompiledCalls,
+    TrainedModel,
+    Recomputed,
+    ExportedModel,
+    SerialisedModel,
+    TFIntermediates,
 ):
     """Base of the five models. Subclasses make their layers inside `_building()`, then call `_initialise()`."""
 

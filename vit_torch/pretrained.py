@@ -23,6 +23,7 @@ from vit_core.parameters import MODEL_CLASSES, Parameter, check_tensors
 from vit_core.tensors import Array, to_numpy
 from vit_torch.familiar import Familiar
 from vit_torch.inputs import CheckedInputs
+from vit_torch.intermediates import TorchIntermediates
 from vit_torch.keywords import TorchLoading, TorchSaving
 from vit_torch.recomputing import InferenceOnly, Recomputed
 from vit_torch.weights import as_tensor, fill, placed, prune, writer
@@ -30,7 +31,7 @@ from vit_torch.weights import as_tensor, fill, placed, prune, writer
 Model = TypeVar("Model", bound="PreTrainedModel")
 
 
-class PreTrainedModel(PortableModel, CheckedInputs, Recomputed, Familiar, nn.Module):
+class PreTrainedModel(PortableModel, CheckedInputs, Recomputed, Familiar, TorchIntermediates, nn.Module):
     """Base of the five models. Subclasses build their modules inside `_building()`, then call `_initialise()`."""
 
     framework: ClassVar[str] = "pt"

@@ -173,6 +173,7 @@ def test_functions_of_activation_are_those_of_the_reference(backend):
             )
 
 
+@pytest.mark.every_day("torch")
 def test_every_activation_runs_with_the_parameters_of_the_table(backend):
     inputs = backend.make_inputs("ViTModel")
     for activation in ACTIVATIONS:

@@ -67,6 +67,7 @@ def test_the_cache_is_the_user_s_unless_told(monkeypatch):
     assert cache() == Path.home() / ".cache" / "vitriad" / "real"
 
 
+@pytest.mark.long
 def test_without_a_network_the_run_fails_and_says_what_is_missing():
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "real", "tests/real"]
     environment = {**os.environ, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "", "PIP_CONFIG_FILE": os.devnull}

@@ -53,7 +53,7 @@ def test_a_save_is_on_the_disk_before_it_is_in_place(neutral, tmp_path, save, be
     assert any(call.name.startswith("rename") for call in calls) and len(syncs(calls)) > 1
 
 
-@pytest.mark.every_day("torch", "flax")
+@pytest.mark.every_day("torch")
 @pytest.mark.parametrize("backend", INSTALLED)
 def test_the_save_of_a_model_is_on_the_disk_before_it_is_in_place(backend, tmp_path):
     with Saver(tmp_path / "saver", backend) as saver:

@@ -107,6 +107,7 @@ print(int(status.partition("VmHWM:")[2].split()[0]) / 1000)
 """
 
 
+@pytest.mark.long
 def test_pictures_of_many_megapixels_take_the_memory_of_one(tmp_path):
     side = int((0.8 * PIXELS_IN_WORK) ** 0.5)
     Image.new("RGB", (side, side), (10, 20, 30)).save(tmp_path / "a.png")

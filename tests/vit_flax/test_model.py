@@ -17,6 +17,7 @@ from vit_core import ConfigError, InputError
 CLASSIFIER = "FlaxViTForImageClassification"
 
 
+@pytest.mark.every_day("FlaxViTModel", "FlaxViTMAEForPreTraining")
 def test_gradient_checkpointing_is_in_the_program(name):
     model, inputs = make_model(name), make_inputs(name)
     for switch, count in ((model.gradient_checkpointing_enable, 2), (model.gradient_checkpointing_disable, 0)):
@@ -42,6 +43,7 @@ def test_half_precision_stays_near_and_losses_are_wide(name, dtype, stored):
     assert output.get("loss", jnp.zeros(())).dtype == np.float32
 
 
+@pytest.mark.every_day("ForImageClassification", "MAEForPreTraining")
 def test_softmax_is_computed_in_float32(name):
     model, inputs = getattr(vit_flax, name)(make_config(name), dtype=jnp.bfloat16, seed=0), make_inputs(name)
     with jax.numpy_dtype_promotion("standard"):

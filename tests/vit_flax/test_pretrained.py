@@ -58,6 +58,7 @@ def test_float64_is_refused_where_jax_would_round_it_silently(tmp_path):
         vit_flax.FlaxViTModel.from_pretrained(tmp_path, dtype="float64")
 
 
+@pytest.mark.every_day("FlaxViTModel", "FlaxViTMAEForPreTraining")
 def test_models_without_parameters(name, tmp_path):
     model = make_model(name)
     model.save_pretrained(tmp_path)
@@ -85,6 +86,7 @@ def test_parameters_that_do_not_fit_are_refused():
         model.params = {**model.params, "pooler": pooler}
 
 
+@pytest.mark.every_day("FlaxViTForImageClassification", "FlaxViTMAEModel")
 def test_missing_parameters_are_made_and_the_others_kept(name):
     model = make_model(name)
     part = {key: value for key, value in model.params.items() if key in ("embeddings", "vit")}

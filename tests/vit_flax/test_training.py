@@ -185,6 +185,7 @@ def test_users_transform_the_pure_module():
     np.testing.assert_allclose(scanned, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
+@pytest.mark.long
 def test_two_devices_compute_what_one_does():
     code = Path(__file__).with_name("on_two_devices.py")
     environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "2"}

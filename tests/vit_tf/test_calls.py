@@ -87,7 +87,7 @@ def test_arguments_that_do_not_exist_are_errors(name, compiles):
         model(inputs, pixel_values=inputs["pixel_values"])
 
 
-@pytest.mark.every_day("TFViTModel", "TFViTMAEModel")
+@pytest.mark.every_day("TFViTMAEModel")
 def test_compiled_calls_are_plain_calls(name):
     model, flags = make_model(name, "float64", compiles=True), dict.fromkeys(SWITCHES, True)
     for batch, height, width in ((2, 12, 20), (3, 12, 20), (1, 16, 24)):

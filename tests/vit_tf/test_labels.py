@@ -286,7 +286,7 @@ FAILURES = {
 }
 
 
-@pytest.mark.every_day("user's-True", "no labels-own-False", "bad validation data-own-False")
+@pytest.mark.every_day("user's-True", "bad validation data-own-False")
 @pytest.mark.parametrize("run_eagerly", [True, False])
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("failure", FAILURES)

@@ -98,7 +98,7 @@ LABELS = {
 }
 
 
-@pytest.mark.every_day("in a list", "in a tuple", "by the output")
+@pytest.mark.every_day("in a tuple")
 @pytest.mark.parametrize("form", LABELS)
 @pytest.mark.filterwarnings("ignore:`shuffle=True` was passed:UserWarning")
 def test_labels_in_every_form_give_the_same_losses(form):
@@ -110,6 +110,7 @@ def test_labels_in_every_form_give_the_same_losses(form):
     check_same_weights(got, expected)
 
 
+@pytest.mark.long
 def test_losses_and_metrics_go_by_the_names_of_outputs():
     expected = fit(fresh(CLASSIFIER, loss=CROSS_ENTROPY), IMAGES[FEW], CLASSES[FEW])
     labels = {"logits": CLASSES[FEW]}
@@ -236,6 +237,7 @@ FROZEN = {
 }
 
 
+@pytest.mark.every_day("freeze_parts")
 @pytest.mark.parametrize("freeze", FROZEN)
 def test_frozen_layers_stay_as_they_are_also_once_saved(freeze, tmp_path):
     model = fresh(CLASSIFIER)

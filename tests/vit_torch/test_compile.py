@@ -74,6 +74,7 @@ def test_a_label_out_of_range_makes_the_compiled_loss_nan():
     assert compiled(**inputs, labels=torch.tensor([1, 7])).loss.isnan()
 
 
+@pytest.mark.long
 def test_inductor():
     model, inputs = make_model("ViTForImageClassification"), make_inputs("ViTForImageClassification")
     with torch.no_grad():

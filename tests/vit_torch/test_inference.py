@@ -40,6 +40,7 @@ def check_equal(got, expected, share=1e-5):
         np.testing.assert_allclose(got[name], want, rtol=0, atol=share * np.abs(want).max(), err_msg=name)
 
 
+@pytest.mark.every_day(*(f"{name} oneDNN" for name in oracle.EVERY_DAY), "square")
 @pytest.mark.parametrize("case", oracle.CASES, ids=lambda case: case.name)
 def test_the_oracle_agrees(case, products):
     model = optimize_for_inference(BACKEND.of_case(case, "float32"))
@@ -55,6 +56,7 @@ def test_the_oracle_agrees(case, products):
         np.testing.assert_allclose(array, want[name], rtol=0, atol=1e-5 * scale, err_msg=name)
 
 
+@pytest.mark.every_day("square", "mask", "larger", "ViTMAEForPreTraining")
 @pytest.mark.parametrize("dtype", DTYPES[1:])
 @pytest.mark.parametrize("case", oracle.CASES, ids=lambda case: case.name)
 def test_the_oracle_agrees_in_bfloat16(case, dtype):

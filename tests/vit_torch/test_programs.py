@@ -98,7 +98,7 @@ class Ordered(torch.nn.Module):
 # torch.export
 
 
-@pytest.mark.every_day("ViTModel-native", "ViTForImageClassification-other", "ViTMAEForPreTraining-native")
+@pytest.mark.every_day("ViTModel-native", "ViTMAEForPreTraining-native")
 @pytest.mark.parametrize("size", [NATIVE, OTHER], ids=["native", "other"])
 def test_one_export_is_right_at_every_size(name, size):
     model = make_model(name, **FIELDS)
@@ -140,7 +140,7 @@ def test_one_compiled_program_serves_every_size():
 # ONNX
 
 
-@pytest.mark.every_day("ViTModel", "ViTMAEModel")
+@pytest.mark.every_day("ViTModel")
 @pytest.mark.parametrize(
     ("name", "size"),
     [
@@ -157,13 +157,14 @@ def test_one_onnx_program_is_right_at_every_size(name, size):
     check_every_size(name, model.config, tensors_of(model), to_onnx(model, name, size), sizes)
 
 
-@pytest.mark.every_day("native")
+@pytest.mark.long
 @pytest.mark.parametrize("size", [(518, 518), (224, 224)], ids=["native", "other"])
 def test_one_onnx_program_with_the_table_of_dinov2(size):
     model = make_model("ViTModel", **REAL).requires_grad_(False)
     check_every_size("ViTModel", model.config, tensors_of(model), to_onnx(model, "ViTModel", size), REAL_SIZES)
 
 
+@pytest.mark.long
 def test_masks_are_inputs_of_an_onnx_program():
     model = make_model("ViTForMaskedImageModeling", num_hidden_layers=1).requires_grad_(False)
     random = np.random.default_rng(5)

@@ -203,6 +203,7 @@ def test_backends_are_known_by_the_names_of_their_frameworks(name, backend):
     assert arguments.backends == [backend, backend]
 
 
+@pytest.mark.every_day("tf", "flax")
 @pytest.mark.parametrize("backend", INSTALLED)
 def test_a_command_writes_no_log_lines(backend):
     command = [sys.executable, "-m", "vitriad", "classify", FILES[0], "--backend", backend]

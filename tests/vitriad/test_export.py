@@ -364,6 +364,7 @@ def test_ctrl_c_leaves_what_was_there(stage, program, tmp_path, monkeypatch, cap
     assert capsys.readouterr().err.splitlines() == ["vitriad: stopped"] * 2
 
 
+@pytest.mark.every_day("True")
 @pytest.mark.parametrize("is_terminal", [True, False])
 def test_stages_are_shown_at_a_terminal(is_terminal, tmp_path, monkeypatch):
     class Screen(io.StringIO):

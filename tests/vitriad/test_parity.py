@@ -109,6 +109,7 @@ PATCHES = {
 }
 
 
+@pytest.mark.every_day("bias")
 @pytest.mark.parametrize("what", PATCHES if len(INSTALLED) > 1 else [*PATCHES][:1])
 def test_a_backend_that_is_broken_is_found(what, monkeypatch, capsys):
     patch, message = PATCHES[what]
@@ -152,6 +153,7 @@ def test_half_precision_is_held_to_what_it_measures():
             assert worst < parity.TOLERANCES[dtype][check] < 5 * worst, (dtype, check, worst)
 
 
+@pytest.mark.long
 def test_a_small_fault_is_found_in_half_precision_too(monkeypatch, capsys):
     patch, _ = PATCHES["another bias in the second layer"]
     monkeypatch.setattr(parity.subprocess, "run", broken_by(patch.replace("1e-3", "1e-1")))
@@ -209,6 +211,7 @@ def test_a_process_that_fails_is_an_error(monkeypatch, capsys):
     assert f"the process of {INSTALLED[0]} failed with 1" in capsys.readouterr().err
 
 
+@pytest.mark.every_day("torch", "tf")
 @pytest.mark.parametrize("backend", INSTALLED)
 def test_a_checkpoint(backend, capsys):
     assert main(["parity", "digits-vit", "--backends", backend, "--checks", "forward,gradients,loss"]) == 0

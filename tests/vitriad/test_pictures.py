@@ -23,6 +23,7 @@ def picture(command, out, *options):
         return np.asarray(drawn).astype(int)
 
 
+@pytest.mark.every_day("attend")
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_backend_draws_the_same(command, tmp_path):
     first, *others = [picture(command, tmp_path / f"{name}.png", "--backend", name) for name in INSTALLED]

@@ -105,6 +105,7 @@ def test_a_digit_is_classified_by_every_backend_side_by_side(visit):
     assert said.startswith("Largest difference between two backends: ") == (len(INSTALLED) > 1)
 
 
+@pytest.mark.long
 def test_images_are_chosen_pasted_and_dropped(visit):
     page = visit()
     digit = next(file for file in models.digit_files() if file.name.startswith("8"))
@@ -127,6 +128,7 @@ def test_images_are_chosen_pasted_and_dropped(visit):
         expect(page.get_by_role("rowheader").first).to_have_text(file.name[0])
 
 
+@pytest.mark.long
 def test_layers_and_heads_are_gone_through_with_the_keyboard(visit):
     page = visit()
     pictures = {drawn(page)}
@@ -187,6 +189,7 @@ def test_patches_are_hidden_by_clicks_keys_and_the_slider(visit):
     expect(page.locator("#paint-table tbody tr")).to_have_count(len(INSTALLED))
 
 
+@pytest.mark.long
 def test_one_patch_stays_hidden_and_one_visible(visit):
     page = visit(1)
     page.get_by_role("slider", name="Hidden patches").fill("1")
@@ -197,6 +200,7 @@ def test_one_patch_stays_hidden_and_one_visible(visit):
     expect(page.locator("#patches [aria-selected=true]")).to_have_count(1)
 
 
+@pytest.mark.long
 def test_a_bad_file_is_named_and_nothing_old_stays(visit):
     page = visit()
     chosen = page.get_by_label("Choose an image")
@@ -213,6 +217,7 @@ def test_a_bad_file_is_named_and_nothing_old_stays(visit):
     expect(page.locator("#classes")).to_be_visible()
 
 
+@pytest.mark.long
 def test_a_server_that_is_gone_is_said(visit):
     page = visit()
     page.context.set_offline(True)
@@ -266,7 +271,7 @@ def test_what_a_model_does_not_give_is_not_shown(visit, model, shown):
     assert violations(page) == []
 
 
-@pytest.mark.every_day("desktop-light", "phone-dark-1")
+@pytest.mark.every_day("desktop-light-0", "phone-dark-1")
 @pytest.mark.parametrize("model", [0, 1, 2])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("window", WINDOWS)
@@ -291,6 +296,7 @@ def test_axe_can_find_something(visit):
     assert "color-contrast" in violations(page)
 
 
+@pytest.mark.long
 def test_everything_is_reached_with_the_tab_key_in_the_order_of_the_page(visit):
     page = visit(1)  # the choice of models has the focus
     found = ["model"]

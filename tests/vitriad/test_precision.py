@@ -165,6 +165,7 @@ def test_a_program_below_its_bound_leaves_nothing_unless_the_user_lowers_it(tmp_
     assert found.holds and not found.is_recommended and "NOT RECOMMENDED" in str(found)
 
 
+@pytest.mark.long
 def test_a_float_that_is_too_far_off_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setitem(FLOATS, "float16", 1e-7)
     with pytest.raises(CheckpointError, match=r"off by .* at most 1e-07 is allowed"):
