@@ -121,7 +121,8 @@ test-isolated: .venv-build
 	  if [ $$extra = torch ]; then .venv-isolated/bin/pip install -q -c constraints.txt torch \
 	    $(if $(TORCH_INDEX_URL),--index-url $(TORCH_INDEX_URL)); fi && \
 	  .venv-isolated/bin/pip install -q --disable-pip-version-check -c constraints.txt \
-	    "$$(ls dist/*.whl)$$([ $$extra = core ] || echo "[$$extra]")" --group test && \
+	    "$$(ls dist/*.whl)$$([ $$extra = core ] || echo "[$$extra]")" \
+	    --group $$([ $$extra = core ] && echo test-core || echo test) && \
 	  .venv-isolated/bin/pytest -n 2 --dist worksteal $(PYTEST_ARGS) || exit 1; \
 	done
 	rm -rf .venv-isolated
