@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 SOURCES := pyproject.toml constraints.txt
 
-.PHONY: help demo test test-long test-fast test-isolated test-oldest parity parity-table check bench bench-gpu reliability docs release-check pictures mutate golden test-peers test-peers-timm test-programs programs-table test-ray test-triton hostile test-real real-table clean
+.PHONY: help demo test test-long test-fast test-isolated test-oldest parity parity-table check bench bench-serve bench-gpu reliability docs release-check pictures mutate golden test-peers test-peers-timm test-programs programs-table test-ray test-triton hostile test-real real-table clean
 
 help:
 	@echo "make demo        classify held-out digits and reconstruct masked ones, with every installed backend; with REAL=1"
@@ -30,6 +30,7 @@ help:
 	@echo "make release-check  everything of a release but the upload: one version everywhere, the book, wheel and sdist, their tests"
 	@echo "make pictures    draw the pictures of the docs anew, and write the map of CONTRIBUTING.md"
 	@echo "make bench       run the benchmarks (ratios within one run)"
+	@echo "make bench-serve  vitriad serve beside the bare model, a plain FastAPI loop and LitServe (own environment)"
 	@echo "make bench-gpu   correctness, then speed, on the GPU of this machine; writes the section of docs/reference/benchmarks.md"
 	@echo "make reliability  every bad input, every interrupted save and 600 models at random through dialects, with the figures of"
 	@echo "                 docs/reference/reliability.md"
@@ -179,6 +180,17 @@ reliability: $(VENV)/.dev
 
 bench-gpu: $(VENV)/.dev
 	PYTHONPATH=. $(BIN)/python tests/gpu.py
+
+.venv-bench-serve: $(SOURCES)
+	test -x $@/bin/python || $(PYTHON) -m venv $@
+	$@/bin/pip install -q --disable-pip-version-check --upgrade "pip>=25.1"
+	$@/bin/pip install -q -c constraints.txt torch $(if $(TORCH_INDEX_URL),--index-url $(TORCH_INDEX_URL))
+	$@/bin/pip install -q --disable-pip-version-check -c constraints.txt -e '.[torch,serve]' fastapi==0.165.0 litserve==0.2.19
+	touch $@
+
+# BENCH: --rounds 3 --seconds 20, or a checkpoint in place of a ViT-B/16 at random
+bench-serve: .venv-bench-serve
+	.venv-bench-serve/bin/python tests/benchmarks/serving/bench_serve.py $(BENCH)
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m pytest tests/benchmarks -m bench $(PYTEST_ARGS)

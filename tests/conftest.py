@@ -45,7 +45,7 @@ _NEED_ONE = [
     *(
         f"vitriad/test_{name}.py"
         for name in (
-            *("play", "play_work", "serve", "serve_work", "oip", "tfserving", "serve_hostile"),
+            *("play", "play_work", "serve", "serve_work", "oip", "tfserving", "serve_hostile", "serve_right"),
             *("auto", "classify", "cli", "conversion_commands", "parity", "demo_and_doctor", "shipped_models"),
             *("made_up_dialect", "named_files", "printing", "verify", "embed", "pictures", "search_and_probe"),
             *("compare", "identity", "decoding"),
@@ -64,7 +64,10 @@ _NEED_ALL = [
     "test_front_picture.py",
     "benchmarks/test_engines.py",
     "benchmarks/test_in_place.py",
-    *(f"vitriad/test_{name}.py" for name in ("engines", "export", "export_files", "play_programs", "precision")),
+    *(
+        f"vitriad/test_{name}.py"
+        for name in ("engines", "export", "export_files", "play_programs", "precision", "serve_programs")
+    ),
 ]
 _NEED_CHROMIUM = ["vitriad/test_play_page.py"]  # .ci/run installs it
 _FRAMEWORKS = [find_spec(name) is not None for name in ("torch", "tensorflow", "flax")]

@@ -5,7 +5,9 @@ import io
 import json
 import logging
 import re
+import subprocess
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -166,6 +168,21 @@ def test_it_says_what_it_has(port, served):
     document = found(port, "/openapi.json")
     paths = {path for path in document["paths"] if ask(port, path, b"x", "POST")[0] != 404}
     assert paths == {*document["paths"]} >= {"/classify", "/embed", "/reconstruct", "/models"}
+
+
+def test_the_examples_of_the_guide_run_with_curl(port, tmp_path):
+    page = (Path(__file__).parents[2] / "docs" / "guides" / "serving.md").read_text(encoding="utf-8")
+    examples = re.findall(r"^curl .*$", page, flags=re.MULTILINE)
+    assert len(examples) >= 5
+    for name, kind in (("photo.jpg", "JPEG"), ("photo.png", "PNG")):
+        Image.open(THREE).save(tmp_path / name, kind)
+    for line in examples:
+        words = line.replace("127.0.0.1:8000", f"127.0.0.1:{port}").replace("curl ", "curl -sS --fail-with-body ", 1)
+        done = subprocess.run(["bash", "-c", words], cwd=tmp_path, capture_output=True, timeout=120)
+        assert done.returncode == 0, (line, done.stdout, done.stderr)
+        assert ("-o painted.png" in line) or {*json.loads(done.stdout)} & {"label", "class_token", "predictions"}
+    with Image.open(tmp_path / "painted.png") as picture:
+        assert picture.format == "PNG"
 
 
 # --- how it refuses --------------------------------------------------------------------------------------------------
