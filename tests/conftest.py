@@ -16,7 +16,6 @@ _NEED_TORCH = [
     "vit_core/test_positions.py",
     "vit_core/test_tensors.py",
     "vitriad/test_optimizing.py",
-    "vitriad/test_finetune.py",
     "vitriad/test_parity_engines.py",
     "vitriad/test_train_digits.py",
     "peers",
@@ -48,7 +47,7 @@ _NEED_ONE = [
             *("play", "play_work", "serve", "serve_work", "oip", "tfserving", "serve_hostile", "serve_right"),
             *("auto", "classify", "cli", "conversion_commands", "parity", "demo_and_doctor", "shipped_models"),
             *("made_up_dialect", "named_files", "printing", "verify", "embed", "pictures", "search_and_probe"),
-            *("compare", "identity", "decoding"),
+            *("compare", "identity", "decoding", "finetune"),
         )
     ),
 ]

@@ -150,9 +150,9 @@ def fresh_config(recipe: Recipe, data: DataSet | None = None) -> PretrainedConfi
 
 def _fields(recipe: Recipe, patch_size: Any) -> dict[str, Any]:
     """The fields of a configuration that a recipe settles."""
-    found: dict[str, Any] = {} if recipe.image_size is None else {"image_size": recipe.image_size}
-    if recipe.drop_path:
-        found["drop_path_rate"] = recipe.drop_path
+    found: dict[str, Any] = {"drop_path_rate": recipe.drop_path}
+    if recipe.image_size is not None:
+        found["image_size"] = recipe.image_size
     if recipe.objective == "mae":
         found |= {"mask_ratio": recipe.mask_ratio, "norm_pix_loss": recipe.norm_pix_loss}
     if recipe.objective == "mim":

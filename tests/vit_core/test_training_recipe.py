@@ -87,6 +87,7 @@ def test_defaults_are_those_of_the_papers_by_size():
         size: published("classification", ViTConfig(hidden_size=width, num_attention_heads=4), is_fresh=False)
         for size, width in widths.items()
     }
+    assert [tuned[size]["drop_path"] for size in tuned] == [0.0, 0.1, 0.2]
     assert [tuned[size]["epochs"] for size in tuned] == [100, 100, 50]
     mae = published("mae", ViTMAEConfig(), is_fresh=True)
     assert (mae["rate"], mae["betas"], mae["mask_ratio"], mae["epochs"] * mae["warmup"]) == (

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from backends import INSTALLED
 from PIL import Image
 from sklearn.datasets import load_digits
+from small_models import DECODER  # which lets XLA compile in a hurry
 
 import vitriad
 from vit_core.errors import CheckpointError
@@ -20,7 +22,7 @@ from vitriad import training_run
 from vitriad.cli import main
 from vitriad.training_folder import RunFolder
 
-BACKENDS = ["torch"]
+BACKENDS = INSTALLED
 DIGITS = load_digits()
 LEVELS = np.rint(DIGITS.images * (255 / 16)).astype(np.uint8)
 QUIET = ["mirror=0", "mixup=0", "cutmix=0", "operations=0", "erase=0", "area=[0.7,1]"]
@@ -30,12 +32,11 @@ RICH = [
     "clip=1.0",
     "average=0.9",
     "accumulate=2",
-    "layer_decay=0.75",
+    "drop_path=0.3",
     "class_weights=true",
 ]
 SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
 SMALL |= {"image_size": 16, "patch_size": 4, "num_channels": 1, "initializer_range": 0.1}
-DECODER = {"decoder_hidden_size": 12, "decoder_num_hidden_layers": 1, "decoder_num_attention_heads": 2}
 
 
 @pytest.fixture(scope="module")
@@ -44,12 +45,12 @@ def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
     np.savez(folder / "digits.npz", images=LEVELS[:60], labels=DIGITS.target[:60] % 3)
     (folder / "vit.json").write_text(json.dumps({"model_type": "vit", **SMALL}))
-    mae = {"model_type": "vit_mae", **SMALL, **DECODER, "decoder_intermediate_size": 20}
+    mae = {"model_type": "vit_mae", **SMALL, **DECODER}
     (folder / "mae.json").write_text(json.dumps(mae))
     return folder
 
 
-def asked(command, data, out, *options, backend="torch", fields=()):
+def asked(command, data, out, *options, backend=BACKENDS[0], fields=()):
     """A command line of a short run."""
     lists = [each for field in (*QUIET, *fields) for each in ("--set", field)]
     common = ["--out", str(out), "--backend", backend, "--batch-size", "16", "--epochs", "2", *lists]
@@ -125,6 +126,7 @@ def test_a_run_leaves_models_and_what_was_measured(backend, data, tmp_path, caps
     np.testing.assert_allclose(right, lines[-1]["accuracy"])
 
 
+@pytest.mark.every_day("mae", "mim torch")
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("objective", ["mae", "mim"])
 def test_pretraining_lowers_the_loss_and_finetuning_goes_on_from_it(backend, objective, data, tmp_path, capsys):
@@ -144,7 +146,7 @@ def test_pretraining_lowers_the_loss_and_finetuning_goes_on_from_it(backend, obj
 def test_a_head_of_the_same_classes_is_kept(data, tmp_path, capsys):
     np.savez(tmp_path / "all.npz", images=LEVELS[:100], labels=DIGITS.target[:100])
     command = ["finetune", str(tmp_path / "all.npz"), "--model", "digits-vit", "--out", str(tmp_path / "run")]
-    assert main([*command, "--dry-run", "--backend", "torch"]) == 0
+    assert main([*command, "--dry-run", "--backend", BACKENDS[0]]) == 0
     said = capsys.readouterr().out
     assert "fresh" not in said and "10 classes" in said
     assert not (tmp_path / "run").exists()
@@ -158,7 +160,7 @@ def test_a_dry_run_says_sizes_steps_and_memory(data, tmp_path, capsys):
     count = sum(
         array.size
         for array in vitriad.AutoModelForImageClassification.from_config(
-            vitriad.ViTConfig(**SMALL, num_labels=3), "torch"
+            vitriad.ViTConfig(**SMALL, num_labels=3), BACKENDS[0]
         )
         .canonical_tensors()
         .values()
@@ -189,7 +191,8 @@ def whole(request, data, tmp_path_factory):
     return request.param, out
 
 
-@pytest.mark.parametrize("at", [1, 3, 5, 8])
+@pytest.mark.every_day("-5]")
+@pytest.mark.parametrize("at", [3, 5])  # before and after the first epoch is saved
 def test_a_run_that_dies_at_a_step_ends_as_if_it_had_not(at, whole, data, tmp_path, monkeypatch):
     backend, expected = whole
     out = tmp_path / "run"
@@ -207,6 +210,7 @@ def test_a_run_that_dies_at_a_step_ends_as_if_it_had_not(at, whole, data, tmp_pa
     assert steps == [1, 2, 3, 4, 4, 5, 6, 7, 8, 8]
 
 
+@pytest.mark.every_day("torch")
 def test_ctrl_c_saves_the_step_and_the_same_command_goes_on(whole, data, tmp_path, monkeypatch, capsys):
     backend, expected = whole
     out, before = tmp_path / "run", signal.getsignal(signal.SIGINT)
@@ -224,6 +228,7 @@ def test_ctrl_c_saves_the_step_and_the_same_command_goes_on(whole, data, tmp_pat
     assert contents(out) == contents(expected)
 
 
+@pytest.mark.parametrize("whole", BACKENDS[:1], indirect=True)
 def test_a_killed_process_goes_on_to_the_same_bits(whole, data, tmp_path):
     backend, expected = whole
     out = tmp_path / "run"
@@ -237,6 +242,7 @@ def test_a_killed_process_goes_on_to_the_same_bits(whole, data, tmp_path):
     assert contents(out) == contents(expected)
 
 
+@pytest.mark.parametrize("whole", BACKENDS[:1], indirect=True)
 def test_a_run_that_is_over_says_its_result_again(whole, data, capsys):
     backend, out = whole
     before = contents(out)
@@ -245,6 +251,7 @@ def test_a_run_that_is_over_says_its_result_again(whole, data, capsys):
     assert contents(out) == before
 
 
+@pytest.mark.parametrize("whole", BACKENDS[:1], indirect=True)
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -261,6 +268,7 @@ def test_another_recipe_in_the_same_folder_is_refused(change, message, whole, da
     assert contents(out) == before
 
 
+@pytest.mark.parametrize("whole", BACKENDS[:1], indirect=True)
 def test_other_data_than_then_are_refused(whole, data, tmp_path, capsys):
     backend, out = whole
     shutil.copytree(out, tmp_path / "run")
@@ -284,7 +292,7 @@ def test_a_loss_that_is_no_number_stops_and_names_batch_and_checkpoint(data, tmp
     assert "the loss is" in said and f"The last good checkpoint is {out / 'last'}, of step 0" in said
     names = (out / "failed-batch.txt").read_text().splitlines()
     assert len(names) == 16 and all("digits.npz::" in name for name in names)
-    vitriad.load(out / "last", "torch")
+    vitriad.load(out / "last", BACKENDS[0])
 
 
 @pytest.mark.parametrize(
@@ -336,7 +344,7 @@ def test_images_that_cannot_be_used_are_recorded_and_left_out(tmp_path, capsys):
     (folder / "cat" / "bad.png").write_bytes(b"\x89PNG hello")
     Image.fromarray(LEVELS[0][:2, :3]).save(folder / "dog" / "tiny.png")
     out = tmp_path / "run"
-    options = ["--out", str(out), "--backend", "torch", "--epochs", "2", "--batch-size", "4", "--held-out", "0.5"]
+    options = ["--out", str(out), "--backend", BACKENDS[0], "--epochs", "2", "--batch-size", "4", "--held-out", "0.5"]
     assert main(["finetune", str(folder), "--model", "digits-vit", *options]) == 3
     lines = [json.loads(line) for line in (out / "skipped.jsonl").read_text().splitlines()]
     found = {Path(line["name"]).name: line["error"] for line in lines}
@@ -348,13 +356,15 @@ def test_no_image_that_can_be_used_is_an_error(tmp_path, capsys):
     folder = photos(tmp_path / "photos", ["cat", "dog"])
     for path in folder.rglob("*.png"):
         path.write_bytes(b"no image")
-    assert main(["finetune", str(folder), "--out", str(tmp_path / "run"), "--backend", "torch", "--epochs", "1"]) == 1
+    assert (
+        main(["finetune", str(folder), "--out", str(tmp_path / "run"), "--backend", BACKENDS[0], "--epochs", "1"]) == 1
+    )
     assert "no image that can be used, or none that is held out; skipped.jsonl" in capsys.readouterr().err
 
 
 def refused(tmp_path, options, capsys):
     capsys.readouterr()
-    assert main(["finetune", *map(str, options), "--out", str(tmp_path / "run"), "--backend", "torch"]) == 1
+    assert main(["finetune", *map(str, options), "--out", str(tmp_path / "run"), "--backend", BACKENDS[0]]) == 1
     assert not (tmp_path / "run").exists()
     return capsys.readouterr().err
 

@@ -22,11 +22,11 @@ _MIM = {"epochs": 800, "rate": 1e-4, "warmup": 0.025, "area": (0.67, 1.0), "mask
 # What goes by size. Fine-tuning: MAE's table 9; below "base", Steiner et al., How to train your ViT? (2021), section
 # 4.3: small models lose by regularisation. From scratch: DeiT's table 9, all sizes alike.
 _BY_SIZE: dict[str, dict[str, dict[str, Any]]] = {
-    "tiny": {"fine-tuning": {}},
-    "small": {"fine-tuning": {}},
-    "base": {"fine-tuning": {}},
-    "large": {"fine-tuning": {"epochs": 50}},
-    "huge": {"fine-tuning": {"epochs": 50}},
+    "tiny": {"fine-tuning": {"drop_path": 0.0}},
+    "small": {"fine-tuning": {"drop_path": 0.0}},
+    "base": {"fine-tuning": {"drop_path": 0.1}},
+    "large": {"fine-tuning": {"drop_path": 0.1, "epochs": 50}},
+    "huge": {"fine-tuning": {"drop_path": 0.2, "epochs": 50}},
 }
 
 
@@ -46,5 +46,5 @@ def published(objective: str, config: PretrainedConfig, *, is_fresh: bool) -> di
     if objective != "classification":
         return dict(_MAE if objective == "mae" else _MIM)
     if is_fresh:
-        return dict(_FROM_SCRATCH)
+        return {**_FROM_SCRATCH, "drop_path": 0.1}
     return {**_FINE_TUNING, **_BY_SIZE[size_of(config)]["fine-tuning"]}
