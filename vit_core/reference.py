@@ -187,7 +187,7 @@ def _masking(noise: Any, ratio: float, batch: int, patches: int) -> tuple[Array,
     kept = num_kept(patches, ratio)
     if kept == patches:
         noise = np.zeros((batch, patches))  # equal noise leaves a stable sort in image order
-    check_per_patch("oracle", "noise", np.shape(noise), batch, patches)
+    check_per_patch("oracle", "noise or bool_masked_pos", np.shape(noise), batch, patches)
     ids_shuffle = np.argsort(np.asarray(noise, np.float32), axis=1, kind="stable")
     ids_restore = np.argsort(ids_shuffle, axis=1)
     return ids_shuffle[:, :kept], {"mask": (ids_restore >= kept).astype(np.float64), "ids_restore": ids_restore}

@@ -124,7 +124,7 @@ class FlaxViTPreTrainedModule(nn.Module):
                     f"{self._called_as}: noise: pass noise=, or a key of the masks (mask_rng=, rngs={{'mask': …}})."
                 )
             return jax.random.uniform(self.make_rng("mask"), shape, jnp.float32)
-        check_per_patch(self._called_as, "noise", static(*noise.shape), *static(*shape))
+        check_per_patch(self._called_as, "noise or bool_masked_pos", static(*noise.shape), *static(*shape))
         return noise.reshape(shape)  # what is not known while tracing has to be the same symbol
 
     @nn.nowrap

@@ -208,10 +208,10 @@ class ViTEncoder(nn.Module):
         self,
         hidden_states: Array,
         head_mask: Array | None = None,
-        drop_path_mask: Array | None = None,
         output_attentions: bool = False,
         output_hidden_states: bool = False,
         deterministic: bool = True,
+        drop_path_mask: Array | None = None,
     ) -> tuple[Array, tuple[Array, ...] | None, tuple[Array, ...] | None]:
         """(batch, tokens, hidden) -> the same, every hidden state, every attention; the last two None unless asked for.
 
@@ -290,7 +290,7 @@ class FlaxViTModule(FlaxViTPreTrainedModule):
         head_mask = self._checked_head_mask(head_mask)
         drop_path_mask = self._checked_drop_path_mask(drop_path_mask, pixel_values, deterministic)
         hidden_states = self.embeddings(pixel_values, bool_masked_pos, grid=grid, deterministic=deterministic)
-        encoded = self.encoder(hidden_states, head_mask, drop_path_mask, **flags.named())
+        encoded = self.encoder(hidden_states, head_mask, drop_path_mask=drop_path_mask, **flags.named())
         hidden_states, all_hidden_states, attentions = encoded
         last_hidden_state = self.layernorm(hidden_states)
         output = BaseModelOutputWithPooling(

@@ -133,7 +133,7 @@ class CheckedInputs(NeutralModel, keras.Model):
             # a strategy runs its replicas in threads, which do not see Keras' global seed
             seed = self.seed_generator if tf.distribute.has_strategy() else None
             return keras.random.uniform(shape, minval=0.0, maxval=1.0, dtype="float32", seed=seed)
-        check_per_patch(self._called_as, "noise", dims(noise), *static(*shape))
+        check_per_patch(self._called_as, "noise or bool_masked_pos", dims(noise), *static(*shape))
         return ops.reshape(noise, shape)  # what is not known while tracing is checked as the graph runs
 
     def _checked_labels(self, labels: Tensor, logits: Tensor) -> tuple[Tensor, str]:

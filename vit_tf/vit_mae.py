@@ -140,7 +140,7 @@ class TFViTMAEModel(TFViTMAEPreTrainedModel):
         drop_path_mask = self._checked_drop_path_mask(drop_path_mask, pixel_values, training)
         kept = nn.kept_of(grid.patches, self.config.mask_ratio if mask_ratio is None else mask_ratio)
         hidden_states, mask, ids_restore = self.embeddings(pixel_values, noise, grid=grid, kept=kept)
-        encoded = self.encoder(hidden_states, head_mask, drop_path_mask, **flags.named())
+        encoded = self.encoder(hidden_states, head_mask, drop_path_mask=drop_path_mask, **flags.named())
         hidden_states, all_hidden_states, attentions = encoded
         output = ViTMAEModelOutput(
             last_hidden_state=self.layernorm(hidden_states),

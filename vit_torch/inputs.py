@@ -118,7 +118,7 @@ class CheckedInputs(NeutralModel):
         if noise is None:
             return torch.rand(shape, device=self.device)
         noise = self._as_tensor("noise", noise).to(self.device)
-        check_per_patch(self._called_as, "noise", static(*noise.shape), *static(*shape))
+        check_per_patch(self._called_as, "noise or bool_masked_pos", static(*noise.shape), *static(*shape))
         check_values(self._called_as, noise=self._host_values(noise))
         return noise.reshape(shape)  # what is not known while tracing is checked as it runs
 

@@ -183,9 +183,9 @@ class ViTEncoder(nn.Module):
         self,
         hidden_states: Tensor,
         head_mask: Tensor | None = None,
-        drop_path_mask: Tensor | None = None,
         output_attentions: bool = False,
         output_hidden_states: bool = False,
+        drop_path_mask: Tensor | None = None,
     ) -> tuple[Tensor, tuple[Tensor, ...] | None, tuple[Tensor, ...] | None]:
         """(batch, tokens, hidden) -> the same, every hidden state, every attention; the last two None unless asked for.
 
@@ -271,7 +271,7 @@ class ViTModel(ViTPreTrainedModel):
         head_mask = self._checked_head_mask(head_mask)
         drop_path_mask = self._checked_drop_path_mask(drop_path_mask, pixel_values)
         hidden_states = self.embeddings(pixel_values, bool_masked_pos, grid=grid)
-        encoded = self.encoder(hidden_states, head_mask, drop_path_mask, **flags.named())
+        encoded = self.encoder(hidden_states, head_mask, drop_path_mask=drop_path_mask, **flags.named())
         hidden_states, all_hidden_states, attentions = encoded
         last_hidden_state = self.layernorm(hidden_states)
         output = BaseModelOutputWithPooling(

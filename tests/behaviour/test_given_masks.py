@@ -86,7 +86,7 @@ def test_the_encoder_takes_a_mask_that_removes_nothing():
         ({"bool_masked_pos": mask_of([range(6), range(6)])}, r"bool_masked_pos: .* one kept"),
         ({"bool_masked_pos": np.full((2, PATCHES), 0.5)}, r"bool_masked_pos: .* got float64"),
         ({"bool_masked_pos": np.zeros(PATCHES, bool)}, r"bool_masked_pos: .* got bool \(6,\)"),
-        ({"bool_masked_pos": mask_of([[1], [2]])[:, :5]}, r"expected .*6.*got.*5"),
+        ({"bool_masked_pos": mask_of([[1], [2]])[:, :5]}, r"bool_masked_pos: expected .*6.*got.*5"),
         ({"bool_masked_pos": mask_of([[1], [2]]), "mask_ratio": 0.5}, r"leave out noise and mask_ratio"),
         ({"bool_masked_pos": mask_of([[1], [2]]), "noise": np.zeros((2, 6), np.float32)}, r"leave out noise"),
     ],

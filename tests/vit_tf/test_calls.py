@@ -207,7 +207,8 @@ def test_compiled_calls_name_the_batch_that_does_not_fit():
     model, inputs = make_model("TFViTMAEModel", compiles=True), make_inputs("TFViTMAEModel")
     model(**inputs)
     with pytest.raises(
-        InputError, match=rf"noise: expected \(batch, patches\) = \(2, {PATCHES}\), got \(1, {PATCHES}\)"
+        InputError,
+        match=rf"noise or bool_masked_pos: expected \(batch, patches\) = \(2, {PATCHES}\), got \(1, {PATCHES}\)",
     ):
         model(inputs["pixel_values"], noise=inputs["noise"][:1])
     with pytest.raises(InputError, match=r"got \(2, 4, 12, 20\)"):
