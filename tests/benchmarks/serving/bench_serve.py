@@ -70,7 +70,9 @@ def running(which, model):
             "--quiet",
         ]
         command = [sys.executable, "-m", "vitriad", "serve", f"bench={model}", *options]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
+    paths = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])  # LitServe's workers too
+    environment = {**os.environ, "PYTHONPATH": paths}
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True, env=environment)
     try:
         while True:
             if process.poll() is not None:
