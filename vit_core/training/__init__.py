@@ -5,6 +5,7 @@ from vit_core.training.batches import TrainingBatch
 from vit_core.training.draws import Draws
 from vit_core.training.groups import Group, depth_of, parameter_groups
 from vit_core.training.mixing import mixed, soft_targets
+from vit_core.training.recipe import Recipe, read_recipe
 from vit_core.training.schedules import Schedule
 from vit_core.training.steps import Optimisation, StepResult, TrainStep
 
@@ -13,6 +14,7 @@ __all__ = [
     "Draws",
     "Group",
     "Optimisation",
+    "Recipe",
     "Schedule",
     "StepResult",
     "TrainStep",
@@ -20,5 +22,6 @@ __all__ = [
     "depth_of",
     "mixed",
     "parameter_groups",
+    "read_recipe",
     "soft_targets",
 ]
