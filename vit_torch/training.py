@@ -18,14 +18,17 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn.utils import get_total_norm
+from torch.nn.parallel import DistributedDataParallel
 
 from vit_core.errors import InputError
 from vit_core.tensors import Array, dtype_name, to_numpy
 from vit_core.training import Draws, Optimisation, StepResult, TrainingBatch, parameter_groups
 from vit_core.training.batches import arguments, parts, trained_class
+from vit_core.training.groups import Group
 from vit_core.training.steps import FIRST_LOSS_SCALE, LOSS_SCALE_DOUBLES_AFTER, check_state
+from vit_torch.distributed import How, fill, local, norm_of, own_part, spread, summed, whole, without_gradients
 from vit_torch.layers import at_least_float32
 from vit_torch.trainer_folders import ModelFolders
 from vit_torch.weights import as_tensor
@@ -42,17 +45,28 @@ class TrainStep:
         model: with a loss, on its device, or what `torch.compile` made of it. What the optimisation freezes, and what
             is never trained, stops requiring gradients; everything else requires them.
         optimisation: how the weights are moved.
+        distributed: "ddp" or "fsdp" on the processes of `torchrun`: copies of the model, or shares of its weights. Each
+            process is given every batch, and computes its share of the images; `evaluate`, `state` and `restore` are
+            called by all of them, and tell each the whole.
 
     Raises:
-        InputError: a model without a loss, or in a dtype that is not trained.
+        InputError: a model without a loss, or in a dtype that is not trained; float16 with shares of the weights.
+        BackendError: `distributed`, and no group of processes.
     """
 
-    def __init__(self, model: nn.Module, optimisation: Optimisation | None = None) -> None:
-        self.model, self.optimisation = model, optimisation or Optimisation()
+    def __init__(
+        self, model: nn.Module, optimisation: Optimisation | None = None, *, distributed: How | None = None
+    ) -> None:
+        self.model, self.optimisation, self.distributed = model, optimisation or Optimisation(), distributed
         inner = inner_of(model)
         self._name = trained_class(type(inner))
         self.optimisation.check_dtype(self._name, dtype_name(inner.dtype))
         self.device: torch.device = inner.device
+        if distributed == "fsdp" and self.optimisation.precision == "float16":
+            raise InputError(f"{self._name}: float16 is not for shares of the weights.\nUse precision='bfloat16'.")
+        if distributed is not None:
+            freeze(inner, groups_of(inner, self.optimisation))
+            self.model = spread(model, distributed)
         self.optimizer = adamw(inner, self.optimisation)
         self.parameters: dict[str, nn.Parameter] = dict(inner.named_parameters())
         self.trained = {name: each for name, each in self.parameters.items() if each.requires_grad}
@@ -79,12 +93,15 @@ class TrainStep:
             InputError: a batch that does not fit the model.
         """
         self.optimizer.zero_grad()
+        config = inner_of(self.model).config
+        processes = 1 if self.distributed is None else dist.get_world_size()
         loss = torch.zeros((), device=self.device)
         with in_mode(self.model, training=True), self._drawing():
-            for part, share in parts(batch, self.optimisation.accumulate, inner_of(self.model).config):
+            for part, share in parts(batch, self.optimisation.accumulate, config):
+                own, of_part = (part, 1.0) if self.distributed is None else own_part(part, config)
                 with self._autocast():
-                    found = loss_of(self.model, part) * share
-                self.scaler.scale(found).backward()
+                    found = loss_of(self.model, own) * (share * of_part)
+                self.scaler.scale(found * processes).backward()  # gradients are averaged over the processes
                 loss = loss + found.detach()
         self.scaler.unscale_(self.optimizer)
         norm = self._clip()
@@ -95,7 +112,7 @@ class TrainStep:
         if not self.scaler.is_enabled() or norm.isfinite():
             self.steps += 1
             self._move_average()
-        return StepResult(loss, norm)
+        return StepResult(loss if self.distributed is None else summed(loss), norm)
 
     def _clip(self) -> Tensor:
         """The norm of all gradients together, which are scaled where it is too large.
@@ -103,16 +120,17 @@ class TrainStep:
         Differs: by clip / norm; torch.nn.utils.clip_grad_norm_ adds 1e-6 to the norm.
         """
         gradients = [each.grad for each in self.trained.values() if each.grad is not None]
-        norm = get_total_norm(gradients)
+        norm = norm_of(gradients)
         if self.optimisation.clip is not None:
-            torch._foreach_mul_(gradients, (self.optimisation.clip / norm).clamp(max=1.0))
+            torch._foreach_mul_([local(each) for each in gradients], (self.optimisation.clip / norm).clamp(max=1.0))
         return norm
 
     @torch.no_grad()
     def _move_average(self) -> None:
         if self.average is not None:
-            averages = [self.average[name] for name in self.trained]
-            torch._foreach_lerp_(averages, [*self.trained.values()], 1 - (self.optimisation.average or 0.0))
+            averages = [local(self.average[name]) for name in self.trained]
+            weights = [local(each) for each in self.trained.values()]
+            torch._foreach_lerp_(averages, weights, 1 - (self.optimisation.average or 0.0))
 
     def evaluate(self, batch: TrainingBatch, *, averaged: bool = False) -> dict[str, Array]:
         """The outputs of the model in evaluation by the names of its fields; see `vit_core.training.TrainStep`.
@@ -122,7 +140,7 @@ class TrainStep:
         """
         inner = inner_of(self.model)
         given = _tensors(inner, arguments(type(inner), inner.config, batch, training=False))
-        with self._weights(averaged), in_mode(self.model, training=False), torch.inference_mode(), self._autocast():
+        with self._weights(averaged), in_mode(self.model, training=False), without_gradients(inner), self._autocast():
             output = self.model(**given, return_dict=True)
         found = {name: value for name, value in output.items() if isinstance(value, Tensor)}
         wide = {
@@ -161,7 +179,8 @@ class TrainStep:
     def _drawing(self) -> Iterator[None]:
         """Random numbers of the step alone; the caller's go on as if none had been drawn."""
         kind = self.device.type
-        seed = Draws(self.optimisation.seed, "dropout", self.steps).below(2**53)
+        rank = 0 if self.distributed is None else dist.get_rank()
+        seed = Draws(self.optimisation.seed, "dropout", self.steps, rank).below(2**53)
         with torch.random.fork_rng(
             [self.device] if kind != "cpu" else [], device_type=kind if kind != "cpu" else "cuda"
         ):
@@ -174,7 +193,7 @@ class TrainStep:
 
     def state(self) -> dict[str, Array]:
         """Everything that the next step goes by; see `vit_core.training.TrainStep`."""
-        return {name: to_numpy(tensor).copy() for name, tensor in self._tensors().items()} | self._counts()
+        return {name: to_numpy(whole(tensor)).copy() for name, tensor in self._tensors().items()} | self._counts()
 
     def restore(self, state: Mapping[str, Array]) -> None:
         """Goes on from a `state`, to the bit.
@@ -189,7 +208,7 @@ class TrainStep:
         check_state(self._name, {**shapes, **self._counts()}, state)
         with torch.no_grad():
             for name, tensor in tensors.items():
-                tensor.copy_(as_tensor(np.array(state[name])))
+                fill(tensor, as_tensor(np.array(state[name])))
         self.steps = int(state["steps"])
         for moments in self.optimizer.state.values():
             moments["step"].fill_(self.steps)
@@ -215,12 +234,9 @@ class TrainStep:
         return counts
 
 
-def adamw(model: Any, optimisation: Optimisation) -> torch.optim.AdamW:
-    """The optimiser of a model, its moments zero. Groups have a `scale` of the learning rate; set their "lr" by it.
-
-    Other parameters than those of the groups stop requiring gradients.
-    """
-    groups = parameter_groups(
+def groups_of(model: Any, optimisation: Optimisation) -> list[Group]:
+    """The groups of a model's parameters."""
+    return parameter_groups(
         model.config,
         type(model),
         weight_decay=optimisation.weight_decay,
@@ -228,10 +244,23 @@ def adamw(model: Any, optimisation: Optimisation) -> torch.optim.AdamW:
         freeze=optimisation.freeze,
         **model.options,
     )
-    scales = {name: group for group in groups for name in group.names}
+
+
+def freeze(model: nn.Module, groups: list[Group]) -> None:
+    """Has the parameters of the groups require gradients, and no others."""
+    names = {name for group in groups for name in group.names}
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in names)
+
+
+def adamw(model: Any, optimisation: Optimisation) -> torch.optim.AdamW:
+    """The optimiser of a model, its moments zero. Groups have a `scale` of the learning rate; set their "lr" by it.
+
+    Other parameters than those of the groups stop requiring gradients.
+    """
+    groups = groups_of(model, optimisation)
+    freeze(model, groups)
     parameters = dict(model.named_parameters())
-    for name, parameter in parameters.items():
-        parameter.requires_grad_(name in scales)
     optimizer = torch.optim.AdamW(
         [
             {
@@ -246,7 +275,7 @@ def adamw(model: Any, optimisation: Optimisation) -> torch.optim.AdamW:
         eps=optimisation.epsilon,
         fused=model.device.type in ("cpu", "cuda", "xpu", "mps"),
     )
-    for parameter in (parameters[name] for name in scales):
+    for parameter in (parameters[name] for group in groups for name in group.names):
         optimizer.state[parameter] = {
             "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
             **{key: torch.zeros_like(parameter) for key in _MOMENTS.values()},
@@ -274,8 +303,9 @@ def loss_of(model: nn.Module, batch: TrainingBatch) -> Tensor:
 
 
 def inner_of(model: nn.Module) -> Any:
-    """The model itself, out of what torch.compile made of it."""
-    return getattr(model, "_orig_mod", model)
+    """The model itself, out of what torch.compile or DDP made of it."""
+    model = getattr(model, "_orig_mod", model)
+    return model.module if isinstance(model, DistributedDataParallel) else model
 
 
 @contextmanager

@@ -1,12 +1,17 @@
 """What torch's users see of a step of training: modes, gradients, random numbers, and compiled models."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from torch_models import BACKEND, make_model
 from training_steps import TRAINED, make_batch, make_step
 
-from vit_core import InputError
+from vit_core import BackendError, InputError
 from vit_core.training import Optimisation
 from vit_torch import optimize_for_inference
 from vit_torch.trainer_folders import ModelFolders as MovedFolders
@@ -83,3 +88,23 @@ def test_a_model_optimised_for_inference_is_refused_and_stays_so():
 
 def test_the_documented_import_stays():
     assert ModelFolders is MovedFolders
+
+
+@pytest.mark.parametrize("how", ["ddp", "fsdp"])
+def test_two_processes_make_the_steps_of_one(how):
+    """Losses, norms, evaluations and gathered states; with a batch that leaves one of them without an image."""
+    code = Path(__file__).with_name("on_two_processes.py")
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, *launch, str(code), how]
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr[-5000:]
+
+
+def test_processes_that_are_not_there_are_asked_for():
+    with pytest.raises(BackendError, match="torchrun"):
+        TrainStep(make_model(CLASSIFIER), distributed="ddp")
+    with pytest.raises(InputError, match="expected 'ddp', 'fsdp' or None, got 'dp'"):
+        TrainStep(make_model(CLASSIFIER), distributed="dp")
+    with pytest.raises(InputError, match="float16 is not for shares of the weights"):
+        TrainStep(make_model(CLASSIFIER), Optimisation(precision="float16"), distributed="fsdp")
