@@ -47,6 +47,7 @@ def as_map(tokens, height, width):
     return tokens[:, 1:].transpose(0, 2, 1).reshape(2, -1, rows, columns)
 
 
+@pytest.mark.every_day("torch", "ViTModel-21-13-True")
 @pytest.mark.parametrize("norm", [False, True])
 @pytest.mark.parametrize(("height", "width"), SIZES)
 def test_what_blocks_give_is_a_slice_of_the_hidden_states(backend, model, height, width, norm):
@@ -67,11 +68,13 @@ def test_what_blocks_give_is_a_slice_of_the_hidden_states(backend, model, height
         check_same(prefix, state[:, :1], 1e-6 if norm else 0.0)
 
 
+@pytest.mark.every_day("torch", "ViTModel")
 def test_the_final_norm_of_the_last_block_is_the_output(backend, model):
     last, (maps,) = model.forward_intermediates(images(backend), 1, norm=True)
     check_same(maps, as_map(to_numpy(last), 12, 20), 1e-6)
 
 
+@pytest.mark.every_day("torch", "ViTModel-indices1")
 @pytest.mark.parametrize("indices", [[0], [1, 0], [0, 1, 2], 1])
 def test_stopping_early_changes_nothing_but_the_last_tokens(backend, model, indices):
     pixels = images(backend, 8, 28)
@@ -85,6 +88,7 @@ def test_stopping_early_changes_nothing_but_the_last_tokens(backend, model, indi
     check_same(states_of(model, pixels)[0], normed(model, states[-1]), 1e-5)  # the model itself is as it was
 
 
+@pytest.mark.every_day("torch", "ViTModel")
 def test_stopping_early_leaves_out_the_blocks_behind(backend, name):
     tensors = backend.make_tensors(name, num_hidden_layers=LAYERS)
     broken = {key: np.full_like(a, np.nan) if ".layer.2." in key else a for key, a in tensors.items()}
@@ -96,6 +100,7 @@ def test_stopping_early_leaves_out_the_blocks_behind(backend, name):
     assert np.isfinite(to_numpy(tokens)).all()
 
 
+@pytest.mark.every_day("torch", "ViTModel-True-n2")
 @pytest.mark.parametrize(("n", "blocks"), [(1, [2]), (2, [1, 2]), ([0, 2], [0, 2]), ((1,), [1])])
 @pytest.mark.parametrize("norm", [False, True])
 def test_layers_come_in_the_form_of_dinov2(backend, model, n, blocks, norm):
@@ -108,6 +113,7 @@ def test_layers_come_in_the_form_of_dinov2(backend, model, n, blocks, norm):
     check_same(pairs, tuple((as_map(state, 8, 28), state[:, 0]) for state in expected), 1e-5)
 
 
+@pytest.mark.every_day("torch", "ViTModel")
 @pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")  # Keras, saving
 def test_a_model_is_saved_and_pickled_as_before(backend, model, tmp_path):
     expected = model.canonical_tensors()
@@ -123,6 +129,7 @@ def test_a_model_is_saved_and_pickled_as_before(backend, model, tmp_path):
 WRONG = [0, LAYERS + 1, -1, True, 1.5, [], [LAYERS], [-LAYERS - 1], [0, 0], [-1, LAYERS - 1], ["0"], "0"]
 
 
+@pytest.mark.every_day("torch", "ViTModel")
 @pytest.mark.parametrize("asked", WRONG)
 def test_blocks_that_there_are_not_are_refused(backend, model, asked):
     expected = "expected a number from 1 to 3, or different blocks from -3 to 2, got "

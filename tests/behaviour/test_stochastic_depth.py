@@ -27,17 +27,20 @@ def output_of(backend, name, model, seed, inputs, mask=None):
     return to_numpy(backend.train(model, seed, {**inputs, **given})[MAIN_OUTPUT[name]])
 
 
+@pytest.mark.every_day("torch", "ViTModel")
 def test_evaluation_leaves_nothing_out(backend, name):
     inputs = backend.make_inputs(name)
     plain, deep = (backend.make_model(name, drop_path_rate=rate) for rate in (0.0, 0.9))
     check_same(deep(**inputs).to_tuple(), plain(**inputs).to_tuple())
 
 
+@pytest.mark.every_day("torch", "ViTModel")
 def test_a_rate_of_0_leaves_nothing_out_in_training(backend, name):
     model, inputs = backend.make_model(name), backend.make_inputs(name)
     check_same(backend.train(model, 1, inputs).to_tuple(), model(**inputs).to_tuple())
 
 
+@pytest.mark.every_day("torch", "ViTModel")
 def test_a_given_mask_leaves_out_just_that(backend, name):
     inputs = {key: np.asarray(to_numpy(value), np.float64) for key, value in backend.make_inputs(name).items()}
     fields = {"drop_path_rate": 0.5, "num_hidden_layers": 3}
@@ -54,6 +57,7 @@ def test_a_given_mask_leaves_out_just_that(backend, name):
     assert np.abs(none - expected).max() > 1e-3
 
 
+@pytest.mark.every_day("torch", "ViTModel")
 def test_branches_are_drawn_one_by_one_and_as_often_as_the_rate_says(backend, name):
     """Of two layers the first leaves out nothing, so that four outcomes are possible for each image."""
     model, inputs = backend.make_model(name, drop_path_rate=RATE), backend.make_inputs(name, batch=IMAGES)
@@ -71,6 +75,7 @@ def test_branches_are_drawn_one_by_one_and_as_often_as_the_rate_says(backend, na
     assert (np.abs(counts - IMAGES * chances) < 4 * deviations).all(), counts
 
 
+@pytest.mark.every_day("torch", "ViTModel")
 def test_every_call_in_training_draws_anew(backend, name):
     model, inputs = backend.make_model(name, drop_path_rate=0.5), backend.make_inputs(name, batch=16)
     same, first, second = (output_of(backend, name, model, seed, inputs) for seed in (1, 1, 2))
@@ -78,6 +83,7 @@ def test_every_call_in_training_draws_anew(backend, name):
     assert np.abs(first - second).max() > 1e-3
 
 
+@pytest.mark.every_day("torch", "ViTModel")
 @pytest.mark.parametrize("name", ["ViTModel", "ViTMAEForPreTraining"])
 def test_what_is_computed_again_leaves_out_what_is_given(backend, name):
     with backend.doubles():
@@ -91,6 +97,7 @@ def test_what_is_computed_again_leaves_out_what_is_given(backend, name):
         np.testing.assert_allclose(one, other, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.every_day("torch", "ViTModel")
 def test_masks_that_do_not_fit_are_refused(backend, name):
     model, inputs = backend.make_model(name), backend.make_inputs(name)
     expected = f"{type(model).__name__}: drop_path_mask: expected (layers, 2, batch) = (2, 2, 2) of bool, "
@@ -100,6 +107,7 @@ def test_masks_that_do_not_fit_are_refused(backend, name):
         assert str(caught.value).startswith(expected + got + "\nTrue leaves a branch out")
 
 
+@pytest.mark.every_day("torch", "ViTModel")
 def test_a_mask_outside_training_is_refused(backend, name):
     model, mask = backend.make_model(name, drop_path_rate=0.5), backend.native(np.zeros((2, 2, 2), bool))
     for call in backend.refusals(model, {**backend.make_inputs(name), "drop_path_mask": mask}, True).values():

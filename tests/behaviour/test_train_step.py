@@ -46,6 +46,7 @@ def check_close(found, expected):
         np.testing.assert_allclose(found[name], array, rtol=1e-9, atol=1e-10, err_msg=name)
 
 
+@pytest.mark.every_day("torch", "-plain]", "-all]")
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 def test_weights_move_as_written_down(backend, options):
     step, reference = make_step(backend, CLASSIFIER, **options), Reference(backend, CLASSIFIER, **options)
@@ -61,6 +62,7 @@ def test_weights_move_as_written_down(backend, options):
     assert state["steps"] == len(RATES) and state["steps"].dtype == np.int64
 
 
+@pytest.mark.every_day("torch", "ViTMAEForPreTraining")
 @pytest.mark.parametrize("name", [MASKED, MAE])
 def test_every_class_with_a_loss_learns(backend, name):
     step, reference = make_step(backend, name, accumulate=2), Reference(backend, name)
@@ -72,6 +74,7 @@ def test_every_class_with_a_loss_learns(backend, name):
     assert losses == sorted(losses, reverse=True) and losses[-1] < losses[0]
 
 
+@pytest.mark.every_day("torch", "-4]")
 @pytest.mark.parametrize("count", [1, 4, 9])
 def test_the_loss_is_that_of_the_whole_batch_before_the_step(backend, count):
     step, batch = make_step(backend, CLASSIFIER, accumulate=count), make_batch(CLASSIFIER)
@@ -88,6 +91,7 @@ RESUMED = {
 }
 
 
+@pytest.mark.every_day("torch", "-dropout]")
 @pytest.mark.parametrize(("name", "options"), RESUMED.values(), ids=RESUMED)
 def test_a_run_goes_on_from_its_state_to_the_bit(backend, name, options):
     fields = {"hidden_dropout_prob": 0.2, "attention_probs_dropout_prob": 0.1}
@@ -155,6 +159,7 @@ def losses_in(backend, name, precision):
     return losses
 
 
+@pytest.mark.every_day("torch", "ViTMAEForPreTraining")
 @pytest.mark.parametrize(("name", "precision"), [(CLASSIFIER, "bfloat16"), (MASKED, "float16"), (MAE, "bfloat16")])
 def test_half_precision_learns_nearly_the_same(backend, name, precision):
     exact, half = losses_in(backend, name, "float32"), losses_in(backend, name, precision)
@@ -162,6 +167,7 @@ def test_half_precision_learns_nearly_the_same(backend, name, precision):
     assert half != exact and half[-1] < half[0]
 
 
+@pytest.mark.every_day("torch", "ViTForImageClassification")
 @pytest.mark.parametrize("name", TRAINED)
 def test_evaluation_changes_nothing(backend, name):
     step, batch = make_step(backend, name, average=0.7, fields={"hidden_dropout_prob": 0.3}), make_batch(name)
