@@ -17,7 +17,7 @@ from vit_core.training import Draws, Optimisation, StepResult, TrainingBatch
 from vit_core.training.batches import arguments, parts, trained_class
 from vit_core.training.steps import FIRST_LOSS_SCALE, LOSS_SCALE_DOUBLES_AFTER, check_state
 from vit_tf import _keras, weights
-from vit_tf.layers import Dropout, at_least_float32, computing_in
+from vit_tf.layers import Repeatable, at_least_float32, computing_in
 from vit_tf.optimizers import GroupedAdamW, groups_of, optimizer
 from vit_tf.pretrained import TFViTPreTrainedModel
 
@@ -235,7 +235,7 @@ class TrainStep:
 
     def _seed_dropouts(self, part: int) -> None:
         """Makes what is dropped a matter of the seed, the step and the part of its batch."""
-        layers = [layer for layer in _keras.layers_of(self.model) if isinstance(layer, Dropout) and layer.rate > 0]
+        layers = [layer for layer in _keras.layers_of(self.model) if isinstance(layer, Repeatable) and layer.rate > 0]
         for place, layer in enumerate(layers):
             draws = Draws(self.optimisation.seed, f"dropout {place}", int(self.optimizer.iterations), part)
             layer.seed_generator.state.assign([draws.below(2**31), draws.below(2**31)])

@@ -94,7 +94,7 @@ RESUMED = {
 @pytest.mark.every_day("torch", "-dropout]")
 @pytest.mark.parametrize(("name", "options"), RESUMED.values(), ids=RESUMED)
 def test_a_run_goes_on_from_its_state_to_the_bit(backend, name, options):
-    fields = {"hidden_dropout_prob": 0.2, "attention_probs_dropout_prob": 0.1}
+    fields = {"hidden_dropout_prob": 0.2, "attention_probs_dropout_prob": 0.1, "drop_path_rate": 0.3}
 
     def fresh():
         return make_step(backend, name, "float32", fields, **options)
