@@ -9,7 +9,7 @@ from dataclasses import asdict
 import conversion
 from vit_core.errors import CheckpointError
 from vitriad.models import find
-from vitriad.options import reading_options
+from vitriad.option_groups import reading_options
 
 
 def run(arguments: Namespace) -> int:

@@ -30,7 +30,7 @@ from vit_core.tensors import Array
 from vitriad.feature_files import NAMES, check_format, read_shard, write_features, write_shard
 from vitriad.features import Embedder
 from vitriad.identity import Origin
-from vitriad.options import running_options
+from vitriad.option_groups import running_options
 from vitriad.printing import shown
 from vitriad.ray_pool import pooled, ray_module
 

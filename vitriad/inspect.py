@@ -14,7 +14,7 @@ from conversion.places import Opening, open_place
 from vit_core.errors import CheckpointError, MissingFileError, VitError
 from vit_core.files.arrays import LazyArray
 from vitriad.models import find
-from vitriad.options import reading_options
+from vitriad.option_groups import reading_options
 from vitriad.printing import print_table, shown
 
 _NUMBER = re.compile(r"([._/]|block_?)([0-9]+)([./])")  # of a layer, first in the name

@@ -1,17 +1,33 @@
-"""The options of every command, in groups of those that several commands share, and what the library calls them."""
+"""The options of every command."""
 
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from vitriad.backends import BACKENDS, backend_name
 from vitriad.models import NAMES
 from vitriad.optimizing import add_option
+from vitriad.option_groups import (
+    CONFIG,
+    FORMATS,
+    MODEL,
+    PROCESSOR,
+    REVISION,
+    asking,
+    at_least_0,
+    numbers,
+    positive,
+    reading,
+    reporting,
+    running,
+    share_or_path,
+    size,
+    some_of,
+    viewing,
+)
 
-_MODEL = f"folder, hub name 'owner/name', or a model that comes with vitriad: {', '.join(NAMES)}"
 JOBS = {  # of the commands, as --help has them
     "start here": ("demo", "play", "doctor", "completion"),
     "a service": ("serve",),
@@ -24,14 +40,9 @@ JOBS = {  # of the commands, as --help has them
 _CHECKS = ("forward", "hidden", "attentions", "loss", "gradients", "training", "preprocessing", "roundtrip")
 _DTYPES = ("float64", "float32", "bfloat16", "float16")
 TARGETS = ("hf", "hf_tf", "hf_flax", "timm", "google", "torchvision", "mae")
-FORMATS = ("onnx", "openvino", "pt2", "aoti", "litert", "savedmodel", "stablehlo")
 _PURPOSES = ("logits", "features", "reconstruction", "attentions")
 _FEATURES = ("class_token", "patch_mean", "patch_tokens")
-_LOSSES = ("numerics", "pre_logits", "distillation")
 _ADAPTATIONS = ("channels", "patches")
-_CONFIG = "config.json to go by, in place of the checkpoint's own"
-_PROCESSOR = "folder, JSON file or hub name of an image processor (the model's own, or its program's)"
-_REVISION = "commit, tag or branch on the hub; name a commit where nobody watches"
 
 
 class _Version(argparse.Action):
@@ -76,10 +87,10 @@ def make_parser() -> argparse.ArgumentParser:
 
     example = "vitriad play digits-vit"
     play = _command(commands, "play", "try models on your images, on a page in your browser", example)
-    play.add_argument("models", metavar="MODEL", nargs="*", default=NAMES, help=f"{_MODEL} (these two)")
-    _running(play, "auto: all that are installed")
-    play.add_argument("--revision", metavar="COMMIT", help=_REVISION)
-    play.add_argument("--processor", metavar="DIR_OR_ID", help=_PROCESSOR)
+    play.add_argument("models", metavar="MODEL", nargs="*", default=NAMES, help=f"{MODEL} (these two)")
+    running(play, "auto: all that are installed")
+    play.add_argument("--revision", metavar="COMMIT", help=REVISION)
+    play.add_argument("--processor", metavar="DIR_OR_ID", help=PROCESSOR)
     play.add_argument(
         "--port", metavar="N", type=int, default=8765, help="of this machine; 0: a free one (%(default)s)"
     )
@@ -94,13 +105,13 @@ def make_parser() -> argparse.ArgumentParser:
         nargs="+",
         help="image file (JPEG, PNG, WebP, GIF, BMP, TIFF), or a folder of them with its subfolders",
     )
-    classify.add_argument("--model", metavar="DIR_OR_ID", default=NAMES[0], help=f"{_MODEL} (%(default)s)")
-    classify.add_argument("--config", metavar="FILE", help=_CONFIG)
-    classify.add_argument("--revision", metavar="COMMIT", help=_REVISION)
-    _running(classify, "auto: the first installed")
+    classify.add_argument("--model", metavar="DIR_OR_ID", default=NAMES[0], help=f"{MODEL} (%(default)s)")
+    classify.add_argument("--config", metavar="FILE", help=CONFIG)
+    classify.add_argument("--revision", metavar="COMMIT", help=REVISION)
+    running(classify, "auto: the first installed")
     add_option(classify)
-    classify.add_argument("--processor", metavar="DIR_OR_ID", help=_PROCESSOR)
-    classify.add_argument("--top-k", metavar="N", type=_positive, default=3, help="classes to show (%(default)s)")
+    classify.add_argument("--processor", metavar="DIR_OR_ID", help=PROCESSOR)
+    classify.add_argument("--top-k", metavar="N", type=positive, default=3, help="classes to show (%(default)s)")
     classify.add_argument("--json", action="store_true", help="one JSON object per image, also for those skipped")
 
     _add_pictures(commands)
@@ -118,14 +129,14 @@ def make_parser() -> argparse.ArgumentParser:
 
 def _add_serve(commands: Any) -> None:
     serve = _command(commands, "serve", "answer requests over HTTP with models", "vitriad serve digits-vit")
-    text = f"what to serve, also as NAME=MODEL and NAME@2=MODEL: {_MODEL}, or an exported program"
+    text = f"what to serve, also as NAME=MODEL and NAME@2=MODEL: {MODEL}, or an exported program"
     serve.add_argument("models", metavar="MODEL", nargs="+", help=text)
-    _running(serve, "auto: the first installed")
+    running(serve, "auto: the first installed")
     add_option(serve)
-    serve.add_argument("--revision", metavar="COMMIT", help=_REVISION)
-    serve.add_argument("--processor", metavar="DIR_OR_ID", help=_PROCESSOR)
+    serve.add_argument("--revision", metavar="COMMIT", help=REVISION)
+    serve.add_argument("--processor", metavar="DIR_OR_ID", help=PROCESSOR)
     text = "some of classify, reconstruct, embed: load what these need alone (all that a model can do)"
-    serve.add_argument("--tasks", metavar="NAMES", type=_some_of(("classify", "reconstruct", "embed")), help=text)
+    serve.add_argument("--tasks", metavar="NAMES", type=some_of(("classify", "reconstruct", "embed")), help=text)
     text = "take pixel values of other sizes than the model's too, where it can"
     serve.add_argument("--any-size", action="store_true", help=text)
     text = (
@@ -140,12 +151,12 @@ def _add_serve(commands: Any) -> None:
     serve.add_argument("--tls-cert", metavar="FILE", help="certificate, for https")
     serve.add_argument("--tls-key", metavar="FILE", help="its key")
     text = "images that are answered together, at most (%(default)s)"
-    serve.add_argument("--batch-size", metavar="N", type=_positive, default=32, help=text)
+    serve.add_argument("--batch-size", metavar="N", type=positive, default=32, help=text)
     text = "milliseconds that a request waits for others that are on their way, at most (%(default)s)"
-    serve.add_argument("--batch-delay", metavar="MS", type=_at_least_0, default=5.0, help=text)
-    serve.add_argument("--queue", metavar="N", type=_positive, help="images that may wait for a model (4 batches)")
+    serve.add_argument("--batch-delay", metavar="MS", type=at_least_0, default=5.0, help=text)
+    serve.add_argument("--queue", metavar="N", type=positive, help="images that may wait for a model (4 batches)")
     text = "seconds until a request is answered or given up (%(default)s)"
-    serve.add_argument("--deadline", metavar="S", type=_at_least_0, default=30.0, help=text)
+    serve.add_argument("--deadline", metavar="S", type=at_least_0, default=30.0, help=text)
     serve.add_argument("--quiet", action="store_true", help="no log line for each request")
 
 
@@ -163,27 +174,27 @@ def _add_pictures(commands: Any) -> None:
     embed = _command(commands, "embed", "write the features of many images to a file", example)
     text = "file, folder, pattern or .tar of images, or - for names on stdin"
     embed.add_argument("images", metavar="IMAGE", nargs="+", help=text)
-    _asking(embed, NAMES[0], engines=True)
+    asking(embed, NAMES[0], engines=True)
     embed.add_argument("--out", metavar="FILE", required=True, help="file to write: .npz, .npy or .parquet")
     text = "some of class_token, patch_mean, patch_tokens (class_token)"
-    embed.add_argument("--features", metavar="NAMES", type=_some_of(_FEATURES), default=["class_token"], help=text)
+    embed.add_argument("--features", metavar="NAMES", type=some_of(_FEATURES), default=["class_token"], help=text)
     text = "layers to take them from, as --layers=-1,6: 0 is what enters the first one, -1 the output (-1)"
-    embed.add_argument("--layers", metavar="N,N", type=_numbers, default=(-1,), help=text)
+    embed.add_argument("--layers", metavar="N,N", type=numbers, default=(-1,), help=text)
     embed.add_argument("--dtype", choices=("float32", "float16"), default="float32", help="of the file (%(default)s)")
-    embed.add_argument("--batch-size", metavar="N", type=_positive, help="images at a time (what is fastest here)")
+    embed.add_argument("--batch-size", metavar="N", type=positive, help="images at a time (what is fastest here)")
     text = "local: this process; ray: actors in Ray Data, here or on the cluster that RAY_ADDRESS names (%(default)s)"
     embed.add_argument("--engine", choices=("local", "ray"), default="local", help=text)
-    embed.add_argument("--workers", metavar="N", type=_positive, help="actors of Ray (2)")
+    embed.add_argument("--workers", metavar="N", type=positive, help="actors of Ray (2)")
     embed.add_argument("--force", action="store_true", help="replace what is there; begin an interrupted run anew")
 
     example = "vitriad search features.npz demo-output/digits/3*.png --out nearest.png"
     search = _command(commands, "search", "find the images whose features are nearest to a picture's", example)
     search.add_argument("features", metavar="FEATURES", help="file that vitriad embed wrote, with the same model")
     search.add_argument("images", metavar="IMAGE", nargs="+", help="image file, or a folder of them")
-    _asking(search, NAMES[0], engines=True)
+    asking(search, NAMES[0], engines=True)
     search.add_argument("--column", metavar="NAME", help="which features (the first of one row for each image)")
-    search.add_argument("--top-k", metavar="N", type=_positive, default=5, help="images to find (%(default)s)")
-    _reporting(search, "one JSON object per picture", "contact sheet")
+    search.add_argument("--top-k", metavar="N", type=positive, default=5, help="images to find (%(default)s)")
+    reporting(search, "one JSON object per picture", "contact sheet")
 
     example = "vitriad probe features.npz --out confusion.png"
     probe = _command(commands, "probe", "say how well simple classifiers do on features", example)
@@ -191,29 +202,29 @@ def _add_pictures(commands: Any) -> None:
     text = "JSON file {name: class} (the folder that an image is in)"
     probe.add_argument("--labels", metavar="FILE", help=text)
     probe.add_argument("--column", metavar="NAME", help="which features (the first of one row for each image)")
-    probe.add_argument("--neighbours", metavar="K", type=_positive, default=5, help="of the k-NN probe (%(default)s)")
+    probe.add_argument("--neighbours", metavar="K", type=positive, default=5, help="of the k-NN probe (%(default)s)")
     probe.add_argument("--test-share", metavar="X", type=float, default=0.2, help="held out (%(default)s)")
     probe.add_argument("--seed", metavar="N", type=int, default=0, help="which images are held out (%(default)s)")
-    _reporting(probe, "one JSON object", "picture of the linear probe's confusions")
+    reporting(probe, "one JSON object", "picture of the linear probe's confusions")
 
     example = "vitriad demo && vitriad compare digits-vit digits-vit-mae demo-output/digits --out curve.png"
     compare = _command(commands, "compare", "say where two models part on the same images", example)
-    text = f"MODEL or MODEL@BACKEND: {_MODEL}"
+    text = f"MODEL or MODEL@BACKEND: {MODEL}"
     compare.add_argument("first", metavar="A", help=text)
     compare.add_argument("second", metavar="B", help="the other one")
     compare.add_argument("images", metavar="IMAGE", nargs="+", help="image file, or a folder of them")
-    compare.add_argument("--processor", metavar="DIR_OR_ID", help=f"for both: {_PROCESSOR}")
-    _reporting(compare, "one JSON object", "picture of the curve")
+    compare.add_argument("--processor", metavar="DIR_OR_ID", help=f"for both: {PROCESSOR}")
+    reporting(compare, "one JSON object", "picture of the curve")
 
     example = "vitriad demo && vitriad attend demo-output/digits/3*.png --out attention.png"
     attend = _command(commands, "attend", "draw what a model looks at in images", example)
-    _viewing(attend, NAMES[0], "attention.png")
+    viewing(attend, NAMES[0], "attention.png")
     attend.add_argument("--layer", metavar="N", type=int, default=-1, help="whose heads to draw, from 0 (the last)")
-    attend.add_argument("--image-size", metavar="HxW", type=_size, help="another size than the model's: finer maps")
+    attend.add_argument("--image-size", metavar="HxW", type=size, help="another size than the model's: finer maps")
 
     example = "vitriad demo && vitriad reconstruct demo-output/digits/3*.png --seed 3 --mask-ratio 0.5"
     reconstruct = _command(commands, "reconstruct", "draw what a masked autoencoder paints into gaps", example)
-    _viewing(reconstruct, NAMES[1], "reconstruction.png")
+    viewing(reconstruct, NAMES[1], "reconstruction.png")
     reconstruct.add_argument("--seed", metavar="N", type=int, default=0, help="which patches are hidden (%(default)s)")
     reconstruct.add_argument("--mask-ratio", metavar="X", type=float, help="share of hidden patches (the model's)")
     text = "picture of the mask in place of a seed: white is hidden; one pixel for each patch, or the image's size"
@@ -224,11 +235,11 @@ def _add_training(commands: Any) -> None:
     """What trains models on images."""
     example = "vitriad finetune photos --model digits-vit --out my-vit --epochs 2"
     finetune = _command(commands, "finetune", "train a classifier on images of each class", example)
-    _training(finetune, "folder of folders, one for each class; or .csv, .tar, .parquet, .npz", _MODEL)
+    _training(finetune, "folder of folders, one for each class; or .csv, .tar, .parquet, .npz", MODEL)
     example = "vitriad pretrain photos --objective mae --model digits-vit-mae --out my-mae --epochs 2"
     pretrain = _command(commands, "pretrain", "train an encoder on images without labels", example)
     pretrain.add_argument("--objective", choices=("mae", "mim"), help="masked autoencoder; masked image modelling")
-    _training(pretrain, "folder of images; or .csv, .tar, .parquet, .npz", f"to go on from: {_MODEL}")
+    _training(pretrain, "folder of images; or .csv, .tar, .parquet, .npz", f"to go on from: {MODEL}")
 
 
 def _training(parser: argparse.ArgumentParser, data: str, model: str) -> None:
@@ -239,9 +250,9 @@ def _training(parser: argparse.ArgumentParser, data: str, model: str) -> None:
     start.add_argument("--model", metavar="DIR_OR_ID", help=model)
     start.add_argument("--config", metavar="NAME", help="fresh weights: a preset, or the path of a config.json")
     text = "share of the images to judge by, or data of their own (0.1)"
-    parser.add_argument("--held-out", metavar="X", type=_share_or_path, help=text)
-    parser.add_argument("--epochs", metavar="N", type=_positive, help="how often each image is seen (as published)")
-    parser.add_argument("--batch-size", metavar="N", type=_positive, help="images of a step (64)")
+    parser.add_argument("--held-out", metavar="X", type=share_or_path, help=text)
+    parser.add_argument("--epochs", metavar="N", type=positive, help="how often each image is seen (as published)")
+    parser.add_argument("--batch-size", metavar="N", type=positive, help="images of a step (64)")
     parser.add_argument("--rate", metavar="X", type=float, help="learning rate for a batch of 256 (as published)")
     parser.add_argument("--seed", metavar="N", type=int, help="of everything that is random (0)")
     known = ("auto", *BACKENDS)
@@ -253,49 +264,13 @@ def _training(parser: argparse.ArgumentParser, data: str, model: str) -> None:
     parser.add_argument("--dry-run", action="store_true", help="say what it would take, and train nothing")
 
 
-def _share_or_path(text: str) -> float | str:
-    """A number, or else a path."""
-    try:
-        return float(text)
-    except ValueError:
-        return text
-
-
-def _reporting(parser: argparse.ArgumentParser, printed: str, drawn: str) -> None:
-    """The options of commands that print what they find, and draw it if asked."""
-    parser.add_argument("--json", action="store_true", help=printed)
-    parser.add_argument("--out", metavar="FILE", help=f"{drawn} to write, a PNG file")
-    parser.add_argument("--force", action="store_true", help="replace what is there")
-
-
-def _viewing(parser: argparse.ArgumentParser, model: str, out: str) -> None:
-    """The options of all commands that draw."""
-    parser.add_argument("images", metavar="IMAGE", nargs="+", help="image file, or a folder of them")
-    _asking(parser, model)
-    parser.add_argument("--out", metavar="FILE", default=out, help="PNG file to write (%(default)s)")
-    parser.add_argument("--force", action="store_true", help="replace what is there")
-
-
-def _asking(parser: argparse.ArgumentParser, model: str, engines: bool = False) -> None:
-    """The options that say which model sees the images, an exported program too, and how they are prepared for it."""
-    parser.add_argument("--model", metavar="DIR_OR_ID", default=model, help=f"{_MODEL} (%(default)s)")
-    parser.add_argument("--revision", metavar="COMMIT", help=_REVISION)
-    text = "framework (the first installed)"
-    if engines:
-        _running(parser, text)
-        add_option(parser)
-    else:
-        parser.add_argument("--backend", type=backend_name, choices=("auto", *BACKENDS), default="auto", help=text)
-    parser.add_argument("--processor", metavar="DIR_OR_ID", help=_PROCESSOR)
-
-
 def _add_conversion(commands: Any) -> None:
     """What looks at, rewrites and compares checkpoints of any dialect."""
-    any_dialect = f"weight file of any dialect, {_MODEL}"
+    any_dialect = f"weight file of any dialect, {MODEL}"
     example = "vitriad inspect digits-vit"
     inspect = _command(commands, "inspect", "what a checkpoint holds, read without a framework", example)
     inspect.add_argument("model", metavar="CHECKPOINT", help=any_dialect)
-    _reading(inspect)
+    reading(inspect)
 
     example = "vitriad convert digits-vit digits.npz --to google --allow numerics"
     convert = _command(commands, "convert", "write a checkpoint in another program's names and layout", example)
@@ -309,18 +284,18 @@ def _add_conversion(commands: Any) -> None:
     convert.add_argument("--max-shard-size", metavar="SIZE", default="5GB", help="largest weight file (%(default)s)")
     text = "channels, patches: bring the patch projection to --set num_channels=N or patch_size=N"
     convert.add_argument("--adapt", action="append", metavar="WHAT", default=[], choices=_ADAPTATIONS, help=text)
-    _reading(convert)
+    reading(convert)
 
     _add_export(commands, any_dialect)
     example = "vitriad verify digits-vit digits-vit --tolerance 0"
     verify = _command(commands, "verify", "compare what two checkpoints compute for one image", example)
     verify.add_argument("source", metavar="SRC", help=any_dialect)
     verify.add_argument("target", metavar="DST", help="another checkpoint, of the same sizes, or an exported program")
-    _running(verify, "framework (%(default)s)")
+    running(verify, "framework (%(default)s)")
     verify.add_argument("--image", metavar="FILE", help="image to compare with (random numbers)")
     share = "of an output's largest value (1e-5, or what the precision of an exported program allows)"
     verify.add_argument("--tolerance", type=float, metavar="X", help=share)
-    _reading(verify)
+    reading(verify)
 
 
 def _add_export(commands: Any, any_dialect: str) -> None:
@@ -332,9 +307,9 @@ def _add_export(commands: Any, any_dialect: str) -> None:
     backends = ("auto", *BACKENDS)
     export.add_argument("--backend", type=backend_name, choices=backends, default="auto", help="framework to write it")
     export.add_argument("--outputs", choices=_PURPOSES, help="what it returns (what the model is for)")
-    export.add_argument("--layers", metavar="N,N", type=_numbers, default=(), help="hidden states beside the features")
+    export.add_argument("--layers", metavar="N,N", type=numbers, default=(), help="hidden states beside the features")
     export.add_argument("--dynamic", choices=("batch", "size"), default="batch", help="size: images of any size too")
-    export.add_argument("--image-size", metavar="HxW", type=_size, help="another fixed size than the model's")
+    export.add_argument("--image-size", metavar="HxW", type=size, help="another fixed size than the model's")
     text = "take uint8 images in this layout, rescale and normalise inside (nhwc); or, of savedmodel, image files"
     layouts = ("nhwc", "nchw", "bytes", "base64")
     export.add_argument("--with-preprocessing", choices=layouts, nargs="?", const="nhwc", help=text)
@@ -350,14 +325,14 @@ def _add_export(commands: Any, any_dialect: str) -> None:
     export.add_argument("--images", metavar="PATH", nargs="+", default=(), help=text)
     export.add_argument("--aoti", action="store_true", help="of pt2: compiled to machine code, as --to aoti")
     export.add_argument("--force", action="store_true", help="replace what is there")
-    _reading(export)
+    reading(export)
 
 
 def _add_parity(commands: Any) -> None:
     example = "vitriad parity --checks forward,loss --dtype float32"
     parity = _command(commands, "parity", "compare the backends with a float64 oracle and with one another", example)
     which = parity.add_mutually_exclusive_group()
-    which.add_argument("model", metavar="CHECKPOINT", nargs="?", help=f"weight file of any dialect, {_MODEL}")
+    which.add_argument("model", metavar="CHECKPOINT", nargs="?", help=f"weight file of any dialect, {MODEL}")
     which.add_argument("--preset", metavar="NAME", help="a published size at random, such as vit-base-patch16-224")
     lists = (
         ("--backends", (*BACKENDS, *FORMATS), None, "the first three, if they are installed"),
@@ -366,89 +341,10 @@ def _add_parity(commands: Any) -> None:
     )
     for option, known, default, said in lists:
         text = f"some of {', '.join(known)} ({said})"
-        parity.add_argument(option, metavar="NAMES", type=_some_of(known), default=default, help=text)
+        parity.add_argument(option, metavar="NAMES", type=some_of(known), default=default, help=text)
     parity.add_argument("--json", dest="json_file", metavar="FILE", help="write everything that was found")
     parity.add_argument("--html", dest="html_file", metavar="FILE", help="write a report for people, in one file")
-    _reading(parity, json_output=False)
-
-
-def _running(parser: argparse.ArgumentParser, said: str) -> None:
-    """The options that say what computes: a framework, or of an exported program the engine of its format."""
-    known = ("auto", *BACKENDS, *FORMATS)
-    text = f"{said}; of an exported program its format"
-    values: dict[str, Any] = {"type": backend_name, "choices": known, "metavar": "NAME", "default": "auto"}
-    parser.add_argument("--backend", **values, help=f"{', '.join(known)}; {text}")
-    parser.add_argument("--threads", metavar="N", type=_positive, help="that an exported program may use")
-    text = "run an exported program that is machine code: only from people you trust"
-    parser.add_argument("--machine-code", action="store_true", help=text)
-
-
-def _some_of(known: Sequence[str]) -> Callable[[str], list[str]]:
-    """Reads names with commas between them."""
-
-    def read(text: str) -> list[str]:
-        names = [backend_name(name.strip()) for name in text.split(",")]
-        if wrong := [name for name in names if name not in known]:
-            raise argparse.ArgumentTypeError(f"expected some of {', '.join(known)}, got {wrong[0]!r}")
-        return names
-
-    return read
-
-
-def _reading(parser: argparse.ArgumentParser, json_output: bool = True) -> None:
-    """The options that say how to read a checkpoint."""
-    parser.add_argument("--class", dest="cls", metavar="CLASS", help="such as ViTModel; else what the file holds")
-    parser.add_argument("--weights", metavar="NAME", help="which one, where a file holds several models: teacher, ...")
-    parser.add_argument(
-        "--allow",
-        action="append",
-        metavar="LOSS",
-        default=[],
-        choices=_LOSSES,
-        help="go on although outputs change: numerics (the target computes with another GELU or epsilon), pre_logits "
-        "(a layer before the classifier is dropped), distillation (DeiT's second token is dropped)",
-    )
-    text = "number of attention heads, where the file does not say it"
-    parser.add_argument("--heads", type=_positive, metavar="N", help=text)
-    parser.add_argument(
-        "--set",
-        action="append",
-        metavar="FIELD=JSON",
-        default=[],
-        help="a field of the configuration, such as norm_pix_loss=true",
-    )
-    parser.add_argument("--config", metavar="FILE", help=_CONFIG)
-    parser.add_argument("--revision", metavar="COMMIT", help=_REVISION)
-    if json_output:
-        parser.add_argument("--json", action="store_true", help="one JSON object")
-
-
-def reading_options(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Those options as keywords of `conversion.load`.
-
-    Raises:
-        InputError: --set without a field or a value, or of something that is no field.
-    """
-    from conversion.keywords import is_option
-    from vit_core.errors import InputError
-
-    options = {"cls": arguments.cls, "weights": arguments.weights, "num_attention_heads": arguments.heads}
-    options |= {"config": arguments.config, "revision": arguments.revision, "allow": tuple(arguments.allow) or None}
-    for text in arguments.set:
-        name, _, value = text.partition("=")
-        if is_option(name):
-            raise InputError(f"--set {name}: an option of loading, not a field of the configuration.")
-        try:
-            options[name] = json.loads(value)
-        except (ValueError, RecursionError):
-            raise InputError(f"--set {text[:80]}: expected FIELD=JSON, such as image_size=[224,192].") from None
-    return {name: value for name, value in options.items() if value is not None}
-
-
-def running_options(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What `vitriad.load` takes for a model of `_running` beside its backend, where it was given."""
-    given = {name: getattr(arguments, name, None) for name in ("revision", "threads", "machine_code", "optimize")}
-    return {name: value for name, value in given.items() if value}
+    reading(parity, json_output=False)
 
 
 def _command(commands: Any, name: str, description: str, example: str) -> argparse.ArgumentParser:
@@ -460,32 +356,3 @@ def _command(commands: Any, name: str, description: str, example: str) -> argpar
     )
     parser.add_argument("--debug", action="store_true", help="on an error, show the traceback")
     return parser
-
-
-def _numbers(text: str) -> tuple[int, ...]:
-    """Whole numbers with commas between them."""
-    try:
-        return tuple(map(int, text.split(",")))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected layers such as 3,6,-1, got {text!r}") from None
-
-
-def _size(text: str) -> tuple[int, int]:
-    """(height, width), of text such as 224 or 224x192."""
-    sides = [_positive(side) for side in text.split("x")]
-    if len(sides) > 2:
-        raise argparse.ArgumentTypeError(f"expected HxW in pixels, such as 224x192, got {text!r}")
-    return sides[0], sides[-1]
-
-
-def _at_least_0(text: str) -> float:
-    number = float(text)  # argparse says it where this is none
-    if not 0 <= number < 86_400:
-        raise argparse.ArgumentTypeError(f"expected a number from 0 to a day, got {text!r}")
-    return number
-
-
-def _positive(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and int(text) > 0):
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
-    return int(text)

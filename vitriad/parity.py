@@ -30,7 +30,7 @@ from vit_core.tensors import Array, missing_backend
 from vitriad import parity_cases, parity_training
 from vitriad.backends import BACKENDS
 from vitriad.engines import ENGINES, engine_of
-from vitriad.options import reading_options
+from vitriad.option_groups import reading_options
 from vitriad.parity_cases import Case
 from vitriad.parity_causes import HALVES, causes, silenced
 from vitriad.parity_engine import DTYPE, not_asked, writer

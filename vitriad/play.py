@@ -12,7 +12,7 @@ from PIL.Image import DecompressionBombWarning
 
 from vit_core.errors import BackendError
 from vit_core.installing import install_command
-from vitriad.options import running_options
+from vitriad.option_groups import running_options
 
 
 def run(arguments: Namespace) -> int:

@@ -22,7 +22,7 @@ from vitriad.feature_files import NAMES, read_features, read_origin
 from vitriad.features import KINDS, Embedder
 from vitriad.identity import Origin
 from vitriad.models import find
-from vitriad.options import running_options
+from vitriad.option_groups import running_options
 from vitriad.printing import shown
 from vitriad.viewing import check_picture, read_images, save_picture
 

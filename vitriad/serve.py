@@ -16,7 +16,8 @@ from PIL.Image import DecompressionBombWarning
 from vit_core.errors import BackendError, InputError
 from vit_core.installing import install_command
 from vit_core.plain_values import short
-from vitriad.options import make_parser, running_options
+from vitriad.option_groups import running_options
+from vitriad.options import make_parser
 
 if TYPE_CHECKING:
     from vitriad.serving import Service

@@ -20,7 +20,7 @@ from vitriad.auto import model_class
 from vitriad.backends import BACKENDS
 from vitriad.engines import artefact_folder, check_engine
 from vitriad.models import find
-from vitriad.options import reading_options
+from vitriad.option_groups import reading_options
 from vitriad.printing import print_table
 
 _SEED = 0

@@ -20,7 +20,7 @@ from vit_core.images.processor import ViTImageProcessor
 from vitriad import certificate, cli, engines, exporting
 from vitriad.artefacts import ExportedModel, FeaturesOutput
 from vitriad.identity import encoder_digest
-from vitriad.options import FORMATS
+from vitriad.option_groups import FORMATS
 
 CLASSES = {  # class -> the purposes of its programs
     "ViTForImageClassification": ("logits", "attentions"),
