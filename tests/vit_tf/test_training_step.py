@@ -160,6 +160,7 @@ def test_a_compiled_run_goes_on_from_its_state_to_the_bit():
     check_tensors(other.state(), whole.state())
 
 
+@pytest.mark.long
 def test_two_mirrored_devices_make_the_steps_of_one():
     script = Path(__file__).with_name("on_two_devices.py")
     run = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
