@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -91,6 +92,7 @@ def template(bare: str) -> str:
     return bare.replace(f".{number}.", ".{i}.", 1)
 
 
+@lru_cache(maxsize=64)
 def _spellings(dialect: Dialect) -> _Spellings:
     found: dict[str, list[tuple[str, int | None]]] = {}
     tables: tuple[Mapping[str, Row], ...] = (dialect.rows, dialect.folded)

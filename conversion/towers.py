@@ -7,8 +7,8 @@ names behind it are those of one whole encoder; nothing is taken off a name on i
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
 from functools import cache
 
 from conversion.dialect import Dialect, Part
@@ -22,7 +22,7 @@ from vit_core.plain_values import name_list, short
 Towers = Mapping[str, Sequence[Dialect]]  # prefix -> the dialects in which an encoder behind it is whole
 Matrices = tuple[tuple[str, ...], ...]  # of an encoder's first layer, each in every spelling
 
-_SAMPLE = 2000  # names that settle whose an encoder is
+_SAMPLE = 2000  # names that settle whose the encoders of a file are
 _SEPARATORS = "./"
 _SEPARATOR = re.compile("[./]")
 _FIRST = "embeddings.patch_embeddings.projection.weight"  # there once in every encoder: names with its ending are tried
@@ -42,25 +42,37 @@ def towers(names: Collection[str]) -> Towers:
             for matrices, dialects in ends[end].items():
                 if lacking(names, encoder, matrices) is None:
                     encoders.setdefault(encoder, []).extend(dialects)
+    in_order = sorted(names) if any(len(dialects) > 1 for dialects in encoders.values()) else []
+    share = max(1, _SAMPLE // max(1, len(encoders)))
     found: dict[str, list[Dialect]] = {}
     for encoder, dialects in encoders.items():
-        for dialect in _best_of(names, encoder, dialects):
+        for dialect in _best_of(in_order, encoder, dialects, share):
             prefix = encoder.removesuffix(dialect.encoder_prefix)
             is_another = any(dialect is other for other in encoders.get(prefix, ())) or not _is_of_words(prefix)
             found.setdefault(encoder if is_another else prefix, []).append(dialect)
     return found
 
 
-def _best_of(names: Collection[str], encoder: str, dialects: Sequence[Dialect]) -> Sequence[Dialect]:
+def _best_of(in_order: Sequence[str], encoder: str, dialects: Sequence[Dialect], share: int) -> Sequence[Dialect]:
     """Of the dialects that an encoder may be of, those that explain most names; then those whose own word is in front.
 
     Models of one library share most names: what one wraps another in ("vit." around a Dinov2) does not decide.
+
+    Args:
+        in_order: all names, sorted, so that those behind a prefix are found without looking at the others.
+        encoder: the prefix.
+        dialects: to choose from.
+        share: how many names to look at.
     """
     if len(dialects) == 1:
         return dialects
-    behind = [name for name in names if name.startswith(encoder)]
-    behind = behind[:: -(-len(behind) // _SAMPLE)]
-    found = [explained(behind, replace(each, prefix=encoder.removesuffix(each.encoder_prefix))) for each in dialects]
+    first = bisect_left(in_order, encoder)
+    last = bisect_left(in_order, True, first, key=lambda name: not name.startswith(encoder))
+    behind = in_order[first : last : -(-(last - first) // share)]
+    found = []
+    for dialect in dialects:
+        before = len(encoder.removesuffix(dialect.encoder_prefix))
+        found.append(explained([name[before:] for name in behind], dialect))
     best = [dialect for dialect, count in zip(dialects, found, strict=True) if count == max(found)]
     return [each for each in best if each.encoder_prefix and encoder.endswith(each.encoder_prefix)] or best
 
