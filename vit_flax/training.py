@@ -26,9 +26,8 @@ from flax.traverse_util import flatten_dict
 from jax import Array
 
 from conversion.layouts import from_canonical, to_canonical
-from vit_core.errors import InputError
 from vit_core.tensors import dtype_name, to_numpy
-from vit_core.training import Draws, Optimisation, StepResult, TrainingBatch, parameter_groups
+from vit_core.training import Draws, Optimisation, StepResult, TrainingBatch
 from vit_core.training.batches import arguments, parts, trained_class
 from vit_core.training.groups import Group
 from vit_core.training.steps import FIRST_LOSS_SCALE, LOSS_SCALE_DOUBLES_AFTER, check_state
@@ -80,10 +79,8 @@ class TrainStep:
         Raises:
             InputError: a batch that does not fit the model, or there is no average.
         """
-        if averaged and self.current.average is None:
-            raise InputError(
-                f"{self._name}: evaluate: there is no average.\nAsk for one: Optimisation(average=0.9999)."
-            )
+        if averaged:
+            self.optimisation.check_average(self._name)
         given = arguments(type(self.model), self.model.config, batch, training=False)
         weights = {**self.current.weights, **((self.current.average or {}) if averaged else {})}
         params = tree_of(self.model.parameter_table(), weights)
@@ -180,25 +177,9 @@ def adamw(groups: list[Group], optimisation: Optimisation) -> optax.GradientTran
     )
 
 
-def groups_of(model: Any, optimisation: Optimisation) -> list[Group]:
-    """The groups of a model's parameters.
-
-    Raises:
-        InputError: layers to freeze that there are none of.
-    """
-    return parameter_groups(
-        model.config,
-        type(model),
-        weight_decay=optimisation.weight_decay,
-        layer_decay=optimisation.layer_decay,
-        freeze=optimisation.freeze,
-        **model.options,
-    )
-
-
 def first_state(model: Any, optimisation: Optimisation) -> State:
     """The state before the first step, with copies of the model's parameters: a step may give its state away."""
-    groups = groups_of(model, optimisation)
+    groups = optimisation.groups(model.config, type(model), **model.options)
     weights = {name: jnp.array(leaf, copy=True) for name, leaf in leaves_of(model, model.params).items()}
     trained = {name: weights[name] for group in groups for name in group.names}
     is_scaled = optimisation.precision == "float16"
@@ -218,7 +199,7 @@ def training_step(model: Any, optimisation: Optimisation) -> Callable[[State, Tr
         model: of which the classes and the configuration are used, and no parameters.
         optimisation: how the weights are moved.
     """
-    groups = groups_of(model, optimisation)
+    groups = optimisation.groups(model.config, type(model), **model.options)
     names = [name for group in groups for name in group.names]
     optimizer, table, computing = (
         adamw(groups, optimisation),

@@ -12,7 +12,7 @@ import tensorflow as tf
 from tensorflow import Tensor
 
 from vit_core.errors import InputError
-from vit_core.training import Optimisation, Schedule, parameter_groups
+from vit_core.training import Optimisation, Schedule
 from vit_tf import _keras
 from vit_tf.pretrained import SERIALISABLE, TFViTPreTrainedModel
 
@@ -119,14 +119,7 @@ class ScheduledRate(keras.optimizers.schedules.LearningRateSchedule):
 def groups_of(model: TFViTPreTrainedModel, optimisation: Optimisation) -> list[dict[str, Any]]:
     """The groups of a model's weights, as GroupedAdamW takes them, with the weights by canonical name as well."""
     weights = model.named_weights()
-    groups = parameter_groups(
-        model.config,
-        type(model),
-        weight_decay=optimisation.weight_decay,
-        layer_decay=optimisation.layer_decay,
-        freeze=optimisation.freeze,
-        **model.options,
-    )
+    groups = optimisation.groups(model.config, type(model), **model.options)
     return [
         {
             "paths": tuple(weights[name].path for name in group.names),

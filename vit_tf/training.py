@@ -168,11 +168,8 @@ class TrainStep:
 
     def evaluate(self, batch: TrainingBatch, *, averaged: bool = False) -> dict[str, Array]:
         """The outputs of the model in evaluation, by the names of its fields."""
-        if averaged and not self.optimizer.use_ema:
-            raise InputError(
-                f"{type(self.model).__name__}: evaluate: there is no average.\n"
-                "Ask for one: Optimisation(average=0.9999)."
-            )
+        if averaged:
+            self.optimisation.check_average(type(self.model).__name__)
         output = self._evaluate(self._arguments(batch, training=False), averaged)
         return {name: to_numpy(value) for name, value in output.items()}
 

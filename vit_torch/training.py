@@ -24,7 +24,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from vit_core.errors import InputError
 from vit_core.tensors import Array, dtype_name, to_numpy
-from vit_core.training import Draws, Optimisation, StepResult, TrainingBatch, parameter_groups
+from vit_core.training import Draws, Optimisation, StepResult, TrainingBatch
 from vit_core.training.batches import arguments, parts, trained_class
 from vit_core.training.groups import Group
 from vit_core.training.steps import FIRST_LOSS_SCALE, LOSS_SCALE_DOUBLES_AFTER, check_state
@@ -65,7 +65,7 @@ class TrainStep:
         if distributed == "fsdp" and self.optimisation.precision == "float16":
             raise InputError(f"{self._name}: float16 is not for shares of the weights.\nUse precision='bfloat16'.")
         if distributed is not None:
-            freeze(inner, groups_of(inner, self.optimisation))
+            freeze(inner, self.optimisation.groups(inner.config, type(inner), **inner.options))
             self.model = spread(model, distributed)
         self.optimizer = adamw(inner, self.optimisation)
         self.parameters: dict[str, nn.Parameter] = dict(inner.named_parameters())
@@ -154,13 +154,10 @@ class TrainStep:
         if not averaged:
             yield
             return
-        if self.average is None:
-            raise InputError(
-                f"{self._name}: evaluate: there is no average.\nAsk for one: Optimisation(average=0.9999)."
-            )
+        self.optimisation.check_average(self._name)
         kept = {name: each.detach().clone() for name, each in self.trained.items()}
         try:
-            self._assign(self.average)
+            self._assign(self.average or {})
             yield
         finally:
             self._assign(kept)
@@ -234,18 +231,6 @@ class TrainStep:
         return counts
 
 
-def groups_of(model: Any, optimisation: Optimisation) -> list[Group]:
-    """The groups of a model's parameters."""
-    return parameter_groups(
-        model.config,
-        type(model),
-        weight_decay=optimisation.weight_decay,
-        layer_decay=optimisation.layer_decay,
-        freeze=optimisation.freeze,
-        **model.options,
-    )
-
-
 def freeze(model: nn.Module, groups: list[Group]) -> None:
     """Has the parameters of the groups require gradients, and no others."""
     names = {name for group in groups for name in group.names}
@@ -258,7 +243,7 @@ def adamw(model: Any, optimisation: Optimisation) -> torch.optim.AdamW:
 
     Other parameters than those of the groups stop requiring gradients.
     """
-    groups = groups_of(model, optimisation)
+    groups = optimisation.groups(model.config, type(model), **model.options)
     freeze(model, groups)
     parameters = dict(model.named_parameters())
     optimizer = torch.optim.AdamW(

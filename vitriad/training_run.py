@@ -21,7 +21,6 @@ from tqdm import tqdm
 from vit_core.errors import InputError
 from vit_core.hub.model_card import card_text
 from vit_core.training.feeding import Fed
-from vit_core.training.groups import parameter_groups
 from vit_core.training.metrics import Tally, wilson
 from vit_core.training.steps import TrainStep
 from vitriad.auto import model_class
@@ -265,14 +264,7 @@ def new_step(setup: Setup) -> TrainStep:
 
 def trained_names(setup: Setup) -> set[str]:
     """The parameters that a run moves."""
-    recipe = setup.recipe
-    groups = parameter_groups(
-        setup.config,
-        setup.cls,
-        weight_decay=recipe.weight_decay,
-        layer_decay=recipe.layer_decay,
-        freeze=recipe.freeze,
-    )
+    groups = setup.recipe.optimisation().groups(setup.config, setup.cls)
     return {name for group in groups for name in group.names}
 
 

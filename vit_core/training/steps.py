@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol, get_args
 
+from vit_core.config import PretrainedConfig
 from vit_core.errors import InputError
 from vit_core.masking import check_seed
 from vit_core.plain_values import name_list
 from vit_core.tensors import Array
 from vit_core.training.batches import TrainingBatch
+from vit_core.training.groups import Group, parameter_groups
 
 # With float16 the loss is multiplied by a scale: this one at first, half of it after a step with gradients that are not
 # finite, twice of it after so many steps in a row with finite ones.
@@ -96,6 +98,30 @@ class Optimisation:
                 f"{model}: expected parameters in float32 to train with precision={self.precision!r}, got {dtype}.\n"
                 "Load the model in float32: `precision` is what says which dtype it computes in."
             )
+
+    def groups(self, config: PretrainedConfig, cls: str | type, **options: bool) -> list[Group]:
+        """`parameter_groups` of a model, with these settings.
+
+        Raises:
+            InputError: layers to freeze that the model does not have.
+        """
+        return parameter_groups(
+            config,
+            cls,
+            weight_decay=self.weight_decay,
+            layer_decay=self.layer_decay,
+            freeze=self.freeze,
+            **options,
+        )
+
+    def check_average(self, model: str) -> None:
+        """Checks that there is an average of the weights to evaluate.
+
+        Raises:
+            InputError: there is none.
+        """
+        if self.average is None:
+            raise InputError(f"{model}: evaluate: there is no average.\nAsk for one: Optimisation(average=0.9999).")
 
 
 class StepResult(NamedTuple):
