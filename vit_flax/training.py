@@ -24,14 +24,17 @@ import numpy as np
 import optax
 from flax.traverse_util import flatten_dict
 from jax import Array
+from jax.sharding import Mesh, NamedSharding
 
 from conversion.layouts import from_canonical, to_canonical
+from vit_core.errors import InputError
 from vit_core.tensors import dtype_name, to_numpy
 from vit_core.training import Draws, Optimisation, StepResult, TrainingBatch
 from vit_core.training.batches import arguments, parts, trained_class
 from vit_core.training.groups import Group
 from vit_core.training.steps import FIRST_LOSS_SCALE, LOSS_SCALE_DOUBLES_AFTER, check_state
 from vit_flax.layers import at_least_float32
+from vit_flax.sharding import DATA, batch_places, check_mesh, gathered, put, state_places
 from vit_flax.weights import Params, path_of, tree_of
 
 Leaves = dict[str, Array]  # canonical name -> leaf in Flax' layout
@@ -45,17 +48,33 @@ class TrainStep:
     Args:
         model: with a loss and parameters.
         optimisation: how the parameters are moved.
+        mesh: devices, of this process or of several, each of which computes its images of every batch; see
+            `vit_flax.sharding.data_mesh`. Every process is given every batch, and calls every method.
+        sharded: each device of the mesh holds a share of parameters, moments and average in place of a copy.
 
     Raises:
-        InputError: a model without a loss, or in a dtype that is not trained.
+        InputError: a model without a loss, or in a dtype that is not trained; shares, and no mesh with an axis "data".
     """
 
-    def __init__(self, model: Any, optimisation: Optimisation | None = None) -> None:
-        self.model, self.optimisation = model, optimisation or Optimisation()
+    def __init__(
+        self,
+        model: Any,
+        optimisation: Optimisation | None = None,
+        *,
+        mesh: Mesh | None = None,
+        sharded: bool = False,
+    ) -> None:
+        self.model, self.optimisation, self.mesh = model, optimisation or Optimisation(), mesh
+        if sharded and mesh is None:
+            raise InputError("sharded=True: expected a mesh as well, such as vit_flax.sharding.data_mesh().")
         self._name = trained_class(type(model))
         self.optimisation.check_dtype(self._name, dtype_name(jax.tree.leaves(model.params)[0].dtype))
-        self.current = first_state(model, self.optimisation)
-        self._step = jax.jit(training_step(model, self.optimisation), donate_argnums=0)
+        self.current, places = first_state(model, self.optimisation), None
+        if mesh is not None:
+            check_mesh(mesh)
+            places = state_places(mesh, self.current, sharded=sharded), None
+            self.current = jax.tree.map(put, self.current, places[0])
+        self._step = jax.jit(training_step(model, self.optimisation, mesh), donate_argnums=0, out_shardings=places)
         self._computing = computing_model(model, self.optimisation)
         self._show()
 
@@ -65,9 +84,13 @@ class TrainStep:
         Raises:
             InputError: a batch that does not fit the model.
         """
-        self.current, result = self._step(self.current, batch, float(rate))
+        self.current, result = self._step(self.current, self._on_devices(batch), float(rate))
         self._show()
         return result
+
+    def _on_devices(self, batch: TrainingBatch) -> TrainingBatch:
+        """The images of a batch where they are computed."""
+        return batch if self.mesh is None else jax.tree.map(put, batch, batch_places(self.mesh, batch))
 
     def _show(self) -> None:
         """Gives the model the parameters of the state."""
@@ -81,19 +104,19 @@ class TrainStep:
         """
         if averaged:
             self.optimisation.check_average(self._name)
-        given = arguments(type(self.model), self.model.config, batch, training=False)
+        given = arguments(type(self.model), self.model.config, self._on_devices(batch), training=False)
         weights = {**self.current.weights, **((self.current.average or {}) if averaged else {})}
         params = tree_of(self.model.parameter_table(), weights)
         output = self._computing(**given, params=params, return_dict=True)
         found = {name: value for name, value in output.items() if isinstance(value, Array)}
-        return {name: to_numpy(value.astype(wide(value.dtype))) for name, value in found.items()}
+        return {name: to_numpy(gathered(value.astype(wide(value.dtype)))) for name, value in found.items()}
 
     def state(self) -> dict[str, np.ndarray]:
         """Everything that the next step goes by; see `vit_core.training.TrainStep`."""
         table = self.model.parameter_table()
         places = {name: place for place, name in enumerate(table)}
         found = {
-            f"{word}.{name}": np.array(to_canonical(to_numpy(leaf), table[name].kind, "flax"), order="C")
+            f"{word}.{name}": np.array(to_canonical(to_numpy(gathered(leaf)), table[name].kind, "flax"), order="C")
             for word, leaves in self._leaves().items()
             for name, leaf in sorted(leaves.items(), key=lambda item: places[item[0]])  # compiled code sorts names
         }
@@ -116,18 +139,17 @@ class TrainStep:
         new: dict[str, Leaves] = {word: {} for word in self._leaves()}
         for key, (name, leaf) in held.items():
             array = from_canonical(np.asarray(state[key]), table[name].kind, "flax")
-            copied = jnp.array(array, copy=True)
-            # where the caller had chosen no device, choosing one now would compile the step anew
-            new[key.partition(".")[0]][name] = jax.device_put(copied, leaf.sharding) if leaf.committed else copied
+            new[key.partition(".")[0]][name] = _as_before(array, leaf)
         adam, *rest = self.current.optimizer
-        adam = adam._replace(count=jnp.asarray(state["steps"], jnp.int32), mu=new["first"], nu=new["second"])
-        scale, good = (state.get(word) for word in ("loss_scale", "good_steps"))
+        steps = _as_before(np.asarray(state["steps"], np.int32), adam.count)
+        adam = adam._replace(count=steps, mu=new["first"], nu=new["second"])
+        scale, good = self.current.loss_scale, self.current.good_steps
         self.current = State(
             new["model"],
             (adam, *rest),
             {name: new["average"][name] for name in new["first"]} if "average" in new else None,
-            None if scale is None else jnp.asarray(scale, jnp.float32),
-            None if good is None else jnp.asarray(good, jnp.int32),
+            None if scale is None else _as_before(np.asarray(state["loss_scale"], np.float32), scale),
+            None if good is None else _as_before(np.asarray(state["good_steps"], np.int32), good),
         )
         self._show()
 
@@ -138,7 +160,7 @@ class TrainStep:
         return {"model": weights, **averages, "first": adam.mu, "second": adam.nu}
 
     def _counts(self) -> dict[str, np.ndarray]:
-        counts = {"steps": np.array(self.current.optimizer[0].count, np.int64)}
+        counts = {"steps": np.array(self.current.optimizer[0].count, np.int64)}  # on every device the same
         if self.current.loss_scale is not None:
             counts["loss_scale"] = np.array(self.current.loss_scale, np.float32)
             counts["good_steps"] = np.array(self.current.good_steps, np.int64)
@@ -192,13 +214,18 @@ def first_state(model: Any, optimisation: Optimisation) -> State:
     )
 
 
-def training_step(model: Any, optimisation: Optimisation) -> Callable[[State, TrainingBatch, Any], Any]:
+def training_step(
+    model: Any, optimisation: Optimisation, mesh: Mesh | None = None
+) -> Callable[[State, TrainingBatch, Any], Any]:
     """A pure function: state, batch, rate -> the next state and a StepResult.
 
     Args:
         model: of which the classes and the configuration are used, and no parameters.
         optimisation: how the weights are moved.
+        mesh: over whose devices the images of a batch are split. Those that do not divide by the devices are computed
+            by all of them.
     """
+    devices = 1 if mesh is None else mesh.shape[DATA]
     groups = optimisation.groups(model.config, type(model), **model.options)
     names = [name for group in groups for name in group.names]
     optimizer, table, computing = (
@@ -214,13 +241,15 @@ def training_step(model: Any, optimisation: Optimisation) -> Callable[[State, Tr
         key = jax.random.fold_in(jax.random.key(first_key), state.optimizer[0].count)
 
         def part_of_loss(trained: Leaves, part: TrainingBatch, share: Any, number: Any) -> tuple[Array, Array]:
+            if mesh is not None:
+                part = jax.lax.with_sharding_constraint(part, batch_places(mesh, part))
             params = tree_of(table, {**state.weights, **trained})
             found = loss_of(computing, params, part, jax.random.fold_in(key, number))
             found = found * jnp.asarray(share, found.dtype)
             return found * scale, found
 
         gradients, loss = accumulated(
-            jax.grad(part_of_loss, has_aux=True), trained, parts(batch, optimisation.accumulate, model.config)
+            jax.grad(part_of_loss, has_aux=True), trained, parts(batch, optimisation.accumulate, model.config, devices)
         )
         gradients = jax.tree.map(lambda gradient: gradient / scale, gradients)
         norm = optax.tree.norm(gradients)
@@ -257,8 +286,8 @@ def accumulated(
         nothing = zeros, jnp.zeros((), next(iter(trained.values())).dtype)
         stacked = jax.tree.map(lambda *each: jnp.stack(each), *even)
         total, _ = jax.lax.scan(add, nothing, (stacked, jnp.arange(len(even))))
-    for part, share in cuts[len(even) :]:  # at most one
-        total = jax.tree.map(jnp.add, total, gradient_of(trained, part, share, len(even)))
+    for number, (part, share) in enumerate(cuts[len(even) :], len(even)):  # at most one, on a mesh two
+        total = jax.tree.map(jnp.add, total, gradient_of(trained, part, share, number))
     return total
 
 
@@ -298,6 +327,15 @@ def computing_model(model: Any, optimisation: Optimisation) -> Any:
 def wide(dtype: Any) -> Any:
     """The dtype in which an output leaves: floating ones in float32 or wider."""
     return at_least_float32(dtype) if jnp.issubdtype(dtype, jnp.floating) else dtype
+
+
+def _as_before(array: np.ndarray, leaf: Array) -> Array:
+    """Values in place of a leaf, where that is."""
+    if isinstance(leaf.sharding, NamedSharding):
+        return put(array, leaf.sharding)
+    copied = jnp.array(array, copy=True)
+    # where the caller had chosen no device, choosing one now would compile the step anew
+    return jax.device_put(copied, leaf.sharding) if leaf.committed else copied
 
 
 def leaves_of(model: Any, params: Params) -> Leaves:

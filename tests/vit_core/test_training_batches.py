@@ -68,6 +68,15 @@ def test_parts_of_a_batch_are_even_and_their_shares_add_up(count, sizes):
     np.testing.assert_allclose(masked, [(96 + 1e-5) / (160 + 1e-5), (64 + 1e-5) / (160 + 1e-5)], rtol=1e-15)
 
 
+@pytest.mark.parametrize(
+    ("images", "count", "sizes"), [(7, 1, [6, 1]), (7, 2, [4, 2, 1]), (8, 2, [4, 4]), (1, 3, [1]), (6, 9, [2, 2, 2])]
+)
+def test_parts_divide_by_the_devices_but_for_what_is_left_over(images, count, sizes):
+    cut = parts(TrainingBatch(np.zeros((images, 3, 4, 4))), count, ViTConfig(), 2)
+    assert [len(part.pixel_values) for part, _ in cut] == sizes
+    np.testing.assert_allclose([share for _, share in cut], np.divide(sizes, images))
+
+
 def test_a_state_of_something_else_is_refused_by_the_names_that_differ():
     state = {"model.a": np.zeros(3, np.float32), "steps": np.zeros((), np.int64)}
     check_state("M", state, dict(state))

@@ -82,15 +82,26 @@ def arguments(cls: type, config: PretrainedConfig, batch: TrainingBatch, *, trai
     return given
 
 
-def parts(batch: TrainingBatch, count: int, config: PretrainedConfig) -> list[tuple[TrainingBatch, Any]]:
+def parts(
+    batch: TrainingBatch, count: int, config: PretrainedConfig, multiple: int = 1
+) -> list[tuple[TrainingBatch, Any]]:
     """A batch cut into at most `count` parts, each with its share: the loss of the whole is sum(share * loss of part).
 
     All parts have equally many images, but for the last one, which may have fewer. Where pixels are masked, a part
     counts by them, as they do in the loss. The arrays may be those of a framework, traced ones too.
+
+    Args:
+        batch: to cut.
+        count: of parts.
+        config: of the model.
+        multiple: what the images of each part are divided by afterwards; those that are left over are a part more.
     """
     images, mask = len(batch.pixel_values), batch.bool_masked_pos
-    size = max(1, -(-images // count))
-    places = [slice(start, start + size) for start in range(0, images, size)]
+    even = images - images % multiple
+    size = max(1, -(-images // (count * multiple))) * multiple
+    places = [slice(start, min(start + size, even)) for start in range(0, even, size)]
+    if even < images:
+        places.append(slice(even, images))
     if mask is None:
         return [(_cut(batch, place), len(range(images)[place]) / images) for place in places]
     pixels = mask.reshape(images, -1).sum(axis=1) * config.encoder_stride**2
