@@ -1,8 +1,8 @@
 """Draws docs/pictures/architecture-*.svg from the imports of the source, and lists its files in CONTRIBUTING.md.
 
 A room is a folder with an `__init__.py`, whose first sentence says what the room is for. The modules beside inner rooms
-stand in two places where they have to: those that use an inner room above it, the others below. An arrow is an import;
-one that others imply (a to c, beside a to b and b to c) is not drawn. Dashed: imported by name, once asked for.
+stand in two places where they have to: those that use an inner room above it, those that it uses below. An arrow is an
+import; one that others imply (a to c, beside a to b and b to c) is not drawn. Dashed: imported by name, once asked for.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ PACKAGES = ("vitriad", "vit_torch", "vit_tf", "vit_flax", "conversion", "vit_cor
 FRAMEWORKS = {"torch": "PyTorch", "tensorflow": "TensorFlow", "keras": "Keras", "jax": "JAX", "flax": "Flax"}
 BELOW = " (below)"  # marks the second place of a package
 ABOUT = {  # the two places of a package that stands in two
+    "vitriad": "The command line, and the commands that have rooms of their own.",
+    "vitriad" + BELOW: "Models from any backend or program, and the commands that need little more.",
     "conversion": "Checkpoints of all programs: recognised, loaded, converted, written.",
     "conversion" + BELOW: "What dialects are made of: names, layouts, exact rewritings.",
     "vit_core": "What all models share: parameters, inputs, the float64 reference.",
@@ -31,6 +33,7 @@ WIDTH, MARGIN = 1000, 24  # pixels: the page, and the border around all
 BESIDE, GAP = 10, 30  # pixels: between the rooms of a floor, between floors
 INSIDE = 12  # pixels: between a room's side and its words
 LINE, LETTER = 16, 5.8  # pixels: height of a line of small text, mean width of a letter in it
+BOLD = 8.4  # pixels: width of a letter in the name of a room
 THEMES = {  # GitHub's own colours
     "light": {"paper": "#ffffff", "ink": "#1f2328", "quiet": "#59636e", "line": "#d1d9e0", "fill": "#f6f8fa"},
     "dark": {"paper": "#0d1117", "ink": "#f0f6fc", "quiet": "#9198a1", "line": "#3d444d", "fill": "#151b23"},
@@ -107,18 +110,17 @@ def rooms() -> tuple[Edges, dict[str, set[str]]]:
     uses = {module: {nearest(name, files) for name in names[module]} - {module, ""} for module in files}
     place = {m: m if file.name == "__init__.py" else m.rpartition(".")[0] for m, file in files.items()}
     edges = between(uses, place)
-    halved = {
-        room
+    between_halves = {
+        room: {each for each in targets if each.startswith(room + ".") and room in edges[each]}
         for room, targets in edges.items()
-        for each in targets
-        if each.startswith(room + ".") and room in edges[each]
     }
     place = {
-        m: room + BELOW if room in halved and not reaches_inner(m, uses, place) else room for m, room in place.items()
+        m: room + BELOW if between_halves[room] and not reaches(m, between_halves[room], uses, place) else room
+        for m, room in place.items()
     }
     edges = between(uses, place)
     for backend in BACKENDS.values():
-        edges["vitriad"].add(backend.package)
+        edges[place["vitriad.backends"]].add(backend.package)
     frameworks = {room: {n.partition(".")[0] for m in files if place[m] == room for n in names[m]} for room in edges}
     return edges, {room: found & {*FRAMEWORKS} for room, found in frameworks.items()}
 
@@ -131,12 +133,12 @@ def between(uses: Edges, place: dict[str, str]) -> Edges:
     return edges
 
 
-def reaches_inner(module: str, uses: Edges, place: dict[str, str]) -> bool:
-    """Whether a module uses a room inside its own, itself or through modules beside it."""
+def reaches(module: str, inner: set[str], uses: Edges, place: dict[str, str]) -> bool:
+    """Whether a module uses one of the rooms inside its own, itself or through modules beside it."""
     room, seen, waiting = place[module], set(), [module]
     while waiting:
         each = waiting.pop()
-        if place[each].startswith(room + "."):
+        if place[each] in inner:
             return True
         if each not in seen and place[each] == room:
             seen.add(each)
@@ -203,13 +205,17 @@ class Box(NamedTuple):
         return min(max(x, self.x + INSIDE), self.x + self.width - INSIDE)
 
 
-def placed(rows: list[list[str]]) -> dict[str, Box]:
-    """Every room's place: the rooms of a floor share its width."""
+def placed(rows: list[list[str]], frameworks: dict[str, str]) -> dict[str, Box]:
+    """Every room's place: the rooms of a floor share its width. Frameworks stand below where they do not fit beside."""
     boxes, y = {}, float(MARGIN)
     for row in rows:
         width = (WIDTH - 2 * MARGIN - (len(row) - 1) * BESIDE) / len(row)
         said = [about(room, [each for floor in rows for each in floor]) for room in row]
         lines = [textwrap.wrap(words, int((width - 2 * INSIDE) / LETTER), break_on_hyphens=False) for words in said]
+        lines = [
+            [*each, frameworks[room]] if frameworks[room] and not fits(room, frameworks[room], width) else each
+            for room, each in zip(row, lines, strict=True)
+        ]
         height = 38 + LINE * max(map(len, lines))
         for i, room in enumerate(row):
             boxes[room] = Box(room, lines[i], MARGIN + i * (width + BESIDE), y, width, height)
@@ -217,10 +223,21 @@ def placed(rows: list[list[str]]) -> dict[str, Box]:
     return boxes
 
 
+def folder_of(room: str) -> str:
+    """Its name in the picture."""
+    return room.removesuffix(BELOW).replace(".", "/") + "/"
+
+
+def fits(room: str, frameworks: str, width: float) -> bool:
+    """Whether frameworks stand beside the name of a room."""
+    return BOLD * len(folder_of(room)) + LETTER * len(frameworks) + 3 * INSIDE < width
+
+
 def picture(theme: dict[str, str]) -> str:
     """The SVG: a floor per row, arrows behind the rooms."""
-    edges, frameworks = rooms()
-    boxes = placed(floors(edges))
+    edges, imports = rooms()
+    frameworks = {room: " + ".join(FRAMEWORKS[name] for name in sorted(imports[room])) for room in edges}
+    boxes = placed(floors(edges), frameworks)
     by_name = {backend.package for backend in BACKENDS.values()}
     arrows = [
         arrow(boxes[room], boxes[target], theme, target in by_name)
@@ -237,7 +254,7 @@ def picture(theme: dict[str, str]) -> str:
         f'fill="{theme["paper"]}" stroke="{theme["line"]}"/>',
         text(MARGIN + INSIDE, border, "from here down, no framework is imported", theme["quiet"]),
     ]
-    drawn = [box(each, sorted(frameworks[each.room]), theme) for each in boxes.values()]
+    drawn = [box(each, frameworks[each.room], theme) for each in boxes.values()]
     return "\n".join([*head, *arrows, *drawn, "</svg>", ""])
 
 
@@ -260,10 +277,10 @@ def arrow(start: Box, end: Box, theme: dict[str, str], is_dashed: bool) -> str:
     )
 
 
-def box(at: Box, frameworks: list[str], theme: dict[str, str]) -> str:
+def box(at: Box, frameworks: str, theme: dict[str, str]) -> str:
     """A room: its folder, the frameworks that it imports, and what it is for."""
-    folder = at.room.removesuffix(BELOW).replace(".", "/") + "/"
-    named = " + ".join(FRAMEWORKS[name] for name in frameworks)
+    folder = folder_of(at.room)
+    named = frameworks if fits(at.room, frameworks, at.width) else ""
     left, top = at.x + INSIDE, at.y + 22
     return "".join(
         [

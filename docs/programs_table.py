@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vit_core.programs import PURPOSES
-from vitriad.exporting import FORMATS
+from vitriad.programs.exporting import FORMATS
 
 START, END = "<!-- table -->", "<!-- end of table -->"
 UINT8 = "uint8 images, logits"

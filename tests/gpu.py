@@ -26,7 +26,7 @@ import numpy as np
 from vit_core.config import ViTConfig, ViTMAEConfig
 from vit_core.reference import forward
 from vitriad.auto import model_class
-from vitriad.parity_cases import sweep
+from vitriad.parity_matrix.cases import sweep
 
 PAGE = Path(__file__).parents[1] / "docs" / "reference" / "benchmarks.md"
 START, END = "<!-- gpu -->", "<!-- end of gpu -->"

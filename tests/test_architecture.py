@@ -52,10 +52,7 @@ def test_implied_arrows_are_left_out_and_circles_are_refused():
 
 
 def test_a_module_that_uses_an_inner_room_stands_above_it():
-    uses = {"p": {"p.in"}, "p.in": {"p.low"}, "p.low": set(), "p.top": {"p"}}
-    place = {"p": "p", "p.in": "p.in", "p.low": "p", "p.top": "p"}
-    assert [architecture.reaches_inner(module, uses, place) for module in ("p", "p.low", "p.top")] == [
-        True,
-        False,
-        True,
-    ]
+    uses = {"p": {"p.in"}, "p.in": {"p.low"}, "p.low": {"p.data"}, "p.data": set(), "p.top": {"p"}}
+    place = {"p": "p", "p.in": "p.in", "p.low": "p", "p.data": "p.data", "p.top": "p"}
+    reaching = [module for module in ("p", "p.low", "p.top") if architecture.reaches(module, {"p.in"}, uses, place)]
+    assert reaching == ["p", "p.top"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from vitriad.exporting import FORMATS
+from vitriad.programs.exporting import FORMATS
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "guides" / "export.md").read_text()

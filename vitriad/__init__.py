@@ -21,8 +21,8 @@ if TYPE_CHECKING:  # the same names as below, for type checkers and editors
     from vitriad.auto import AutoModelForMaskedImageModeling as AutoModelForMaskedImageModeling
     from vitriad.auto import AutoModelForPreTraining as AutoModelForPreTraining
     from vitriad.auto import load as load
-    from vitriad.exporting import export as export
     from vitriad.features import Embedder as Embedder
+    from vitriad.programs.exporting import export as export
 
 # name -> module that defines it
 _PUBLIC = {
@@ -38,7 +38,7 @@ _PUBLIC = {
     "ViTMAEConfig": "vit_core.config",
     "VitError": "vit_core.errors",
     "convert": "conversion.converting",
-    "export": "vitriad.exporting",
+    "export": "vitriad.programs.exporting",
     "load": "vitriad.auto",
     "open_image": "vit_core.images.files",
 }

@@ -7,8 +7,8 @@ from argparse import Namespace
 
 from vit_core.errors import InputError
 from vit_core.images.sources import image_paths
-from vitriad.exporting import export, loaded
 from vitriad.option_groups import reading_options
+from vitriad.programs.exporting import export, loaded
 
 
 def run(arguments: Namespace) -> int:

@@ -27,13 +27,14 @@ from vit_core.files.saving import save_folder
 from vit_core.files.targets import check_target
 from vit_core.installing import own_version
 from vit_core.tensors import Array, missing_backend
-from vitriad import parity_cases, parity_training
 from vitriad.backends import BACKENDS
 from vitriad.engines import ENGINES, engine_of
 from vitriad.option_groups import reading_options
-from vitriad.parity_cases import Case
-from vitriad.parity_causes import HALVES, causes, silenced
-from vitriad.parity_engine import DTYPE, not_asked, writer
+from vitriad.parity_matrix import cases as parity_cases
+from vitriad.parity_matrix import training as parity_training
+from vitriad.parity_matrix.cases import Case
+from vitriad.parity_matrix.causes import HALVES, causes, silenced
+from vitriad.parity_matrix.engine import DTYPE, not_asked, writer
 from vitriad.printing import print_table
 
 Row = dict[str, Any]
@@ -90,7 +91,7 @@ def run(arguments: Namespace) -> int:
     if arguments.json_file:
         write_file(arguments.json_file, json.dumps(found, indent=1) + "\n", error=InputError)
     if arguments.html_file:
-        from vitriad.parity_report import page
+        from vitriad.parity_matrix.report import page
 
         write_file(arguments.html_file, page(found), error=InputError)
     _print(found)
@@ -208,7 +209,7 @@ def _halves(cases: Mapping[str, Case], backend: str, name: str, dtype: str, laye
 
 def _run(backend: str, folder: Path, *more: str) -> Row:
     """Runs one backend's process and returns what it wrote."""
-    module = "vitriad.parity_worker" if backend in BACKENDS else "vitriad.parity_engine"
+    module = "vitriad.parity_matrix.worker" if backend in BACKENDS else "vitriad.parity_matrix.engine"
     command = [sys.executable, "-m", module, backend, str(folder), *more]
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow"}
     done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT, env=environment, check=False)

@@ -19,8 +19,8 @@ def run(arguments: Namespace) -> int:
     """Loads the models and serves the page until Ctrl-C or SIGTERM; prints its address once it can be opened."""
     if missing := [name for name in ("starlette", "uvicorn") if find_spec(name) is None]:
         raise BackendError(f"play: needs {' and '.join(missing)}.\nInstall it with: {install_command('play')}")
-    from vitriad.play_app import application  # what only this extra brings
-    from vitriad.players import open_player
+    from vitriad.playing.app import application  # what only this extra brings
+    from vitriad.playing.players import open_player
     from vitriad.web import ADDRESS, WebLimits, listen, serve
 
     limits = WebLimits()

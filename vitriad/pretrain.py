@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 
-from vitriad.training_command import run_training
+from vitriad.training.command import run_training
 
 
 def run(arguments: Namespace) -> int:

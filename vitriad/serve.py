@@ -20,7 +20,7 @@ from vitriad.option_groups import running_options
 from vitriad.options import make_parser
 
 if TYPE_CHECKING:
-    from vitriad.serving import Service
+    from vitriad.serving.service import Service
 
 OPTIONS = "VITRIAD_SERVE"  # the environment variable with the command line of `create_app`
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -29,8 +29,8 @@ _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 def run(arguments: Namespace) -> int:
     """Loads the models, serves them until Ctrl-C or SIGTERM, and finishes what was begun."""
     _check_installed()
-    from vitriad.keys import read_keys  # what only this extra brings
-    from vitriad.serve_app import application
+    from vitriad.serving.app import application
+    from vitriad.serving.keys import read_keys  # what only this extra brings
     from vitriad.web import bind, serve
 
     keys, tls = read_keys(arguments.key_file), _tls(arguments)
@@ -57,8 +57,8 @@ def create_app() -> Any:
     connections may be are then that server's to say.
     """
     _check_installed()
-    from vitriad.keys import read_keys
-    from vitriad.serve_app import application
+    from vitriad.serving.app import application
+    from vitriad.serving.keys import read_keys
 
     arguments = make_parser().parse_args(["serve", *shlex.split(os.environ.get(OPTIONS, ""))])
     warnings.simplefilter("ignore", DecompressionBombWarning)
@@ -73,9 +73,9 @@ def _check_installed() -> None:
 
 def _service(arguments: Namespace) -> Service:
     """The models, loaded and warm, and their queues."""
-    from vitriad.batching import BatchLimits, sizes_up_to
-    from vitriad.served import TASKS, open_served
-    from vitriad.serving import ServeLimits, Service
+    from vitriad.serving.batching import BatchLimits, sizes_up_to
+    from vitriad.serving.served import TASKS, open_served
+    from vitriad.serving.service import ServeLimits, Service
 
     rows = arguments.batch_size
     waiting = arguments.queue or 4 * rows

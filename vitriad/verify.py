@@ -62,7 +62,7 @@ def run(arguments: Namespace) -> int:
 def _verify_program(arguments: Namespace, folder: Path) -> int:
     """Makes the certificate of an exported program anew, from the checkpoint that it is said to compute."""
     from vitriad.artefacts import check_format, check_trusted, read_artefact
-    from vitriad.certificate import certify
+    from vitriad.programs.certificate import certify
 
     artefact = read_artefact(folder)
     check_trusted(artefact, arguments.machine_code)

@@ -14,7 +14,7 @@ from vit_core.programs import settle
 from vitriad.auto import model_class
 from vitriad.backends import BACKENDS
 from vitriad.engines import ENGINES, open_program
-from vitriad.parity_engine import writer
+from vitriad.parity_matrix.engine import writer
 
 pytestmark = pytest.mark.bench
 

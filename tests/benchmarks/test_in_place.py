@@ -18,7 +18,7 @@ from vit_core.parameters import draw
 from vit_core.programs import settle
 from vit_torch.exporting import export_program
 from vitriad.engines import ENGINES, open_program
-from vitriad.precision import quantise_file, reduced_model, tool_of
+from vitriad.programs.precision import quantise_file, reduced_model, tool_of
 
 pytestmark = pytest.mark.bench
 

@@ -13,11 +13,11 @@ from serving import serving
 
 import vitriad
 from vitriad import models
-from vitriad.batching import BatchLimits
 from vitriad.classify import predict, read_pixels
-from vitriad.serve_app import application
-from vitriad.served import open_served
-from vitriad.serving import ServeLimits, Service
+from vitriad.serving.app import application
+from vitriad.serving.batching import BatchLimits
+from vitriad.serving.served import open_served
+from vitriad.serving.service import ServeLimits, Service
 from vitriad.web import WebLimits
 
 pytestmark = [pytest.mark.triton, pytest.mark.timeout(600)]

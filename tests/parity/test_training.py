@@ -14,7 +14,7 @@ import pytest
 import small_models  # noqa: F401  # has XLA compile quickly
 from backends import INSTALLED
 
-from vitriad.parity_training import LOSS_TOLERANCES, RUNS, STEPS, WEIGHT_TOLERANCES, apart, trained
+from vitriad.parity_matrix.training import LOSS_TOLERANCES, RUNS, STEPS, WEIGHT_TOLERANCES, apart, trained
 
 CURVES = json.loads(Path(__file__).with_name("curves.json").read_text())
 FEW = 20

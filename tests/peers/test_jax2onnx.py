@@ -27,7 +27,7 @@ CELLS = [
 ]
 SIZE = dict(zip(("height", "width"), FIELDS["image_size"], strict=True))
 ANY_SIZE = """
-from vitriad import exporting
+from vitriad.programs import exporting
 known = exporting.FORMATS["onnx"]
 exporting.FORMATS["onnx"] = known._replace(one_size={})
 from vitriad.cli import main
@@ -79,7 +79,7 @@ def test_every_program_prepares_images_as_the_processor_does(layout, tmp_path):
 
 @pytest.mark.parametrize("cell", CELLS, ids="-".join)
 def test_images_of_any_size_are_still_beyond_jax2onnx(cell, tmp_path):
-    """Once this fails, `one_size` in vitriad/exporting.py can go."""
+    """Once this fails, `one_size` in vitriad/programs/exporting.py can go."""
     done = export(tmp_path, *cell, "--dynamic", "size", program=("-c", ANY_SIZE))
     assert done.returncode == 1 and "vitriad: error: onnx: " in done.stderr, done.stderr
     assert not (tmp_path / "program").exists()

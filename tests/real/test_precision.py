@@ -9,7 +9,7 @@ from real.fetching import MORE_PHOTOGRAPHS, PHOTOGRAPHS, fetched
 import vitriad
 from vit_core.errors import CheckpointError
 from vit_core.reference import forward
-from vitriad import certificate
+from vitriad.programs import certificate
 
 pytestmark = pytest.mark.real
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from starlette.exceptions import HTTPException
 
 from vit_core.errors import InputError
-from vitriad.batching import Batcher, BatchLimits, sizes_up_to
+from vitriad.serving.batching import Batcher, BatchLimits, sizes_up_to
 
 
 class Model:

@@ -22,8 +22,9 @@ from backends import INSTALLED
 from safetensors.numpy import save_file
 
 from vit_core.parameters import parameter_table
-from vitriad import AutoConfig, cli, models, options, parity_cases, web
+from vitriad import AutoConfig, cli, models, options, web
 from vitriad.cli import main
+from vitriad.parity_matrix import cases as parity_cases
 
 COMMANDS = [name for names in options.JOBS.values() for name in names]
 FRAMEWORKS = ["torch", "tensorflow", "keras", "jax", "flax"]

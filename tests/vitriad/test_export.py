@@ -17,10 +17,11 @@ import vitriad
 import vitriad.models
 from vit_core.errors import BackendError, CheckpointError, ConfigError, InputError, MissingFileError, UnsafeFileError
 from vit_core.images.processor import ViTImageProcessor
-from vitriad import certificate, cli, engines, exporting
+from vitriad import cli, engines
 from vitriad.artefacts import ExportedModel, FeaturesOutput
 from vitriad.identity import encoder_digest
 from vitriad.option_groups import FORMATS
+from vitriad.programs import certificate, exporting
 
 CLASSES = {  # class -> the purposes of its programs
     "ViTForImageClassification": ("logits", "attentions"),
@@ -350,7 +351,7 @@ def test_external_weights_that_are_recorded_are_read(program):
     np.testing.assert_array_equal(vitriad.load(program)(images).logits, expected)
 
 
-@pytest.mark.parametrize("stage", ["vit_torch.exporting.export_program", "vitriad.exporting.certify"])
+@pytest.mark.parametrize("stage", ["vit_torch.exporting.export_program", "vitriad.programs.exporting.certify"])
 def test_ctrl_c_leaves_what_was_there(stage, program, tmp_path, monkeypatch, capsys):
     def stopped(*args):
         raise KeyboardInterrupt

@@ -18,9 +18,9 @@ from small_models import DECODER  # which lets XLA compile in a hurry
 import vitriad
 from vit_core.errors import CheckpointError
 from vit_core.tensors import to_numpy
-from vitriad import training_run
 from vitriad.cli import main
-from vitriad.training_folder import RunFolder
+from vitriad.training import run as training_run
+from vitriad.training.folder import RunFolder
 
 BACKENDS = INSTALLED
 DIGITS = load_digits()

@@ -13,10 +13,12 @@ import small_models  # noqa: F401  # has XLA compile quickly, in child processes
 from backends import INSTALLED
 
 from vit_core.parameters import MODEL_CLASSES
-from vitriad import parity, parity_cases, parity_training
+from vitriad import parity
 from vitriad.cli import main
-from vitriad.parity_causes import causes
-from vitriad.parity_report import page
+from vitriad.parity_matrix import cases as parity_cases
+from vitriad.parity_matrix import training as parity_training
+from vitriad.parity_matrix.causes import causes
+from vitriad.parity_matrix.report import page
 
 pytestmark = pytest.mark.timeout(1200)  # a run of every backend takes a minute or two of a machine of one's own
 
@@ -85,7 +87,7 @@ def test_xla_as_users_have_it_computes_the_same(monkeypatch):
 
 BROKEN = """
 import sys
-import vitriad.parity_worker as worker
+import vitriad.parity_matrix.worker as worker
 {patch}
 if len(sys.argv) > 3: worker.roundtrip(sys.argv[1], worker.Path(sys.argv[2]), int(sys.argv[3]))
 else: worker.main(sys.argv[1], worker.Path(sys.argv[2]))

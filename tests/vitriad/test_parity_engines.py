@@ -7,8 +7,9 @@ import sys
 import pytest
 from backends import INSTALLED
 
-from vitriad import engines, parity, parity_cases
+from vitriad import engines, parity
 from vitriad.cli import main
+from vitriad.parity_matrix import cases as parity_cases
 
 GIVEN = {  # class -> what its programs return
     "ViTForImageClassification": {"forward", "hidden", "attentions"},
@@ -57,7 +58,7 @@ def test_engines_are_in_the_matrix_and_the_report(to, tmp_path, capsys):
 
 BROKEN = """
 import sys
-import vitriad.parity_engine as engine
+import vitriad.parity_matrix.engine as engine
 sound = engine.made
 def changed(backend, job, tensors):
     name = next(n for n in tensors if n.endswith('encoder.layer.1.intermediate.dense.bias'))
@@ -71,7 +72,7 @@ def test_a_program_that_departs_is_found(monkeypatch, capsys):
     run, cases = subprocess.run, parity_cases.sweep()[:1]
 
     def broken(command, **options):
-        is_engine = command[2] == "vitriad.parity_engine"
+        is_engine = command[2] == "vitriad.parity_matrix.engine"
         return run([sys.executable, "-c", BROKEN, *command[3:]] if is_engine else command, **options)
 
     monkeypatch.setattr(parity.subprocess, "run", broken)

@@ -19,8 +19,8 @@ from vit_core.config import pair
 from vit_core.masking import noise
 from vitriad import attend, drawing, explain, models
 from vitriad.classify import predict, probabilities, read_pixels
-from vitriad.play_app import application
-from vitriad.players import TITLES, TOP, open_player
+from vitriad.playing.app import application
+from vitriad.playing.players import TITLES, TOP, open_player
 from vitriad.reconstruct import reconstruct
 from vitriad.web import HEADERS, WebLimits, listen
 

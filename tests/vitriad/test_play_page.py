@@ -16,8 +16,8 @@ from starlette.responses import HTMLResponse
 from starlette.routing import Route
 
 from vitriad import models
-from vitriad.play_app import application
-from vitriad.players import TITLES, Player, open_player
+from vitriad.playing.app import application
+from vitriad.playing.players import TITLES, Player, open_player
 from vitriad.web import WebLimits
 
 THREE = next(file for file in models.digit_files() if file.name.startswith("3"))

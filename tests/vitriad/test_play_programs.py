@@ -10,7 +10,7 @@ from PIL import Image
 from vit_core.errors import InputError
 from vit_core.limits import LIMITS
 from vitriad import export, models
-from vitriad.players import open_player
+from vitriad.playing.players import open_player
 
 THREE = next(file for file in models.digit_files() if file.name.startswith("3")).read_bytes()
 

@@ -18,7 +18,7 @@ from starlette.routing import Route
 
 from vit_core.limits import LIMITS as LIMITS_OF_IMAGES
 from vitriad import cli, models, play
-from vitriad.players import open_player
+from vitriad.playing.players import open_player
 from vitriad.web import REFUSALS, Guard, WebLimits, Workroom, listen
 
 THREE = next(file for file in models.digit_files() if file.name.startswith("3"))
@@ -140,7 +140,7 @@ def test_it_ends_well_and_answers_what_it_has_taken(number):
 
 
 def test_a_port_that_is_taken_is_named_before_a_model_is_loaded(capsys, monkeypatch):
-    monkeypatch.setattr("vitriad.players.open_player", None)
+    monkeypatch.setattr("vitriad.playing.players.open_player", None)
     with listen(0) as listening:
         port = listening.getsockname()[1]
         assert cli.main(["play", "--port", str(port)]) == 1

@@ -13,10 +13,11 @@ from vit_core.errors import BackendError, CheckpointError, ImageError, InputErro
 from vit_core.images.processor import ViTImageProcessor
 from vit_core.programs import Spared, quantised
 from vit_core.tensors import to_numpy
-from vitriad import cli, held_out, parity, precision
-from vitriad.exporting import FORMATS
+from vitriad import cli, parity
 from vitriad.models import FOLDER, digit_files
-from vitriad.precision import COSINES, FLOATS, TOOLS, Tool
+from vitriad.programs import held_out, precision
+from vitriad.programs.exporting import FORMATS
+from vitriad.programs.precision import COSINES, FLOATS, TOOLS, Tool
 
 FILES = digit_files()
 PROCESSOR = ViTImageProcessor.from_pretrained(FOLDER / "digits-vit")
@@ -156,7 +157,7 @@ def test_a_tool_that_is_missing_is_named(tmp_path, monkeypatch):
 
 def test_a_program_below_its_bound_leaves_nothing_unless_the_user_lowers_it(tmp_path, monkeypatch):
     monkeypatch.setattr(precision, "RECOMMENDED", 1.1)
-    monkeypatch.setattr("vitriad.certificate.RECOMMENDED", 1.1)
+    monkeypatch.setattr("vitriad.programs.certificate.RECOMMENDED", 1.1)
     options = {"int8": "dynamic", "image_processor": PROCESSOR}
     with pytest.raises(CheckpointError, match=r"logits has a cosine of .* 1\.05 is asked for .*\nNothing was written"):
         vitriad.export("digits-vit", tmp_path / "program", min_cosine=1.05, **options)

@@ -18,12 +18,12 @@ from serving import ask, serving
 import vitriad
 from vit_core.masking import noise
 from vitriad import models
-from vitriad.batching import BatchLimits
 from vitriad.classify import load_processor, predict, probabilities, read_pixels
 from vitriad.reconstruct import load_autoencoder, pictures, reconstruct
-from vitriad.serve_app import application
-from vitriad.served import open_served
-from vitriad.serving import ServeLimits, Service
+from vitriad.serving.app import application
+from vitriad.serving.batching import BatchLimits
+from vitriad.serving.served import open_served
+from vitriad.serving.service import ServeLimits, Service
 from vitriad.web import HEADERS, WebLimits
 
 THREE = next(file for file in models.digit_files() if file.name.startswith("3"))

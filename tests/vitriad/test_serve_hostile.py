@@ -18,10 +18,10 @@ from PIL import Image
 from serving import ask, serving, wait_for
 
 from vitriad import models
-from vitriad.batching import BatchLimits
-from vitriad.serve_app import application
-from vitriad.served import open_served
-from vitriad.serving import ServeLimits, Service
+from vitriad.serving.app import application
+from vitriad.serving.batching import BatchLimits
+from vitriad.serving.served import open_served
+from vitriad.serving.service import ServeLimits, Service
 from vitriad.web import WebLimits
 
 CONTENT = models.digit_files()[6].read_bytes()

@@ -12,11 +12,11 @@ from serving import ask, serving
 import vitriad
 from vit_core.tensors import to_numpy
 from vitriad import models
-from vitriad.batching import BatchLimits
 from vitriad.classify import probabilities, read_pixels
-from vitriad.serve_app import application
-from vitriad.served import open_served
-from vitriad.serving import ServeLimits, Service
+from vitriad.serving.app import application
+from vitriad.serving.batching import BatchLimits
+from vitriad.serving.served import open_served
+from vitriad.serving.service import ServeLimits, Service
 from vitriad.web import WebLimits
 
 FILES = [file.read_bytes() for file in models.digit_files()]

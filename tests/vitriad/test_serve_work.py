@@ -19,12 +19,12 @@ from serving import ask, serving, wait_for
 
 from vit_core.errors import InputError
 from vitriad import cli, models, serve
-from vitriad.batching import BatchLimits
-from vitriad.keys import VARIABLE, read_keys
 from vitriad.options import make_parser
-from vitriad.serve_app import application
-from vitriad.served import named, open_served
-from vitriad.serving import ServeLimits, Service
+from vitriad.serving.app import application
+from vitriad.serving.batching import BatchLimits
+from vitriad.serving.keys import VARIABLE, read_keys
+from vitriad.serving.served import named, open_served
+from vitriad.serving.service import ServeLimits, Service
 from vitriad.web import bind
 
 CONTENT = models.digit_files()[6].read_bytes()
@@ -179,7 +179,7 @@ def test_a_command_line_that_cannot_be_served(words, capsys):
 
 
 def test_a_port_that_is_taken_is_named_before_a_model_is_loaded(capsys, monkeypatch):
-    monkeypatch.setattr("vitriad.served.open_served", None)
+    monkeypatch.setattr("vitriad.serving.served.open_served", None)
     with bind("127.0.0.1", 0) as bound:
         bound.listen()
         assert cli.main(["serve", "digits-vit", "--port", str(bound.getsockname()[1])]) == 1

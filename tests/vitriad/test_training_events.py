@@ -5,8 +5,8 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from vitriad import training_events
-from vitriad.training_events import Events
+from vitriad.training import events as training_events
+from vitriad.training.events import Events
 
 LINES = [
     {"step": 1, "loss": 2.0, "rate": 0.1, "gradient_norm": 3.0, "images": 4},

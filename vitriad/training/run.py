@@ -26,10 +26,10 @@ from vit_core.training.steps import TrainStep
 from vitriad.auto import model_class
 from vitriad.backends import BACKENDS
 from vitriad.printing import shown
-from vitriad.training_events import Events
-from vitriad.training_folder import BEST, HELD_OUT, LAST, Place, RunFolder
-from vitriad.training_pictures import draw_curves, draw_reconstructions
-from vitriad.training_setup import Setup, sizes_of
+from vitriad.training.events import Events
+from vitriad.training.folder import BEST, HELD_OUT, LAST, Place, RunFolder
+from vitriad.training.pictures import draw_curves, draw_reconstructions
+from vitriad.training.setup import Setup, sizes_of
 
 logger = logging.getLogger("vitriad")
 

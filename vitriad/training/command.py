@@ -15,9 +15,9 @@ from vit_core.training.recipe import Recipe, check_values, read_recipe, recipe_o
 from vitriad.auto import available_backends
 from vitriad.models import NAMES, find
 from vitriad.printing import print_table, shown
-from vitriad.training_folder import RECIPE
-from vitriad.training_run import run, trained_names
-from vitriad.training_setup import CLASSES, Setup, fresh_config, set_up, sizes_of
+from vitriad.training.folder import RECIPE
+from vitriad.training.run import run, trained_names
+from vitriad.training.setup import CLASSES, Setup, fresh_config, set_up, sizes_of
 
 _OPTIONS = ("data", "model", "config", "held_out", "epochs", "batch_size", "rate", "seed")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from vitriad.parity_cases import Case
+from vitriad.parity_matrix.cases import Case
 
 Row = Mapping[str, Any]
 

@@ -1,4 +1,4 @@
-"""One engine's part of `vitriad parity`, in a process of its own: `python -m vitriad.parity_engine FORMAT DIR`.
+"""One engine's part of `vitriad parity`, in a process of its own: `python -m vitriad.parity_matrix.engine FORMAT DIR`.
 
 Every case is exported from the format's usual backend here, and run by the engine in a process that has no backend. A
 program has no loss, gradients or training, and computes in float32: what it cannot be asked is listed as such.
@@ -21,11 +21,11 @@ import numpy as np
 from vit_core.tensors import Array, digest
 from vitriad.artefacts import Artefact
 from vitriad.backends import BACKENDS
-from vitriad.certificate import run_alone
 from vitriad.engines import ENGINES
-from vitriad.exporting import FORMATS, settled
-from vitriad.parity_cases import Case
-from vitriad.parity_worker import made, read_case
+from vitriad.parity_matrix.cases import Case
+from vitriad.parity_matrix.worker import made, read_case
+from vitriad.programs.certificate import run_alone
+from vitriad.programs.exporting import FORMATS, settled
 
 DTYPE = "float32"
 # What the programs of a purpose are made for.

@@ -16,15 +16,15 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from vit_core.tensors import Array
-from vitriad import oip, tfserving
-from vitriad.batching import Arrays
-from vitriad.keys import Keyed
-from vitriad.multipart import image_of
-from vitriad.observing import Watched
-from vitriad.openapi import document, page
 from vitriad.reconstruct import drawn_masking, note_on_pixels, pictures
-from vitriad.served import PIXELS, TASKS, Kind, Served
-from vitriad.serving import Prepare, Service
+from vitriad.serving import oip, tfserving
+from vitriad.serving.batching import Arrays
+from vitriad.serving.keys import Keyed
+from vitriad.serving.multipart import image_of
+from vitriad.serving.observing import Watched
+from vitriad.serving.openapi import document, page
+from vitriad.serving.served import PIXELS, TASKS, Kind, Served
+from vitriad.serving.service import Prepare, Service
 from vitriad.web import REFUSALS, Guard, Refusal
 
 HEALTH = ("/live", "/ready", *oip.HEALTH)

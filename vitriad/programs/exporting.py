@@ -30,12 +30,12 @@ from vit_core.tensors import Array, digest
 from vitriad.artefacts import CERTIFICATE, Artefact, records
 from vitriad.auto import model_class
 from vitriad.backends import BACKENDS, backend_name
-from vitriad.certificate import Certificate, certify, check, picture_batches, text
 from vitriad.engines import DESCRIPTION, ENGINES, engine_of
-from vitriad.held_out import against_float32
 from vitriad.identity import encoder_digest
 from vitriad.models import digit_files, find
-from vitriad.precision import (
+from vitriad.programs.certificate import Certificate, certify, check, picture_batches, text
+from vitriad.programs.held_out import against_float32
+from vitriad.programs.precision import (
     COSINES,
     Tool,
     check_calibration,

@@ -1,4 +1,4 @@
-"""One backend's part of `vitriad parity`, in a process of its own: `python -m vitriad.parity_worker BACKEND DIR`.
+"""One backend of `vitriad parity`, in a process of its own: `python -m vitriad.parity_matrix.worker BACKEND DIR`.
 
 Reads what DIR/jobs.json asks for and writes DIR/BACKEND.json and arrays beside it. The parent compares.
 """
@@ -21,10 +21,10 @@ from vit_core.images.files import open_image
 from vit_core.images.processor import AutoImageProcessor
 from vit_core.parameters import MODEL_CLASSES
 from vit_core.tensors import Array, digest, to_numpy
-from vitriad import parity_training
 from vitriad.auto import model_class
 from vitriad.backends import BACKENDS
 from vitriad.models import digit_files, find
+from vitriad.parity_matrix import training as parity_training
 
 Tensors = Mapping[str, Array]
 

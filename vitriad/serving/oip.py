@@ -15,11 +15,11 @@ from starlette.routing import Route
 from vit_core.installing import own_version
 from vit_core.plain_values import short
 from vit_core.tensors import Array
-from vitriad.batching import Arrays
-from vitriad.served import Kind, Served, Tensor
-from vitriad.serving import Service
+from vitriad.serving.batching import Arrays
+from vitriad.serving.served import Kind, Served, Tensor
+from vitriad.serving.service import Service
+from vitriad.serving.wire import DTYPES, IMAGES, check_keys, datatype, lists, numbers, parsed, settled, shape_of
 from vitriad.web import Refusal
-from vitriad.wire import DTYPES, IMAGES, check_keys, datatype, lists, numbers, parsed, settled, shape_of
 
 HEALTH = ("/v2/health/live", "/v2/health/ready")
 _HEADER = "inference-header-content-length"  # bytes of JSON, before those of the binary tensors

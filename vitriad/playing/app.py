@@ -15,7 +15,7 @@ from starlette.types import ASGIApp
 
 from vit_core.limits import LIMITS
 from vitriad.models import FOLDER, digit_files, find
-from vitriad.players import Player
+from vitriad.playing.players import Player
 from vitriad.web import REFUSALS, Guard, WebLimits, Workroom
 
 _FOLDER = Path(__file__).with_name("page")

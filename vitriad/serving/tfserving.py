@@ -12,11 +12,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from vit_core.plain_values import short
-from vitriad.batching import Arrays
-from vitriad.served import PIXELS, Kind, Served, Tensor
-from vitriad.serving import Service
+from vitriad.serving.batching import Arrays
+from vitriad.serving.served import PIXELS, Kind, Served, Tensor
+from vitriad.serving.service import Service
+from vitriad.serving.wire import IMAGES, check_keys, lists, numbers, parsed, settled
 from vitriad.web import Refusal
-from vitriad.wire import IMAGES, check_keys, lists, numbers, parsed, settled
 
 _DEFAULT = "serving_default"
 _TYPES = {"float32": "DT_FLOAT", "float64": "DT_DOUBLE", "uint8": "DT_UINT8", "string": "DT_STRING"}

@@ -14,9 +14,9 @@ from vit_core.images.files import image_pixels
 from vit_core.images.pixel_budget import PixelBudget
 from vit_core.limits import LIMITS
 from vit_core.tensors import Array
-from vitriad.batching import Arrays, Batcher, BatchLimits, sizes_up_to
-from vitriad.observing import Figures
-from vitriad.served import Kind, Served
+from vitriad.serving.batching import Arrays, Batcher, BatchLimits, sizes_up_to
+from vitriad.serving.observing import Figures
+from vitriad.serving.served import Kind, Served
 from vitriad.web import Refusal, WebLimits, while_connected
 
 Prepare = Callable[[bytes], tuple[Kind, Arrays]]  # makes of a body what to do, and the arrays to do it with

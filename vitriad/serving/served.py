@@ -20,12 +20,12 @@ from vit_core.tensors import Array, to_numpy
 from vitriad.artefacts import ExportedModel, read_artefact
 from vitriad.auto import load
 from vitriad.backends import BACKENDS
-from vitriad.batching import Arrays
 from vitriad.classify import load_processor, probabilities, read_pixels, why_no_classifier
 from vitriad.engines import artefact_folder, check_engine, engine_version
 from vitriad.features import Embedder
 from vitriad.models import find
 from vitriad.reconstruct import drawn_masking, image_losses, reconstruct
+from vitriad.serving.batching import Arrays
 from vitriad.viewing import processed_size, ready
 from vitriad.web import Refusal
 

@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 
 from vit_core.installing import own_version
-from vitriad.served import Served
+from vitriad.serving.served import Served
 
 _TASKS = {
     "classify": ("The best classes of an image", {"top_k": ("integer", "classes to name, 5 unless given")}),

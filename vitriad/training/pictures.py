@@ -10,10 +10,10 @@ import numpy as np
 
 from vit_core.tensors import Array
 from vit_core.training.feeding import Fed
-from vitriad.charts import Curve, charts
 from vitriad.drawing import sheet
 from vitriad.reconstruct import COLUMNS, note_on_pixels, painted_pixels, tiles
-from vitriad.training_setup import Setup
+from vitriad.training.charts import Curve, charts
+from vitriad.training.setup import Setup
 from vitriad.viewing import save_picture
 
 CURVES, RECONSTRUCTIONS = "curves.png", "reconstructions"

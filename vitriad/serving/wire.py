@@ -13,9 +13,9 @@ import numpy as np
 from vit_core.images.files import image_pixels
 from vit_core.plain_values import short
 from vit_core.tensors import Array
-from vitriad.batching import Arrays
-from vitriad.served import PIXELS, Kind, Served
-from vitriad.serving import Service
+from vitriad.serving.batching import Arrays
+from vitriad.serving.served import PIXELS, Kind, Served
+from vitriad.serving.service import Service
 from vitriad.web import Refusal
 
 IMAGES = "images"  # an input beside `PIXELS`: files, or pictures (images, height, width, channels) of uint8

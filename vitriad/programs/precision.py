@@ -174,6 +174,6 @@ def quantise_file(
     """
     tensors = model.canonical_tensors()
     kept = {module: np.asarray(tensors[f"{module}.weight"]) for module in quantised(tensors, tool.spared)}
-    module = import_module(f"vitriad.quantising.{to}")
+    module = import_module(f"vitriad.programs.quantise_{to}")
     file = ENGINES[to].file
     module.quantise(source / file, target / file, program.int8, kept, calibration)

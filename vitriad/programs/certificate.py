@@ -23,11 +23,11 @@ from vit_core.programs import Program
 from vit_core.reference import forward
 from vit_core.tensors import Array, to_numpy
 from vitriad.artefacts import Artefact
-from vitriad.certificate_files import decoded, encoded, prepared, whole_files
 from vitriad.engines import engine_version, run_apart
-from vitriad.held_out import HeldOut, Kept, agreed, cosines_of, divergences, measured
 from vitriad.models import digit_files
-from vitriad.precision import FLOATS, RECOMMENDED
+from vitriad.programs.certificate_files import decoded, encoded, prepared, whole_files
+from vitriad.programs.held_out import HeldOut, Kept, agreed, cosines_of, divergences, measured
+from vitriad.programs.precision import FLOATS, RECOMMENDED
 
 _SEED = 0
 _TINY = 1e-6  # what counts as the largest value of an output that is all zero

@@ -1,0 +1,1 @@
+"""The page of `vitriad play`: its application, and the models behind it."""

@@ -1,0 +1,1 @@
+"""Exported programs: written, measured against their model, and certified."""
