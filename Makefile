@@ -41,7 +41,7 @@ help:
 	@echo "                 of models, which pip fetches (4.57.6: torch, 4.52.4: TensorFlow and Flax)"
 	@echo "make test-peers-timm  exchange them with timm (own environment of 5.5 GB: a CUDA build of torch)"
 	@echo "make test-ray    embed by actors of Ray, one of them killed (own environment)"
-	@echo "make test-triton  ask vitriad serve by NVIDIA's client of the Open Inference Protocol (own environment)"
+	@echo "make test-triton  ask vitriad serve by NVIDIA's client, and run vitriad deploy --to triton by a Triton (own environment)"
 	@echo "make hostile     hostile clients of vitriad serve: ten thousand connections, thousands of damaged requests"
 	@echo "make test-programs  export every class in every format and in every precision, each with its certificate"
 	@echo "make programs-table  write the table of docs/guides/export.md anew"
@@ -240,6 +240,7 @@ test-ray: .venv-ray/.dev
 .venv-triton: tests/clients/requirements-triton.txt
 	test -x $@/bin/python || $(PYTHON) -m venv $@
 	$@/bin/pip install -q --disable-pip-version-check -r $<
+	$@/bin/pip install -q --disable-pip-version-check --no-deps tensorflow-serving-api==2.21.0
 	touch $@
 
 test-triton: $(VENV)/.dev .venv-triton

@@ -65,7 +65,7 @@ _NEED_ALL = [
     "benchmarks/test_in_place.py",
     *(
         f"vitriad/test_{name}.py"
-        for name in ("engines", "export", "export_files", "play_programs", "precision", "serve_programs")
+        for name in ("deploy", "engines", "export", "export_files", "play_programs", "precision", "serve_programs")
     ),
 ]
 _NEED_CHROMIUM = ["vitriad/test_play_page.py"]  # .ci/run installs it

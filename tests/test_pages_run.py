@@ -16,7 +16,7 @@ TARGETS = {*re.findall(r"^([\w-]+)[:%]", (ROOT / "Makefile").read_text(encoding=
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 BOOK = {page.relative_to(ROOT).as_posix(): page.read_text(encoding="utf-8") for page in PAGES if page.parent != ROOT}
 # The longest ones: other tests call every day what they call. `make test-long` runs them.
-LONG = {f"docs/guides/{name}.md" for name in ("export", "keras", "migration", "parity")}
+LONG = {f"docs/guides/{name}.md" for name in ("deploying", "export", "keras", "migration", "parity")}
 assert BOOK.keys() >= LONG
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 
@@ -20,8 +20,7 @@ def install_command(*extras: str) -> str:
     found = _record()
     url, path = str(found.get("url", "")), _path(str(found.get("url", "")))
     if isinstance(vcs := found.get("vcs_info"), dict):
-        commit = f"@{vcs['commit_id']}" if vcs.get("commit_id") else ""
-        url, path = f"{vcs.get('vcs', 'git')}+{url}{commit}".replace(" ", "%20"), None  # pip quotes no URL of git
+        url, path = _of_vcs(url, vcs), None
     if path is not None:
         folder = found.get("dir_info")
         is_editable = isinstance(folder, dict) and bool(folder.get("editable"))
@@ -31,6 +30,25 @@ def install_command(*extras: str) -> str:
     if urlsplit(url).scheme not in ("", "file"):
         return f"pip install {quote(f'vitriad{wanted} @ {url}')}"
     return f"pip install 'vitriad{wanted}'"
+
+
+def own_source() -> str:
+    """What pip is told to get this copy of vitriad again: a checkout, a wheel, an address, or a name and a version."""
+    from shlex import quote
+
+    found = _record()
+    url = str(found.get("url", ""))
+    if isinstance(vcs := found.get("vcs_info"), dict):
+        return quote(_of_vcs(url, vcs))
+    if (path := _path(url)) is not None:
+        return quote(str(path))
+    return quote(url) if url and not url.startswith("file:") else f"vitriad=={own_version()}"
+
+
+def _of_vcs(url: str, vcs: Mapping[str, object]) -> str:
+    """A commit of a repository, as pip takes it."""
+    commit = f"@{vcs['commit_id']}" if vcs.get("commit_id") else ""
+    return f"{vcs.get('vcs', 'git')}+{url}{commit}".replace(" ", "%20")  # pip quotes no URL of git
 
 
 def own_version() -> str:

@@ -30,7 +30,7 @@ from vitriad.option_groups import (
 
 JOBS = {  # of the commands, as --help has them
     "start here": ("demo", "play", "doctor", "completion"),
-    "a service": ("serve",),
+    "a service": ("serve", "deploy"),
     "images": ("classify", "attend", "reconstruct", "compare"),
     "features of many images": ("embed", "search", "probe"),
     "training": ("finetune", "pretrain"),
@@ -97,6 +97,7 @@ def make_parser() -> argparse.ArgumentParser:
     play.add_argument("--open", action="store_true", help="open the page in your browser")
 
     _add_serve(commands)
+    _add_deploy(commands)
     example = "vitriad demo && vitriad classify --top-k 2 demo-output/digits/*.png"
     classify = _command(commands, "classify", "say what images show", example)
     classify.add_argument(
@@ -158,6 +159,20 @@ def _add_serve(commands: Any) -> None:
     text = "seconds until a request is answered or given up (%(default)s)"
     serve.add_argument("--deadline", metavar="S", type=at_least_0, default=30.0, help=text)
     serve.add_argument("--quiet", action="store_true", help="no log line for each request")
+
+
+def _add_deploy(commands: Any) -> None:
+    text = "write what TensorFlow Serving, Triton, Docker, Kubernetes or Vertex AI runs"
+    deploy = _command(commands, "deploy", text, "vitriad deploy digits-vit image --to kubernetes")
+    text = f"what to serve, also as NAME=MODEL and NAME@2=MODEL: {MODEL}, or of tfserving and triton its program"
+    deploy.add_argument("model", metavar="MODEL", help=text)
+    deploy.add_argument("target", metavar="DIR", help="folder; of tfserving and triton one that has other models too")
+    text = (
+        "tfserving: SavedModel; triton: ONNX; an image of vitriad serve for docker, kubernetes (KServe too) or vertex"
+    )
+    layouts = ("tfserving", "triton", "docker", "kubernetes", "vertex")
+    deploy.add_argument("--to", required=True, choices=layouts, help=text)
+    deploy.add_argument("--force", action="store_true", help="replace what is there")
 
 
 def _overview(commands: Mapping[str, argparse.ArgumentParser]) -> str:

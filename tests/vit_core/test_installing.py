@@ -5,7 +5,7 @@ from importlib.metadata import PackageNotFoundError
 
 import pytest
 
-from vit_core.installing import install_command, own_version
+from vit_core.installing import install_command, own_source, own_version
 
 
 class Recorded:
@@ -81,3 +81,17 @@ def test_a_source_tree_that_was_never_installed_is_named(monkeypatch):
 def test_the_version_of_a_source_tree_that_was_never_installed_is_unknown(monkeypatch):
     monkeypatch.setattr("importlib.metadata.version", missing)
     assert own_version() == "unknown"
+
+
+def test_pip_is_told_where_to_get_this_copy_again(recorded, tmp_path):
+    wheel = tmp_path / "vitriad-0.1.0-py3-none-any.whl"
+    wheel.touch()
+    vcs = {"vcs": "git", "commit_id": "0123abc"}
+    for said, source in (
+        ({"url": wheel.as_uri(), "archive_info": {}}, str(wheel)),
+        ({"url": "https://example.org/vitriad.git", "vcs_info": vcs}, "git+https://example.org/vitriad.git@0123abc"),
+        ({"url": "https://example.org/vitriad.whl", "archive_info": {}}, "https://example.org/vitriad.whl"),
+        ({"url": "file:///no/such/place", "dir_info": {}}, f"vitriad=={own_version()}"),
+    ):
+        recorded(json.dumps(said))
+        assert own_source() == source

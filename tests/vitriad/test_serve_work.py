@@ -19,11 +19,12 @@ from serving import ask, serving, wait_for
 
 from vit_core.errors import InputError
 from vitriad import cli, models, serve
+from vitriad.naming import named
 from vitriad.options import make_parser
 from vitriad.serving.app import application
 from vitriad.serving.batching import BatchLimits
 from vitriad.serving.keys import VARIABLE, read_keys
-from vitriad.serving.served import named, open_served
+from vitriad.serving.served import open_served
 from vitriad.serving.service import ServeLimits, Service
 from vitriad.web import bind
 

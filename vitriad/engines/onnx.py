@@ -14,6 +14,9 @@ from vit_core.files.json import read_json
 from vit_core.tensors import Array
 from vitriad.engines import DESCRIPTION
 
+_TYPES = {"FLOAT": "FP32", "FLOAT16": "FP16", "BFLOAT16": "BF16", "DOUBLE": "FP64", "UINT8": "UINT8", "BOOL": "BOOL"}
+_Tensor = tuple[str, str, tuple[int, ...]]  # name, type, sides; -1 for a side that may be any
+
 
 def open_program(file: Path, inputs: Sequence[str], outputs: Sequence[str], threads: int | None) -> Any:
     """See `vitriad.engines.open_program`."""
@@ -50,3 +53,15 @@ def _check_beside(file: Path) -> None:
             raise UnsafeFileError(f"{file}: has weights in {name[:80]!r}, which {DESCRIPTION} does not name: not read.")
         if not file.with_name(name).is_file():
             raise MissingFileError(f"{file}: its weights are in {name[:80]!r}, and that is not there.")
+
+
+def signature(file: Path) -> tuple[list[_Tensor], list[_Tensor]]:
+    """The inputs and the outputs of a program, each as its name, its type as protocols call it, and its sides."""
+    graph = onnx.load(file, load_external_data=False).graph
+    return [_described(each) for each in graph.input], [_described(each) for each in graph.output]
+
+
+def _described(value: Any) -> _Tensor:
+    tensor = value.type.tensor_type
+    sides = tuple(side.dim_value if side.HasField("dim_value") else -1 for side in tensor.shape.dim)
+    return value.name, _TYPES[onnx.TensorProto.DataType.Name(tensor.elem_type)], sides

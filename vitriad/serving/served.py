@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +14,6 @@ from vit_core.config import pair, patch_grid
 from vit_core.errors import InputError
 from vit_core.images.processor import ViTImageProcessor
 from vit_core.limits import Limits
-from vit_core.plain_values import short
 from vit_core.tensors import Array, to_numpy
 from vitriad.artefacts import ExportedModel, read_artefact
 from vitriad.auto import load
@@ -24,6 +22,7 @@ from vitriad.classify import load_processor, probabilities, read_pixels, why_no_
 from vitriad.engines import artefact_folder, check_engine, engine_version
 from vitriad.features import Embedder
 from vitriad.models import find
+from vitriad.naming import named
 from vitriad.reconstruct import drawn_masking, image_losses, reconstruct
 from vitriad.serving.batching import Arrays
 from vitriad.viewing import processed_size, ready
@@ -157,24 +156,6 @@ class Served:
 
 
 # --- opening ---------------------------------------------------------------------------------------------------------
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")  # NAME.TASK is for protocols
-
-
-def named(given: str) -> tuple[str, str, str]:
-    """Name, version and source of a model, of a text such as "digits@2=runs/digits-vit".
-
-    Raises:
-        InputError: a name that cannot stand in an address.
-    """
-    called, is_named, source = given.partition("=")
-    if not is_named or Path(given).exists():
-        called, source = Path(given).name.partition(".")[0] or "model", given
-    name, _, version = called.partition("@")
-    version = version or "1"
-    if not _NAME.fullmatch(name) or not (version.isascii() and version.isdecimal() and len(version) < 10):
-        raise InputError(f"serve: {short(given)}: expected NAME=MODEL or NAME@2=MODEL, of letters, digits, _ and -.")
-    return name, version, source
 
 
 def open_served(
