@@ -47,7 +47,7 @@ _NEED_ONE = [
             *("play", "play_work", "serve", "serve_work", "oip", "tfserving", "serve_hostile", "serve_right"),
             *("auto", "classify", "cli", "conversion_commands", "parity", "demo_and_doctor", "shipped_models"),
             *("made_up_dialect", "named_files", "printing", "verify", "embed", "pictures", "search_and_probe"),
-            *("compare", "identity", "decoding", "finetune"),
+            *("compare", "identity", "decoding", "finetune", "training_devices"),
         )
     ),
 ]

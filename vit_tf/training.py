@@ -233,8 +233,9 @@ class TrainStep:
     def _seed_dropouts(self, part: int) -> None:
         """Makes what is dropped a matter of the seed, the step and the part of its batch."""
         layers = [layer for layer in _keras.layers_of(self.model) if isinstance(layer, Repeatable) and layer.rate > 0]
+        steps = int(to_numpy(self.optimizer.iterations))
         for place, layer in enumerate(layers):
-            draws = Draws(self.optimisation.seed, f"dropout {place}", int(self.optimizer.iterations), part)
+            draws = Draws(self.optimisation.seed, f"dropout {place}", steps, part)
             layer.seed_generator.state.assign([draws.below(2**31), draws.below(2**31)])
 
 

@@ -50,7 +50,7 @@ def _run(argv: Sequence[str] | None) -> int:
     except BrokenPipeError:
         raise
     except Exception as error:
-        if arguments.debug or not _is_expected(error):
+        if arguments.debug or not is_expected(error):
             raise
         print(f"vitriad: error: {_line_of(error)}", file=sys.stderr)
         return 1
@@ -69,7 +69,8 @@ def _flushed() -> int:
     return 0
 
 
-def _is_expected(error: Exception) -> bool:
+def is_expected(error: Exception) -> bool:
+    """Whether an error is one that its text explains to whoever typed the command."""
     from vit_core.errors import VitError  # only now: --help imports nothing
 
     return isinstance(error, VitError | OSError | MemoryError)

@@ -275,6 +275,10 @@ def _training(parser: argparse.ArgumentParser, data: str, model: str) -> None:
     parser.add_argument("--backend", type=backend_name, choices=known, default="auto", help=text)
     text = "any other field of the recipe, such as mixup=0, freeze=encoder or precision=bfloat16"
     parser.add_argument("--set", action="append", metavar="FIELD=VALUE", default=[], help=text)
+    text = "share each batch among N devices: GPUs, TPUs or, without them, cores (1; under torchrun, its processes)"
+    parser.add_argument("--devices", metavar="N", type=positive, help=text)
+    text = "each device holds a share of weights and moments in place of a copy (torch, flax)"
+    parser.add_argument("--sharded", action="store_true", help=text)
     parser.add_argument("--recipe", metavar="FILE", help="run a recorded recipe.toml again, with what is given besides")
     parser.add_argument("--dry-run", action="store_true", help="say what it would take, and train nothing")
 

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import json
+import os
 from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from conversion.auto import configuration
 from vit_core.errors import InputError
+from vit_core.training.devices import check_count
 from vit_core.training.published import published
 from vit_core.training.recipe import Recipe, check_values, read_recipe, recipe_of
 from vitriad.auto import available_backends
 from vitriad.models import NAMES, find
 from vitriad.printing import print_table, shown
 from vitriad.training.folder import RECIPE
-from vitriad.training.run import run, trained_names
+from vitriad.training.run import devices_there, open_devices, run, trained_names
 from vitriad.training.setup import CLASSES, Setup, fresh_config, set_up, sizes_of
+from vitriad.training.workers import reporting_faults, run_workers
 
 _OPTIONS = ("data", "model", "config", "held_out", "epochs", "batch_size", "rate", "seed")
 
@@ -25,11 +30,29 @@ _OPTIONS = ("data", "model", "config", "held_out", "epochs", "batch_size", "rate
 def run_training(arguments: Namespace, objective: str | None) -> int:
     """One command line; 3 if some images could not be used."""
     recipe = recipe_from(arguments, objective)
-    setup = set_up(recipe)
-    _say(setup)
+    count, is_sharded = arguments.devices, arguments.sharded
     if arguments.dry_run:
+        _say(set_up(recipe))
         return 0
-    return run(setup, arguments.out)
+    if recipe.backend == "torch" and (count or 1) > 1 and "RANK" not in os.environ:
+        check_count(count, *devices_there("torch"))
+        options = ["--devices", str(count), *(["--sharded"] if is_sharded else [])]
+        return run_workers(recipe, arguments.out, count, options)
+    devices = open_devices(recipe.backend, count, is_sharded=is_sharded)
+    with closing(devices), reporting_faults(devices.rank), _quiet(devices.rank > 0):
+        setup = set_up(recipe)
+        _say(setup)
+        return run(setup, arguments.out, devices)
+
+
+@contextmanager
+def _quiet(is_quiet: bool) -> Iterator[None]:
+    """Inside this block nothing is shown: another process says the same."""
+    if not is_quiet:
+        yield
+        return
+    with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+        yield
 
 
 def recipe_from(arguments: Namespace, objective: str | None) -> Recipe:

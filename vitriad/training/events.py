@@ -21,11 +21,12 @@ class Events:
     Args:
         folder: of the run.
         done: steps that are done: what older events say of later ones is no longer true.
+        writes: whether this process is the one that writes.
     """
 
-    def __init__(self, folder: Path, done: int) -> None:
+    def __init__(self, folder: Path, done: int, *, writes: bool = True) -> None:
         self._writer: Any = None
-        if find_spec("tensorboard") is None:
+        if not writes or find_spec("tensorboard") is None:
             return
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog
         from tensorboard.summary.writer.event_file_writer import EventFileWriter

@@ -35,11 +35,13 @@ class Place(NamedTuple):
         step: how many steps are done.
         digest: of the data.
         best: what was measured of the best checkpoint; None before the first evaluation.
+        devices: the `words` of what it was computed on.
     """
 
     step: int
     digest: str
     best: dict[str, Any] | None
+    devices: str = "1"
 
 
 class RunFolder:
@@ -47,10 +49,11 @@ class RunFolder:
 
     Args:
         path: of the folder; made where missing.
+        writes: whether this process is the one that writes to it; to the others it is what that one has written.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | Path, *, writes: bool = True) -> None:
+        self.path, self.writes = Path(path), writes
 
     def begin(self, recipe: Recipe) -> None:
         """Writes the recipe, or finds the same one there.
@@ -58,6 +61,8 @@ class RunFolder:
         Raises:
             InputError: another recipe is there, something else is, or it cannot be written.
         """
+        if not self.writes:
+            return
         check_target(self.path, is_folder=True, error=InputError)
         if (self.path / RECIPE).is_file():
             if differing := recipe.differing(read_recipe(self.path / RECIPE)):
@@ -79,7 +84,7 @@ class RunFolder:
         if not finds_folder(self.path / LAST):
             return None
         said = read_json(self.path / LAST / INSIDE / _PLACE, limit="config_bytes", error=CheckpointError)
-        place = Place(said["step"], said["digest"], said["best"])
+        place = Place(**said)
         if place.digest != digest:
             raise InputError(
                 f"{self.path}: the images, their labels or their files are others than when this run began.\n"
@@ -117,6 +122,8 @@ class RunFolder:
         Raises:
             CheckpointError: it cannot be written, as on a full disk.
         """
+        if not self.writes:
+            return
         weights = "average." if any(each.startswith("average.") for each in state) else "model."
         tensors = {each.removeprefix(weights): array for each, array in state.items() if each.startswith(weights)}
         rest = {each: array for each, array in state.items() if not each.startswith(weights)}
@@ -148,16 +155,21 @@ class RunFolder:
         found = [json.loads(line) for line in lines]
         if before is not None:
             found = [line for line in found if line["step"] <= before]
+        if before is not None and self.writes:
             write_file(self.path / METRICS, "".join(f"{json.dumps(line)}\n" for line in found), error=InputError)
         return found
 
     def measured(self, line: Mapping[str, Any]) -> None:
         """Adds a line to the metrics."""
+        if not self.writes:
+            return
         with open(self.path / METRICS, "a", encoding="utf-8") as file:
             file.write(f"{json.dumps(line)}\n")
 
     def skipped(self, found: Mapping[str, str]) -> int:
         """Records images that cannot be used, each once; returns how many are new."""
+        if not self.writes:
+            return 0
         path = self.path / SKIPPED
         known = path.read_text(encoding="utf-8").split("\n")[:-1] if path.is_file() else []
         lines = [json.dumps({"name": name, "error": error}) for name, error in found.items()]
@@ -168,6 +180,17 @@ class RunFolder:
 
     def table(self, name: str, rows: Iterable[Iterable[Any]]) -> None:
         """Writes a file of values with commas between them."""
+        if not self.writes:
+            return
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows(rows)
         write_file(self.path / name, text.getvalue(), error=InputError)
+
+
+def last_step(path: str | Path) -> int | None:
+    """How many steps the last checkpoint of a run has done; None where there is none."""
+    folder = Path(path) / LAST
+    if not finds_folder(folder):
+        return None
+    step: int = read_json(folder / INSIDE / _PLACE, limit="config_bytes", error=CheckpointError)["step"]
+    return step

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from vit_core.errors import InputError
 from vit_core.hub.model_card import card_text
+from vit_core.training.devices import Devices
 from vit_core.training.feeding import Fed
 from vit_core.training.metrics import Tally, wilson
 from vit_core.training.steps import TrainStep
@@ -33,6 +34,7 @@ from vitriad.training.setup import Setup, sizes_of
 
 logger = logging.getLogger("vitriad")
 
+_STOP = 2  # to save the run and to end, where 1 is to save it
 _EVERY = 600.0  # seconds after which the middle of an epoch is saved too
 _BATCH_FILE = "failed-batch.txt"
 _NO_MEMORY = ("out of memory", "resource_exhausted", "can't allocate memory", "resourceexhausted", "failed to allocate")
@@ -44,25 +46,30 @@ class Run:
     Args:
         setup: what its recipe stands for.
         out: its folder.
+        devices: what it is computed on. In every process of a group a run is made, and only one of them writes.
 
     Attributes:
         step: the model with its optimiser.
         done: steps that are done.
+        went_by: the `words` of the devices that it was computed on before.
     """
 
-    def __init__(self, setup: Setup, out: str | Path) -> None:
-        self.setup, self.recipe, self.feed = setup, setup.recipe, setup.feed
-        self.folder, self.digest = RunFolder(out), setup.digest()
+    def __init__(self, setup: Setup, out: str | Path, devices: Devices) -> None:
+        self.setup, self.recipe, self.feed, self.devices = setup, setup.recipe, setup.feed, devices
+        self.folder, self.digest = RunFolder(out, writes=devices.rank == 0), setup.digest()
         self.folder.begin(self.recipe)
+        devices.agreed(0)  # the recipe is there, for all
         place = self.folder.place(self.digest)
-        self.step = new_step(setup)
+        devices.agreed(0)  # all have seen the same place
+        self.went_by = place.devices if place else devices.words
+        self.step = new_step(setup, devices)
         self.done, self.best = (place.step, place.best) if place else (0, None)
         self.is_averaged = self.recipe.average is not None
         if place is not None:
             self.step.restore(self.folder.state(self.is_averaged))
         self.lines = self.folder.metrics(before=self.done)
         self.rates = self.recipe.learning_rates(self.feed.steps)
-        self.events = Events(self.folder.path, self.done)
+        self.events = Events(self.folder.path, self.done, writes=self.folder.writes)
         if place is None:
             classes = self.setup.held_out.classes
             labels = self.setup.held_out.labels
@@ -89,10 +96,12 @@ class Run:
                 is_over = self.done % self.feed.steps_of_epoch == 0
                 if is_over:
                     self._judge(bar)
-                if is_over or stop.is_set or time.monotonic() - saved > _EVERY:
+                is_late = time.monotonic() - saved > _EVERY
+                word = self.devices.agreed(_STOP if stop.is_set else int(is_over or is_late))
+                if word:
                     self._save(LAST)
                     saved = time.monotonic()
-                if stop.is_set:
+                if word == _STOP:
                     print(self._stopped(), file=sys.stderr)
                     raise KeyboardInterrupt
         if self.best is None:
@@ -106,7 +115,7 @@ class Run:
 
     @contextmanager
     def _progress(self) -> Iterator[Any]:
-        options = {"unit": "step", "file": sys.stderr, "disable": not sys.stderr.isatty()}
+        options = {"unit": "step", "file": sys.stderr, "disable": not sys.stderr.isatty() or self.devices.rank > 0}
         with tqdm(total=self.feed.steps, initial=self.done, **options) as bar:
             yield bar
 
@@ -182,10 +191,11 @@ class Run:
         line = {"step": self.done, "epoch": epoch, "train_loss": loss, **found}
         self._measure(line)
         bar.write(self._said(line), file=sys.stdout)
-        if self.best is None or _score(line) > _score(self.best):
+        if self.devices.agreed(int(self.best is None or _score(line) > _score(self.best))):
             self.best = line
             self._save(BEST)
-        draw_curves(self.folder.path, self.lines)
+        if self.folder.writes:
+            draw_curves(self.folder.path, self.lines)
 
     def _held_out(self, bar: Any) -> dict[str, Any] | None:
         """What is measured on the images that are held out; None where none can be used."""
@@ -200,7 +210,7 @@ class Run:
                     tally.add(output["logits"], fed.labels)
                     continue
                 total, count = total + float(output["loss"]) * len(fed.names), count + len(fed.names)
-                if self.recipe.objective == "mae" and fed.number == 0:
+                if self.recipe.objective == "mae" and fed.number == 0 and self.folder.writes:
                     epoch = self.done // self.feed.steps_of_epoch
                     draw_reconstructions(self.folder.path, epoch, fed, output, self.setup)
         if count:
@@ -222,10 +232,9 @@ class Run:
         return said
 
     def _save(self, name: str) -> None:
-        place = Place(self.done, self.digest, self.best) if name == LAST else None
-        card = self._card(self.best)
-        setup = self.setup
-        self.folder.save(name, setup.config, setup.cls, self.feed.processor, self.step.state(), card, place)
+        place = Place(self.done, self.digest, self.best, self.devices.words) if name == LAST else None
+        card, setup, state = self._card(self.best), self.setup, self.step.state()  # which all processes gather
+        self.folder.save(name, setup.config, setup.cls, self.feed.processor, state, card, place)
 
     def _card(self, best: dict[str, Any] | None) -> str:
         recipe = self.recipe
@@ -250,16 +259,32 @@ class Run:
         return card_text(self.setup.config, self.setup.cls, size, self.folder.path.resolve().name, about=about)
 
 
-def new_step(setup: Setup) -> TrainStep:
-    """The model of a run with its optimiser, in the backend of its recipe.
+def open_devices(backend: str, count: int | None, *, is_sharded: bool) -> Devices:
+    """What a run of a backend is computed on.
 
     Raises:
-        BackendError: it is not installed.
+        BackendError: it is not installed, or there are not so many devices.
+        InputError: it is not spread in this way.
     """
-    model = model_class(setup.cls, setup.recipe.backend).from_tensors(setup.config, setup.tensors)
-    training = import_module(f"{BACKENDS[setup.recipe.backend].package}.training")
-    step: TrainStep = training.TrainStep(model, setup.recipe.optimisation())
-    return step
+    found: Devices = _module(backend, "training_devices").Devices(count, is_sharded=is_sharded)
+    return found
+
+
+def devices_there(backend: str) -> tuple[int, str]:
+    """How many devices a backend has here, and what they are."""
+    there: tuple[int, str] = _module(backend, "training_devices").there()
+    return there
+
+
+def _module(backend: str, name: str) -> Any:
+    model_class("ViTModel", backend)  # imports the package, and says so if that cannot be
+    return import_module(f"{BACKENDS[backend].package}.{name}")
+
+
+def new_step(setup: Setup, devices: Devices) -> TrainStep:
+    """The model of a run with its optimiser, in the backend of its recipe."""
+    model = model_class(setup.cls, setup.recipe.backend)
+    return devices.train_step(lambda: model.from_tensors(setup.config, setup.tensors), setup.recipe.optimisation())
 
 
 def trained_names(setup: Setup) -> set[str]:
@@ -268,13 +293,15 @@ def trained_names(setup: Setup) -> set[str]:
     return {name for group in groups for name in group.names}
 
 
-def run(setup: Setup, out: str | Path) -> int:
+def run(setup: Setup, out: str | Path, devices: Devices) -> int:
     """Runs a recipe and says what came out; 3 if some images could not be used."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is checked before decoding
-        found = Run(setup, out)
+        found = Run(setup, out, devices)
         if found.done:
             print(f"going on after step {found.done} of {found.feed.steps}")
+        if found.done and found.went_by != devices.words:
+            print(f"devices: {devices.words}, where it was {found.went_by}: the same within rounding, not to the bit")
         best = found.train()
     print(f"{shown(str(found.folder.path / BEST))}: epoch {best['epoch']}, {_result(best)}")
     return 3 if (found.folder.path / "skipped.jsonl").is_file() else 0
