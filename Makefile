@@ -40,7 +40,7 @@ help:
 	@echo "                 and 5.24; Trainer, accelerate, PEFT, Lightning, pipelines; jax2onnx; transformers' common tests"
 	@echo "                 of models, which pip fetches (4.57.6: torch, 4.52.4: TensorFlow and Flax)"
 	@echo "make test-peers-timm  exchange them with timm (own environment of 5.5 GB: a CUDA build of torch)"
-	@echo "make test-ray    embed by actors of Ray, one of them killed (own environment)"
+	@echo "make test-ray    embed by actors of Ray, serve by replicas of Ray Serve, one of them killed (own environment)"
 	@echo "make test-triton  ask vitriad serve by NVIDIA's client, and run vitriad deploy --to triton by a Triton (own environment)"
 	@echo "make hostile     hostile clients of vitriad serve: ten thousand connections, thousands of damaged requests"
 	@echo "make test-programs  export every class in every format and in every precision, each with its certificate"
@@ -227,7 +227,7 @@ test-peers: $(VENV)/.dev .venv-hf4 .venv-hf452 .venv-hf5 .venv-jax2onnx
 test-peers-timm: $(VENV)/.dev .venv-timm
 	$(BIN)/python -m pytest tests/peers -m timm $(PYTEST_ARGS)
 
-# Ray with pandas and pyarrow, 250 MB; Flax is the smallest framework beside it.
+# Ray with pandas, pyarrow and FastAPI, 400 MB; Flax is the smallest framework beside it.
 .venv-ray/.dev: $(SOURCES)
 	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
 	$(@D)/bin/pip install -q --disable-pip-version-check --upgrade "pip>=25.1"

@@ -29,6 +29,7 @@ _NEED_TORCH = [
 _NEED_ONE = [
     "behaviour",
     "clients",
+    "cluster",
     "hub",
     "parity",
     "reliability",

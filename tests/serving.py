@@ -32,8 +32,8 @@ def ask(port, path="/", body=None, method=None, **headers):
         return answer.status, answer.headers, answer.read()
 
 
-def wait_for(is_so):
-    end = time.monotonic() + 60
+def wait_for(is_so, seconds=60):
+    end = time.monotonic() + seconds
     while not is_so():
         assert time.monotonic() < end
         time.sleep(0.01)

@@ -50,20 +50,28 @@ def run(arguments: Namespace) -> int:
     return 0
 
 
-def create_app() -> Any:
+def create_app(line: str | None = None) -> Any:
     """The application for a server of yours: `VITRIAD_SERVE="digits-vit" uvicorn --factory vitriad.serve:create_app`.
 
-    The environment variable holds what stands behind `vitriad serve`. Where to listen, TLS, and how slow and how many
-    connections may be are then that server's to say.
+    Where to listen, TLS, and how slow and how many connections may be are then that server's to say.
+
+    Args:
+        line: what stands behind `vitriad serve`; None for what the environment variable holds.
     """
     _check_installed()
     from vitriad.serving.app import application
     from vitriad.serving.keys import read_keys
 
-    arguments = make_parser().parse_args(["serve", *shlex.split(os.environ.get(OPTIONS, ""))])
+    arguments = arguments_of(os.environ.get(OPTIONS, "") if line is None else line)
     warnings.simplefilter("ignore", DecompressionBombWarning)
     _log_requests(arguments.quiet)
-    return application(_service(arguments), keys=read_keys(arguments.key_file), names=_names(arguments, "127.0.0.1"))
+    names = _names(arguments, arguments.host or _LOOPBACK[0])
+    return application(_service(arguments), keys=read_keys(arguments.key_file), names=names)
+
+
+def arguments_of(line: str) -> Namespace:
+    """What stands behind `vitriad serve`, as a text."""
+    return make_parser().parse_args(["serve", *shlex.split(line)])
 
 
 def _check_installed() -> None:
