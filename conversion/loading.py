@@ -15,10 +15,10 @@ from conversion.inference import is_of_transformers, said_size, stored_grid
 from conversion.keywords import ASSERTIONS, CHOOSING, FITTING, LOADING, MODEL_OPTIONS, OPENING, checked
 from conversion.naming import HEADS
 from conversion.recognition import heads_beside
-from conversion.relatives import as_vit
 from conversion.report import Report, log, report_of
 from conversion.settings import chosen_dtype, config_data, config_of, stored_dtype
 from vit_core.config import patch_grid, read_config
+from vit_core.config.relatives import as_vit
 from vit_core.errors import CheckpointError, ConfigError, InputError, VitError, reading
 from vit_core.files.containers import CONTAINERS
 from vit_core.files.manifest import MANIFEST_NAME, is_saved_here

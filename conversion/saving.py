@@ -12,7 +12,7 @@ from conversion.detect import lone_checkpoint
 from vit_core.config import CONFIG_NAME, PretrainedConfig
 from vit_core.files.saving import replaced_weights, save_folder
 from vit_core.files.weight_files import weight_names
-from vit_core.parameters import check_tensors, parameter_table
+from vit_core.parameters import check_tensors, has_pooler, parameter_table
 from vit_core.parameters import class_name as canonical_class
 from vit_core.plain_values import name_list
 from vit_core.tensors import Array
@@ -51,7 +51,7 @@ def save_pretrained(
     """
     model = canonical_class(class_name)
     options = {
-        "add_pooling_layer": "pooler.dense.weight" in tensors,
+        "add_pooling_layer": has_pooler(config, tensors),
         "use_mask_token": "embeddings.mask_token" in tensors,
     }
     table = parameter_table(config, model, **options)

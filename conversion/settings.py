@@ -12,8 +12,8 @@ from conversion.detect import Source
 from conversion.heads import check_heads
 from conversion.inference import infer, is_of_transformers
 from conversion.keywords import ASSERTIONS, CHOOSING, FITTING, MODEL_OPTIONS, OPENING
-from conversion.relatives import as_vit
 from vit_core.config import CONFIG_NAME, PretrainedConfig, read_config
+from vit_core.config.relatives import as_vit
 from vit_core.errors import InputError, MissingFileError
 from vit_core.files.weight_files import TRAINER_NAME
 from vit_core.parameters import MODEL_CLASSES

@@ -72,9 +72,9 @@ FAULTS = {
         ),
     ),
     "stale position row": (
-        Edit("vit_torch/layers.py", "grid = positions[0, 1:]", "grid = positions[0, :-1]"),
-        Edit("vit_tf/layers.py", "positions[0, 1:]", "positions[0, :-1]"),
-        Edit("vit_flax/layers.py", "positions[0, 1:]", "positions[0, :-1]"),
+        Edit("vit_torch/layers.py", "grid = positions[0, first:]", "grid = positions[0, : -first or None]"),
+        Edit("vit_tf/layers.py", "positions[0, first:]", "positions[0, : -first or None]"),
+        Edit("vit_flax/layers.py", "positions[0, first:]", "positions[0, : -first or None]"),
     ),
     "columns before rows in positions": (
         Edit("vit_torch/layers.py", "(columns @ grid).flatten(0, 1)", "(columns @ grid).transpose(0, 1).flatten(0, 1)"),
@@ -427,18 +427,18 @@ FAULTS = {
     "classifier on the mean": (
         Edit(
             "vit_torch/vit.py",
-            "self.classifier(encoded.last_hidden_state[:, 0])",
-            "self.classifier(encoded.last_hidden_state.mean(1))",
+            "self.classifier(encoded.last_hidden_state[:, 0] if",
+            "self.classifier(encoded.last_hidden_state.mean(1) if",
         ),
         Edit(
             "vit_tf/vit.py",
-            "self.classifier(encoded.last_hidden_state[:, 0])",
-            "self.classifier(ops.mean(encoded.last_hidden_state, axis=1))",
+            "self.classifier(encoded.last_hidden_state[:, 0] if",
+            "self.classifier(ops.mean(encoded.last_hidden_state, axis=1) if",
         ),
         Edit(
             "vit_flax/vit.py",
-            "self.classifier(encoded.last_hidden_state[:, 0])",
-            "self.classifier(encoded.last_hidden_state.mean(axis=1))",
+            "self.classifier(encoded.last_hidden_state[:, 0] if",
+            "self.classifier(encoded.last_hidden_state.mean(axis=1) if",
         ),
     ),
     "ignored labels counted": (

@@ -159,7 +159,9 @@ BESIDE = {
     "scales of two branches exchanged": (
         Edit("conversion/dialects/hf_relatives.py", "layer_scale2.lambda1", "layer_scale1.lambda1", RELATIVES),
     ),
-    "epsilon of Dinov2 and MSN forgotten": (Edit("conversion/relatives.py", "_EPS = 1e-6", "_EPS = 1e-12", RELATIVES),),
+    "epsilon of Dinov2 and MSN forgotten": (
+        Edit("vit_core/config/relatives.py", "_EPS = 1e-6", "_EPS = 1e-12", RELATIVES),
+    ),
     "a kernel for larger patches resized as a picture": (
         Edit(
             "vit_core/projections.py",

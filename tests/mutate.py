@@ -1,6 +1,6 @@
 """Plants faults in the source, one at a time in a scratch copy, and shows that the tests catch every one.
 
-    python tests/mutate.py              every fault of faults.py and faults_beside.py; exits 1 if one survives
+    python tests/mutate.py              every fault of faults.py and its neighbours; exits 1 if one survives
     python tests/mutate.py vit_flax     only those of that package
     python tests/mutate.py --each 3     three of every package, others every day
     python tests/mutate.py --beside     those beside the models: files, hub, images, conversion, commands
@@ -32,6 +32,7 @@ from typing import NamedTuple
 
 from faults import FAULTS, Edit
 from faults_beside import BESIDE
+from faults_of_options import OPTIONS
 from tqdm import tqdm
 
 ROOT = Path(__file__).parent.parent
@@ -47,7 +48,7 @@ FAST = {  # what a fault meets first: 25 seconds at most
     "conversion": "tests/conversion/test_foreign.py",
     "vitriad": "tests/vitriad/test_cli.py",
 }
-ALL = FAULTS | BESIDE
+ALL = FAULTS | OPTIONS | BESIDE
 OTHERS = {"+": "-", "-": "+", "*": "+", "/": "*", "//": "*", "<": ">=", "==": "!=", "+=": "-="}  # operators
 
 
@@ -192,7 +193,7 @@ def main() -> None:
     arguments = parser.parse_args()
     faults = chosen(arguments.packages, arguments.each)
     if arguments.write and not arguments.beside:  # those have a table of their own
-        faults = {what: edits for what, edits in faults.items() if what in FAULTS}
+        faults = {what: edits for what, edits in faults.items() if what not in BESIDE}
     if arguments.beside:
         faults = {what: edits for what, edits in faults.items() if what in BESIDE}
     if arguments.random is not None:

@@ -60,6 +60,7 @@ PATCHES = (2, 3, 4, (2, 3), (4, 2), (3, 5))
 GRIDS = ((2, 3), (3, 2), (3, 4), (5, 3), (4, 6))
 # Standard deviations of random parameters; those of weights follow their fan-in.
 SPREAD = {"bias": 0.3, "heads_bias": 0.3, "norm_scale": 0.25, "norm_shift": 0.3, "token": 0.6, "positions": 0.6}
+SPREAD |= {"layer_scale": 0.7}
 SMOOTH = ("gelu", "gelu_new", "quick_gelu", "silu", "mish", "tanh")
 
 
@@ -379,6 +380,21 @@ _PRUNED = {"num_hidden_layers": 3, "pruned_heads": {0: [1], 2: [0]}}
 _MANY_PATCHES = {"patch_size": (2, 3), "image_size": (16, 21)}  # short arrays are often sorted stably by luck
 _DEEP = {"num_hidden_layers": 3, "drop_path_rate": 0.4}
 _WIDE_HEADS = {"hidden_size": 20, "num_attention_heads": 4}
+_REGISTERS = {"num_register_tokens": 3, "layerscale_value": 0.1, "use_swiglu_ffn": True}
+_MEAN = {"use_mean_pooling": True}
+_PATCHES_ALONE = {"use_class_token": False, "use_mean_pooling": True, "norm_before_pooling": True}
+
+# Options that transformers' ViT has not.
+_FAMILY: tuple[Case, ...] = (
+    build("ViTModel", "registers", image=(15, 8), patch_size=(3, 2), image_size=(9, 6), **_REGISTERS),
+    build("ViTModel", "mean", use_mean_pooling=True, num_register_tokens=2),
+    build("ViTModel", "patches_alone", {"head_mask": per_head}, image=(8, 18), patch_size=(2, 3), **_PATCHES_ALONE),
+    build("ViTModel", "mean_without_pooler", options={"add_pooling_layer": False}, **_MEAN),
+    build("ViTForImageClassification", "mean", {"labels": classes}, layerscale_value=1.0, **_MEAN),
+    build("ViTForImageClassification", "patches_alone", {"labels": classes}, num_register_tokens=1, **_PATCHES_ALONE),
+    build("ViTForImageClassification", "norm_then_mean", norm_before_pooling=True, **_MEAN, **_WIDE_HEADS, **_PRUNED),
+    build("ViTForMaskedImageModeling", "registers", {"bool_masked_pos": mask}, **_MIM, **_REGISTERS),
+)
 
 CASES: tuple[Case, ...] = (
     build("ViTModel", "plain"),
@@ -446,6 +462,7 @@ CASES: tuple[Case, ...] = (
     build("ViTMAEForPreTraining", "no_multiple", image=(13, 11), patch_size=4, image_size=8),
     build("ViTMAEForPreTraining", "xielu", hidden_act="xielu"),
     build("ViTMAEForPreTraining", "glu", hidden_act="glu"),
+    *_FAMILY,
 )
 
 # Calls in training, with branches of layers left out: of models without dropout, so that nothing is drawn.
@@ -462,9 +479,11 @@ TRAINING_CASES: tuple[Case, ...] = (
 )
 
 # Where making or compiling a model takes long: of the activations one function and those with parameters. The other
-# functions have a test of their own, in tests/behaviour.
+# functions have a test of their own, in tests/behaviour. Of the options of the family each once.
+_LONG = ("mean_without_pooler", "norm_then_mean", "ViTModel-mean", "ForMaskedImageModeling-registers")
 EVERY_DAY = [
     case.name
     for case in (*CASES, *TRAINING_CASES)
-    if "-act_" not in case.name or case.name.endswith(("gelu_new", "prelu", "xielu"))
+    if ("-act_" not in case.name or case.name.endswith(("gelu_new", "prelu", "xielu")))
+    and not case.name.endswith(_LONG)
 ]

@@ -4,12 +4,13 @@ from pathlib import Path
 
 import faults
 import faults_beside
+import faults_of_options
 import pytest
 
 ROOT = Path(__file__).parent.parent
 EDITS = [
     (name, edit)
-    for module in (faults, faults_beside)
+    for module in (faults, faults_beside, faults_of_options)
     for table in vars(module).values()
     if isinstance(table, dict)
     for name, edits in table.items()

@@ -46,7 +46,7 @@ class Intermediates:
             norm: apply the final norm to each of them.
             stop_early: leave out the blocks behind the last one that is asked for.
             output_format: "NCHW" for maps (batch, hidden, rows, columns), "NLC" for (batch, patches, hidden).
-            return_prefix_tokens: make each of them a pair with the class token (batch, 1, hidden).
+            return_prefix_tokens: make each of them a pair with the class token and registers, (batch, count, hidden).
             intermediates_only: return the list alone.
             **call: other arguments of a call, such as `params` in Flax.
 
@@ -65,11 +65,12 @@ class Intermediates:
             )
         blocks = self._blocks("indices", indices)
         last, states, grid = self._outputs_of(pixel_values, blocks, stop_early, norm, call)
-        found: list[Any] = [state[:, 1:] for state in states]
+        prefix = self.config.num_prefix_tokens
+        found: list[Any] = [state[:, prefix:] for state in states]
         if output_format == "NCHW":
             found = [self._as_map(patches, grid) for patches in found]
         if return_prefix_tokens:
-            found = [(patches, state[:, :1]) for patches, state in zip(found, states, strict=True)]
+            found = [(patches, state[:, :prefix]) for patches, state in zip(found, states, strict=True)]
         return found if intermediates_only else (last, found)
 
     def get_intermediate_layers(
@@ -95,12 +96,15 @@ class Intermediates:
             for each block what was asked for, in that order.
 
         Raises:
-            InputError: no such block, or the images do not fit the model.
+            InputError: no such block, no class token, or the images do not fit the model.
 
         Source: dinov2 b8931f7b. DINO's own method of this name gives class token and patches in one tensor.
         """
+        if return_class_token and not self.config.use_class_token:
+            raise InputError(f"{type(self).__name__}: return_class_token: the model has none (use_class_token=False).")
         _, states, grid = self._outputs_of(x, self._blocks("n", n), True, norm, call)
-        found = [self._as_map(state[:, 1:], grid) if reshape else state[:, 1:] for state in states]
+        found = [state[:, self.config.num_prefix_tokens :] for state in states]
+        found = [self._as_map(patches, grid) for patches in found] if reshape else found
         if not return_class_token:
             return tuple(found)
         return tuple((patches, state[:, 0]) for patches, state in zip(found, states, strict=True))

@@ -128,6 +128,12 @@ class ConfigFields(TypedDict, total=False):
     encoder_stride: int
     pooler_output_size: int | None
     pooler_act: str | Callable[..., Any]
+    use_class_token: bool
+    num_register_tokens: int
+    use_mean_pooling: bool
+    norm_before_pooling: bool
+    layerscale_value: float | None
+    use_swiglu_ffn: bool
     # of a ViTMAEConfig
     decoder_num_attention_heads: int
     decoder_hidden_size: int

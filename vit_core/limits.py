@@ -29,6 +29,7 @@ class Limits:
     hidden_size: int = 65_536
     layers: int = 1_024
     heads: int = 1_024
+    register_tokens: int = 1_024
     image_side: int = 16_384
     labels: int = 200_000
     parameters: int = 50_000_000_000

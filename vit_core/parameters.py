@@ -15,7 +15,7 @@ from zlib import crc32
 
 import numpy as np
 
-from vit_core.config import PretrainedConfig, ViTConfig, ViTMAEConfig, pair, patch_grid
+from vit_core.config import GATED_ACTIVATIONS, PretrainedConfig, ViTConfig, ViTMAEConfig, pair, patch_grid
 from vit_core.errors import CheckpointError, ConfigError, SizeMismatchError
 from vit_core.masking import check_seed
 from vit_core.positions import sincos_table
@@ -24,7 +24,8 @@ from vit_core.tensors import Array
 # What a tensor is; a framework's or a dialect's layout is a function of this and of nothing else.
 #   linear: (out, in)   conv: (out, channels, height, width)   bias: (out,)   norm_scale, norm_shift: (hidden,)
 #   heads_in: (heads * head_dim, in)   heads_bias: (heads * head_dim,)   heads_out: (out, heads * head_dim)
-#   token: (1, 1, hidden)   positions: (1, tokens, hidden)   scalar: (1,) or (), of an activation with parameters
+#   token: (1, tokens of that kind, hidden)   positions: (1, tokens, hidden)   layer_scale: (hidden,)
+#   scalar: (1,) or (), of an activation with parameters
 Kind = Literal[
     "linear",
     "heads_in",
@@ -36,6 +37,7 @@ Kind = Literal[
     "norm_shift",
     "token",
     "positions",
+    "layer_scale",
     "scalar",
 ]
 
@@ -136,17 +138,25 @@ def parameter_table(
         use_mask_token: whether a ViTModel has a mask token. Means nothing to the other classes.
 
     Raises:
-        ConfigError: unknown class, or a configuration of the other model type.
+        ConfigError: unknown class, or a configuration of the other model type or with an option that the class has not.
     """
     name = class_name(cls)
     if not isinstance(config, MODEL_CLASSES[name]):
         raise ConfigError(f"{name}: expected a {MODEL_CLASSES[name].__name__}, got a {type(config).__name__}.")
+    pools_mean = config.use_mean_pooling
+    if name == "ViTForMaskedImageModeling" and pools_mean and not config.norm_before_pooling:
+        raise ConfigError(f"{name}: use_mean_pooling: the final norm is that of the mean, which this class has not.")
     base = name in BASE_CLASSES
     has_mask_token = name == "ViTForMaskedImageModeling" or (name == "ViTModel" and use_mask_token)
-    has_pooler = name == "ViTModel" and add_pooling_layer
+    has_pooler = (name == "ViTModel" and add_pooling_layer) or (name == "ViTForImageClassification" and pools_mean)
     rows = list(_encoder("" if base else BASE_PREFIX, config, has_mask_token, has_pooler))
     rows += _HEADS.get(name, lambda config: [])(config)
     return {row.name: row for row in rows}
+
+
+def has_pooler(config: PretrainedConfig, names: Iterable[str]) -> bool:
+    """Whether parameters, by canonical names, are those of a ViTModel with its pooler; one of a mean can have none."""
+    return any(name.startswith("pooler.") for name in names) or (config.use_mean_pooling and config.norm_before_pooling)
 
 
 def draw(config: PretrainedConfig, cls: str | type, seed: int, **options: bool) -> dict[str, Array]:
@@ -265,6 +275,14 @@ def _norm(prefix: str, hidden: int, part: str = "encoder") -> list[Parameter]:
     ]
 
 
+def _scale(prefix: str, config: PretrainedConfig, hidden: int, part: str) -> list[Parameter]:
+    """A LayerScale, where the layers have it."""
+    if config.layerscale_value is None:
+        return []
+    init = Initialiser("constant", config.layerscale_value)
+    return [Parameter(f"{prefix}.lambda1", (hidden,), "layer_scale", init, part=part)]
+
+
 def _activation(prefix: str, name: object, part: str) -> list[Parameter]:
     """The parameters of the two activations that have any."""
     rows = ACTIVATION_PARAMETERS.get(name, {}) if isinstance(name, str) else {}
@@ -295,10 +313,13 @@ def _encoder(prefix: str, config: PretrainedConfig, mask_token: bool, pooler: bo
     rows, columns = patch_grid(config)
     patch_shape, patch_init = (config.num_channels, *pair(config.patch_size)), patch_weights_of(config)
     at = f"{prefix}embeddings"
-    yield Parameter(f"{at}.cls_token", (1, 1, hidden), "token", init)
+    if config.use_class_token:
+        yield Parameter(f"{at}.cls_token", (1, 1, hidden), "token", init)
     if mask_token:
         yield Parameter(f"{at}.mask_token", (1, 1, hidden), "token", _ZEROS, part="mask_token")
-    positions = (1, 1 + rows * columns, hidden)
+    if config.num_register_tokens:
+        yield Parameter(f"{at}.register_tokens", (1, config.num_register_tokens, hidden), "token", init)
+    positions = (1, config.use_class_token + rows * columns, hidden)
     yield Parameter(f"{at}.position_embeddings", positions, "positions", _SINCOS if is_mae else init, not is_mae)
     yield Parameter(f"{at}.patch_embeddings.projection.weight", (hidden, *patch_shape), "conv", patch_init)
     yield Parameter(f"{at}.patch_embeddings.projection.bias", (hidden,), "bias", _ZEROS)
@@ -306,8 +327,12 @@ def _encoder(prefix: str, config: PretrainedConfig, mask_token: bool, pooler: bo
         heads = config.num_attention_heads - len({*config.pruned_heads.get(i, ())})
         attention = heads * (hidden // config.num_attention_heads)
         yield from _layer(f"{prefix}encoder.layer.{i}", config, hidden, attention, config.intermediate_size, "encoder")
-    yield from _norm(f"{prefix}layernorm", hidden)
-    if pooler:
+    is_of_mean = config.use_mean_pooling and not config.norm_before_pooling
+    if not is_of_mean:
+        yield from _norm(f"{prefix}layernorm", hidden)
+    if pooler and is_of_mean:
+        yield from _norm(f"{prefix}pooler.layernorm", hidden)
+    if pooler and not config.use_mean_pooling:
         yield from _linear(f"{prefix}pooler.dense", config.pooler_output_size, hidden, init, part="pooler")
         yield from _activation(f"{prefix}pooler.activation", config.pooler_act, "pooler")
 
@@ -324,12 +349,13 @@ def _layer(
     yield from _linear(
         f"{prefix}.attention.output.dense", hidden, attention, init, part=part, kinds=("heads_out", "bias")
     )
+    yield from _scale(f"{prefix}.layer_scale1", config, hidden, part)
     yield from _norm(f"{prefix}.layernorm_after", hidden, part)
     yield from _linear(f"{prefix}.intermediate.dense", mlp, hidden, init, part=part)
-    yield from _activation(f"{prefix}.intermediate.intermediate_act_fn", config.hidden_act, part)
-    yield from _linear(
-        f"{prefix}.output.dense", hidden, mlp // 2 if config.hidden_act == "glu" else mlp, init, part=part
-    )
+    yield from _activation(f"{prefix}.intermediate.intermediate_act_fn", config.mlp_act, part)
+    inner = mlp // 2 if config.mlp_act in GATED_ACTIVATIONS else mlp
+    yield from _linear(f"{prefix}.output.dense", hidden, inner, init, part=part)
+    yield from _scale(f"{prefix}.layer_scale2", config, hidden, part)
 
 
 def _classifier(config: PretrainedConfig) -> list[Parameter]:

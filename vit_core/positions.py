@@ -78,25 +78,26 @@ def resize_matrix(old: int, new: int, kernel: str = "hf") -> Array:
 
 
 def resize_table(table: Array, old: tuple[int, int], new: tuple[int, int], kernel: str = "hf") -> Array:
-    """A position table for another patch grid; the class token's row stays as it is.
+    """A position table for another patch grid; the class token's row, if there is one, stays as it is.
 
     Args:
-        table: (1, 1 + rows * columns, hidden), any float dtype.
+        table: (1, 1 + rows * columns, hidden) or (1, rows * columns, hidden), any float dtype.
         old: (rows, columns) of `table`.
         new: (rows, columns) wanted.
         kernel: see `resize_matrix`. A table equal to the sin-cos one is built anew instead of resampled.
 
     Returns:
-        (1, 1 + new rows * new columns, hidden), in the dtype of `table`.
+        (1, 1 + new rows * new columns, hidden), or one less as `table`, in the dtype of `table`.
     """
     if old == new:
         return table
     if is_sincos(table, old):
         return sincos_table(table.shape[-1], *new).astype(table.dtype)
     rows, columns = (resize_matrix(o, n, kernel) for o, n in zip(old, new, strict=True))
-    grid = table[0, 1:].astype(np.float64).reshape(*old, -1)  # (rows, columns, hidden)
+    first = table.shape[1] - old[0] * old[1]
+    grid = table[0, first:].astype(np.float64).reshape(*old, -1)  # (rows, columns, hidden)
     patches = np.einsum("ri,cj,ijh->rch", rows, columns, grid, optimize=True).reshape(new[0] * new[1], -1)
-    return np.concatenate([table[:, :1], patches[None].astype(table.dtype)], axis=1)
+    return np.concatenate([table[:, :first], patches[None].astype(table.dtype)], axis=1)
 
 
 def is_sincos(table: Array, grid: tuple[int, int]) -> bool:

@@ -1,7 +1,7 @@
 """Models as programs for other engines: what such a program takes, what it returns, and at which sizes.
 
-A program has one purpose. Axis words: batch, channels, height, width, patches, tokens (= 1 + patches), hidden, heads,
-classes.
+A program has one purpose. Axis words: batch, channels, height, width, patches, tokens (class token,
+registers, patches), hidden, heads, classes.
 """
 
 from __future__ import annotations
@@ -168,7 +168,8 @@ class Program(NamedTuple):
         tokens = output["last_hidden_state"]
         pooled = (output["pooler_output"],) if self.has_pooler else ()
         states = tuple(output["hidden_states"][i] for i in self.layers)
-        return (tokens[:, 0], mean(tokens[:, 1:]), tokens, *pooled, *states)
+        patches = tokens[:, self.config.num_prefix_tokens :]
+        return (tokens[:, 0], mean(patches), tokens, *pooled, *states)
 
 
 def settle(
@@ -203,6 +204,8 @@ def settle(
         raise InputError(
             f"outputs: {purpose}: expected a model of the class {' or '.join(PURPOSES[purpose])}, got a {model}."
         )
+    if purpose == "features" and not config.use_class_token:
+        raise InputError("outputs: features: one of them is the class token, which the model has not.")
     if layers and purpose != "features":
         raise InputError(f"layers: only for outputs='features', got {purpose!r}.")
     count = config.num_hidden_layers

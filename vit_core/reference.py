@@ -8,7 +8,8 @@ It also gives exact derivatives, by the complex step: `forward` with tensors + 1
 imaginary part is h times the derivative along that direction. No difference is taken, so nothing cancels, and h can be
 as small as 1e-30. For this, maxima, magnitudes and comparisons look at real parts only, and nothing is conjugated.
 
-Axis words: batch, channels, patches, tokens = 1 + patches, kept, hidden, heads, head_dim, mlp, classes.
+Axis words: batch, channels, patches, tokens (class token, registers, patches), kept, hidden, heads,
+head_dim, mlp, classes.
 """
 
 from __future__ import annotations
@@ -111,14 +112,18 @@ def forward(
         tokens, probabilities = _layer(config, layer, tokens, config.num_attention_heads, mask, kept[i])
         hidden_states.append(tokens)
         attentions.append(probabilities)
-    encoded = _layer_norm(config, base, "layernorm", tokens)  # (batch, tokens, hidden)
+    is_of_mean = config.use_mean_pooling and not config.norm_before_pooling  # whose the final norm is
+    encoded = tokens if is_of_mean else _layer_norm(config, base, "layernorm", tokens)  # (batch, tokens, hidden)
+    features = _features(config, base, encoded) if add_pooling_layer or is_classifier else None
 
     outputs: Outputs = {"last_hidden_state": encoded} if model in BASE_CLASSES else {}
-    if model == "ViTModel" and add_pooling_layer:
+    if model == "ViTModel" and add_pooling_layer and config.use_mean_pooling:
+        outputs["pooler_output"] = features
+    elif model == "ViTModel" and add_pooling_layer:
         pooled = _linear(base, "pooler.dense", encoded[:, 0])
         outputs["pooler_output"] = ACTIVATION_FUNCTIONS[config.pooler_act](pooled, **_under("pooler.activation.", base))
     if is_classifier:
-        outputs = _classification(config, tensors, encoded, labels)
+        outputs = _classification(config, tensors, features, labels)
     if model == "ViTForMaskedImageModeling":
         outputs = _masked_image_modeling(config, tensors, encoded, pixels, bool_masked_pos)
     if model == "ViTMAEForPreTraining":
@@ -164,22 +169,24 @@ def _embeddings(
         patches = patches * (1 - masked) + tensors["mask_token"] * masked
 
     positions = _resized(tensors["position_embeddings"], patch_grid(config), patch_grid(config, pixels.shape[2:]))
-    patches = patches + positions[:, 1:]  # (batch, patches, hidden)
+    patches = patches + positions[:, int(config.use_class_token) :]  # (batch, patches, hidden)
     masking: Outputs = {}
     if isinstance(config, ViTMAEConfig):
         ratio = config.mask_ratio if mask_ratio is None else mask_ratio
         ids_kept, masking = _masking(noise, ratio, *patches.shape[:2])
         patches = np.take_along_axis(patches, ids_kept[..., None], axis=1)  # (batch, kept, hidden)
-    class_token = np.repeat(tensors["cls_token"] + positions[:, :1], batch, axis=0)
-    return np.concatenate([class_token, patches], axis=1), masking
+    prefix = [tensors["cls_token"] + positions[:, :1]] if config.use_class_token else []
+    prefix += [tensors["register_tokens"]] if config.num_register_tokens else []
+    return np.concatenate([*(np.repeat(each, batch, axis=0) for each in prefix), patches], axis=1), masking
 
 
 def _resized(positions: Array, old: tuple[int, int], new: tuple[int, int]) -> Array:
-    """A table (1, 1 + old rows * columns, hidden) for another grid; the class token's row stays."""
+    """A table (1, 1 + old rows * columns, hidden) for another grid; the class token's row, if there is one, stays."""
+    first = positions.shape[1] - old[0] * old[1]
     rows, columns = (resize_matrix(o, n) for o, n in zip(old, new, strict=True))
-    table = positions[0, 1:].reshape(*old, -1)  # (rows, columns, hidden)
+    table = positions[0, first:].reshape(*old, -1)  # (rows, columns, hidden)
     table = np.einsum("ri,cj,ijh->rch", rows, columns, table, optimize=True)
-    return np.concatenate([positions[:, :1], table.reshape(1, new[0] * new[1], -1)], axis=1)
+    return np.concatenate([positions[:, :first], table.reshape(1, new[0] * new[1], -1)], axis=1)
 
 
 def _masking(noise: Any, ratio: float, batch: int, patches: int) -> tuple[Array, Outputs]:
@@ -218,10 +225,11 @@ def _layer(
     """One pre-norm transformer layer: (batch, tokens, hidden), and its attention probabilities."""
     normed = _layer_norm(config, tensors, "layernorm_before", x)
     attended, probabilities = _attention(_under("attention.", tensors), normed, x.shape[2] // num_heads, mask)
-    x = x + attended * kept[0]
+    x = x + attended * tensors.get("layer_scale1.lambda1", 1.0) * kept[0]
     mlp = _linear(tensors, "intermediate.dense", _layer_norm(config, tensors, "layernorm_after", x))
-    mlp = ACTIVATION_FUNCTIONS[config.hidden_act](mlp, **_under("intermediate.intermediate_act_fn.", tensors))
-    return x + _linear(tensors, "output.dense", mlp) * kept[1], probabilities
+    mlp = ACTIVATION_FUNCTIONS[config.mlp_act](mlp, **_under("intermediate.intermediate_act_fn.", tensors))
+    mlp = _linear(tensors, "output.dense", mlp) * tensors.get("layer_scale2.lambda1", 1.0)
+    return x + mlp * kept[1], probabilities
 
 
 def _attention(tensors: Tensors, x: Array, head_dim: int, mask: Array) -> tuple[Array, Array]:
@@ -247,8 +255,16 @@ def _linear(tensors: Tensors, name: str, x: Array) -> Array:
     return x @ tensors[f"{name}.weight"].T + tensors.get(f"{name}.bias", 0.0)
 
 
-def _classification(config: Config, tensors: Tensors, encoded: Array, labels: Any) -> Outputs:
-    logits = _linear(tensors, "classifier", encoded[:, 0]) if config.num_labels else encoded[:, 0]
+def _features(config: Config, base: Tensors, encoded: Array) -> Array:
+    """What heads read of (batch, tokens, hidden): the class token, or the mean of the patches: (batch, hidden)."""
+    if not config.use_mean_pooling:
+        return encoded[:, 0]
+    mean = encoded[:, config.num_prefix_tokens :].mean(axis=1)
+    return mean if config.norm_before_pooling else _layer_norm(config, base, "pooler.layernorm", mean)
+
+
+def _classification(config: Config, tensors: Tensors, features: Array, labels: Any) -> Outputs:
+    logits = _linear(tensors, "classifier", features) if config.num_labels else features
     return {"logits": logits} | ({} if labels is None else {"loss": _classification_loss(config, logits, labels)})
 
 
@@ -273,7 +289,9 @@ def _cross_entropy(logits: Array, labels: Array) -> Array:
 
 def _masked_image_modeling(config: Config, tensors: Tensors, encoded: Array, pixels: Array, masked: Any) -> Outputs:
     stride, channels = config.encoder_stride, config.num_channels
-    painted = encoded[:, 1:] @ tensors["decoder.0.weight"][:, :, 0, 0].T + tensors["decoder.0.bias"]
+    painted = (
+        encoded[:, config.num_prefix_tokens :] @ tensors["decoder.0.weight"][:, :, 0, 0].T + tensors["decoder.0.bias"]
+    )
     painted = painted.reshape(*painted.shape[:2], channels, stride**2).swapaxes(2, 3)  # the pixel shuffle
     painted = painted.reshape(*painted.shape[:2], -1)  # (batch, patches, pixels), channel fastest
     reconstruction = unpatchify(painted, patch_grid(config, pixels.shape[2:]), (stride, stride))
@@ -344,6 +362,10 @@ def _sigmoid(x: Array) -> Array:
     return 0.5 * (1 + np.tanh(0.5 * x))  # overflows nowhere
 
 
+def _silu(x: Array) -> Array:
+    return x * _sigmoid(x)
+
+
 def _relu(x: Array) -> Array:
     return _clip(x, 0.0, math.inf)
 
@@ -404,7 +426,8 @@ ACTIVATION_FUNCTIONS: dict[str, Callable[..., Array]] = {
     "relu6": lambda x: _clip(x, 0.0, 6.0),
     "selu": _selu,
     "sigmoid": _sigmoid,
-    **dict.fromkeys(("silu", "swish"), lambda x: x * _sigmoid(x)),
+    **dict.fromkeys(("silu", "swish"), _silu),
+    "swiglu": lambda x: _silu(x[..., : x.shape[-1] // 2]) * x[..., x.shape[-1] // 2 :],
     "tanh": np.tanh,
     "xielu": _xielu,
 }

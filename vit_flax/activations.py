@@ -54,6 +54,15 @@ def glu(x: Array) -> Array:
     return values * jax.nn.sigmoid(gates)
 
 
+def swiglu(x: Array) -> Array:
+    """The second half of the last axis, gated by the SiLU of the first.
+
+    Source: Shazeer, GLU Variants Improve Transformer (2020), equation 5.
+    """
+    gates, values = jnp.split(x, 2, axis=-1)
+    return jax.nn.silu(gates) * values
+
+
 FUNCTIONS: dict[str, Callable[[Array], Array]] = {
     "gelu": gelu,
     "gelu_10": lambda x: jnp.clip(gelu(x), -10, 10),
@@ -71,6 +80,7 @@ FUNCTIONS: dict[str, Callable[[Array], Array]] = {
     "selu": jax.nn.selu,
     "sigmoid": jax.nn.sigmoid,
     "silu": jax.nn.silu,
+    "swiglu": swiglu,
     "tanh": jnp.tanh,
 }
 

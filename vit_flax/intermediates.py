@@ -12,7 +12,7 @@ from jax import Array
 from vit_core.inputs import Grid, images_given
 from vit_core.intermediates import Intermediates
 from vit_flax.inputs import as_array
-from vit_flax.layers import layer_norm
+from vit_flax.layers import final_norm
 
 
 class FlaxIntermediates(Intermediates):
@@ -39,7 +39,7 @@ class FlaxIntermediates(Intermediates):
 
     def _normed(self: Any, state: Array, call: Mapping[str, Any]) -> Array:
         params = self.params if call.get("params") is None else call["params"]
-        normed: Any = layer_norm(self.config, self.dtype).apply({"params": params["layernorm"]}, state)
+        normed: Any = final_norm(self.config, self.dtype).apply({"params": params.get("layernorm", {})}, state)
         return jnp.asarray(normed)
 
     def _as_map(self, patches: Array, grid: Grid) -> Array:

@@ -200,13 +200,64 @@ class DropPath(nn.Module):
         return branch * kept[:, None, None]
 
 
+class LayerScale(Module):
+    """Multiplies a branch of a layer by one number for each of its features, where the configuration asks for it.
+
+    Source: Touvron et al., Going deeper with Image Transformers (2021), section 2; named as in transformers' Dinov2.
+    """
+
+    config: PretrainedConfig
+    hidden_size: int
+    dtype: Any
+
+    def setup(self) -> None:
+        """Makes the parameter."""
+        value, shape = self.config.layerscale_value, (self.hidden_size,)
+        init = Initialiser("constant", value or 0.0)
+        self.lambda1: Any = None if value is None else self.parameter("lambda1", shape, init)
+
+    def __call__(self, branch: Array) -> Array:
+        """(batch, tokens, hidden) -> the same."""
+        return branch if self.lambda1 is None else branch * self.lambda1[None, None]
+
+
+def with_registers(embeddings: Array, registers: Array | None, cls_token: Array | None) -> Array:
+    """(batch, tokens, hidden) with registers behind the class token, if there is one; they have no positions."""
+    if registers is None:
+        return embeddings
+    registers = jnp.broadcast_to(registers, (embeddings.shape[0], *registers.shape[1:]))
+    first = 0 if cls_token is None else 1
+    return jnp.concatenate((embeddings[:, :first], registers, embeddings[:, first:]), axis=1)
+
+
+def final_norm(config: PretrainedConfig, dtype: Any) -> nn.Module:
+    """The norm of the last hidden state; nothing where it is that of the mean of the patches."""
+    return Identity() if config.use_mean_pooling and not config.norm_before_pooling else layer_norm(config, dtype)
+
+
+class MeanPooler(nn.Module):
+    """The mean of the patches, with the final norm where that is the mean's."""
+
+    config: PretrainedConfig
+    dtype: Any
+
+    def setup(self) -> None:
+        """Makes the parts."""
+        self.layernorm = Identity() if self.config.norm_before_pooling else layer_norm(self.config, self.dtype)
+
+    def __call__(self, hidden_states: Array) -> Array:
+        """(batch, tokens, hidden) -> (batch, hidden)."""
+        pooled: Array = self.layernorm(hidden_states[:, self.config.num_prefix_tokens :].mean(axis=1))
+        return pooled
+
+
 def recomputed(layer: type[nn.Module]) -> Any:
     """A ViTLayer whose activations are computed again in the backward pass."""
     return nn.remat(layer, static_argnums=(3, 4))  # of __call__: output_attentions and deterministic
 
 
 def resized_positions(positions: Array, old: tuple[int, int], new: Grid) -> Array:
-    """A position table (1, tokens, hidden) for another patch grid, of known or unknown sides; the class token stays.
+    """A position table (1, tokens, hidden) for another patch grid, of known or unknown sides; a class token stays.
 
     Differs: the kernel is written out (bicubic, a = -0.75, no antialias) as two matrices, in float32 or wider;
     jax.image.resize has another one (a = -0.5, antialiased).
@@ -214,12 +265,13 @@ def resized_positions(positions: Array, old: tuple[int, int], new: Grid) -> Arra
     sides = new.rows, new.columns
     if all(map(is_known, sides)) and old == sides:
         return positions
+    first = positions.shape[1] - old[0] * old[1]
     rows, columns = (axis_matrix(o, n, at_least_float32(positions.dtype)) for o, n in zip(old, sides, strict=True))
     hidden = positions.shape[2]
-    grid = positions[0, 1:].astype(rows.dtype).reshape(old[0], old[1] * hidden)
+    grid = positions[0, first:].astype(rows.dtype).reshape(old[0], old[1] * hidden)
     grid = (rows @ grid).reshape(new.rows, old[1], hidden)  # (rows, columns, hidden)
     patches = (columns @ grid).reshape(1, new.patches, hidden)
-    return jnp.concatenate((positions[:, :1], patches.astype(positions.dtype)), axis=1)  # (1, tokens, hidden)
+    return jnp.concatenate((positions[:, :first], patches.astype(positions.dtype)), axis=1)  # (1, tokens, hidden)
 
 
 def axis_matrix(old: int, new: Any, dtype: Any) -> Array:

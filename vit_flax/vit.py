@@ -46,7 +46,7 @@ class ViTPatchEmbeddings(nn.Module):
 
 
 class ViTEmbeddings(nn.Module):
-    """Patches, mask token, class token and positions."""
+    """Patches, mask token, class token, positions and registers."""
 
     config: PretrainedConfig
     dtype: Any
@@ -57,10 +57,12 @@ class ViTEmbeddings(nn.Module):
         config, init = self.config, weights_of(self.config)
         rows, columns = self.grid = patch_grid(config)
         self.patch_size = pair(config.patch_size)
-        token, table = (1, 1, config.hidden_size), (1, 1 + rows * columns, config.hidden_size)
-        self.cls_token = self.parameter("cls_token", token, init)
+        registers, table = config.num_register_tokens, (1, config.use_class_token + rows * columns, config.hidden_size)
+        token, many = (1, 1, config.hidden_size), (1, registers, config.hidden_size)
+        self.cls_token: Any = self.parameter("cls_token", token, init) if config.use_class_token else None
         zeros = Initialiser("constant", 0.0)
         self.mask_token: Any = self.parameter("mask_token", token, zeros) if self.use_mask_token else None
+        self.register_tokens: Any = self.parameter("register_tokens", many, init) if registers else None
         self.position_embeddings = self.parameter("position_embeddings", table, init)
         self.patch_embeddings = ViTPatchEmbeddings(config, self.dtype)
         self.dropout = nn.dropout(config.hidden_dropout_prob)
@@ -78,12 +80,14 @@ class ViTEmbeddings(nn.Module):
         if bool_masked_pos is not None:
             masked = bool_masked_pos[..., None].astype(embeddings.dtype)  # (batch, patches, 1)
             embeddings = embeddings * (1 - masked) + self.mask_token * masked
-        cls_token = jnp.broadcast_to(self.cls_token, (embeddings.shape[0], 1, embeddings.shape[2]))
-        embeddings = jnp.concatenate((cls_token, embeddings), axis=1)  # (batch, tokens, hidden)
+        if self.cls_token is not None:
+            cls_token = jnp.broadcast_to(self.cls_token, (embeddings.shape[0], 1, embeddings.shape[2]))
+            embeddings = jnp.concatenate((cls_token, embeddings), axis=1)  # (batch, tokens, hidden)
         if grid is None:
             grid = nn.grid_of(pixel_values, self.patch_size)
         positions = nn.resized_positions(self.position_embeddings, self.grid, grid)  # (1, tokens, hidden)
-        return self.dropout(embeddings + positions, deterministic=deterministic)
+        embeddings = nn.with_registers(embeddings + positions, self.register_tokens, self.cls_token)
+        return self.dropout(embeddings, deterministic=deterministic)
 
 
 class ViTAttention(nn.Module):
@@ -155,14 +159,16 @@ class ViTLayer(nn.Module):
         config, dtype = self.config, self.dtype
         self.layernorm_before = nn.layer_norm(config, dtype)
         self.attention = ViTAttention(config, self.hidden_size, self.num_heads, dtype, self.pruned)
+        self.layer_scale1 = nn.LayerScale(config, self.hidden_size, dtype)
         self.layernorm_after = nn.layer_norm(config, dtype)
         self.intermediate = nn.ModuleDict(
             {
                 "dense": partial(nn.linear, config, self.intermediate_size, dtype),
-                "intermediate_act_fn": partial(activation, config.hidden_act, dtype),
+                "intermediate_act_fn": partial(activation, config.mlp_act, dtype),
             }
         )
         self.output = nn.ModuleDict({"dense": partial(nn.linear, config, self.hidden_size, dtype)})
+        self.layer_scale2 = nn.LayerScale(config, self.hidden_size, dtype)
         self.dropout = nn.dropout(config.hidden_dropout_prob)
         self.drop_path = nn.DropPath(self.drop_path_rate)
 
@@ -181,11 +187,11 @@ class ViTLayer(nn.Module):
         attention_output, probabilities = self.attention(
             self.layernorm_before(hidden_states), head_mask, output_attentions, deterministic
         )
-        attention_output = self.dropout(attention_output, deterministic=deterministic)
+        attention_output = self.layer_scale1(self.dropout(attention_output, deterministic=deterministic))
         hidden_states = hidden_states + self.drop_path(attention_output, left_out[0], deterministic)
         mlp = self.intermediate["dense"](self.layernorm_after(hidden_states))  # (batch, tokens, mlp)
         mlp_output = self.output["dense"](self.intermediate["intermediate_act_fn"](mlp))
-        mlp_output = self.dropout(mlp_output, deterministic=deterministic)
+        mlp_output = self.layer_scale2(self.dropout(mlp_output, deterministic=deterministic))
         return hidden_states + self.drop_path(mlp_output, left_out[1], deterministic), probabilities
 
 
@@ -264,8 +270,9 @@ class FlaxViTModule(FlaxViTPreTrainedModule):
         """Makes the parts."""
         self.embeddings = ViTEmbeddings(self.config, self.dtype, self.use_mask_token)
         self.encoder = ViTEncoder(self.config, self.dtype, self.checkpointing)
-        self.layernorm = nn.layer_norm(self.config, self.dtype)
-        self.pooler = ViTPooler(self.config, self.dtype) if self.add_pooling_layer else None
+        self.layernorm = nn.final_norm(self.config, self.dtype)
+        pooler = nn.MeanPooler if self.config.use_mean_pooling else ViTPooler
+        self.pooler = pooler(self.config, self.dtype) if self.add_pooling_layer else None
 
     @documented
     def __call__(
@@ -337,7 +344,7 @@ class FlaxViTForMaskedImageModelingModule(FlaxViTPreTrainedModule):
         pixel_values, grid = self._checked_images(pixel_values, interpolate_pos_encoding)
         masks: dict[str, Any] = {"head_mask": head_mask, "drop_path_mask": drop_path_mask}
         encoded = self.vit(pixel_values, bool_masked_pos=bool_masked_pos, **masks, **flags.nested(grid))
-        patches = encoded.last_hidden_state[:, 1:]  # (batch, patches, hidden)
+        patches = encoded.last_hidden_state[:, self.config.num_prefix_tokens :]  # (batch, patches, hidden)
         patches = patches.reshape(patches.shape[0], grid.rows, grid.columns, self.config.hidden_size)
         reconstruction = self.decoder(patches)  # (batch, channels, height, width)
         output = MaskedImageModelingOutput(
@@ -355,14 +362,14 @@ class FlaxViTForMaskedImageModelingModule(FlaxViTPreTrainedModule):
 
 
 class FlaxViTForImageClassificationModule(FlaxViTPreTrainedModule):
-    """The encoder with a linear classifier on the class token."""
+    """The encoder with a linear classifier on the class token, or on the mean of the patches."""
 
     model: ClassVar[str] = "FlaxViTForImageClassification"
 
     def setup(self) -> None:
         """Makes the parts."""
         classes = self.config.num_labels
-        self.vit = self._inner(FlaxViTModule, add_pooling_layer=False)
+        self.vit = self._inner(FlaxViTModule, add_pooling_layer=self.config.use_mean_pooling)
         self.classifier = nn.linear(self.config, classes, self.dtype) if classes > 0 else nn.Identity()
 
     def __call__(
@@ -381,7 +388,8 @@ class FlaxViTForImageClassificationModule(FlaxViTPreTrainedModule):
         flags = self._flags(output_attentions, output_hidden_states, return_dict, deterministic)
         pixel_values, grid = self._checked_images(pixel_values, interpolate_pos_encoding)
         encoded = self.vit(pixel_values, head_mask=head_mask, drop_path_mask=drop_path_mask, **flags.nested(grid))
-        logits = self.classifier(encoded.last_hidden_state[:, 0])  # (batch, classes)
+        pooled = encoded.pooler_output
+        logits = self.classifier(encoded.last_hidden_state[:, 0] if pooled is None else pooled)  # (batch, classes)
         output = ImageClassifierOutput(
             loss=None if labels is None else self.loss(logits, labels),
             logits=logits,

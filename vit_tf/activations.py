@@ -59,6 +59,15 @@ def selu(x: Tensor) -> Tensor:
     return 1.0507009873554805 * ops.where(x > 0, x, 1.6732632423543772 * ops.expm1(ops.minimum(x, 0.0)))
 
 
+def swiglu(x: Tensor) -> Tensor:
+    """The second half of the last axis, gated by the SiLU of the first.
+
+    Source: Shazeer, GLU Variants Improve Transformer (2020), equation 5.
+    """
+    gates, values = ops.split(x, 2, axis=-1)
+    return gates * ops.sigmoid(gates) * values
+
+
 FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": gelu,
     "gelu_10": lambda x: ops.clip(gelu(x), -10.0, 10.0),
@@ -76,6 +85,7 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "selu": selu,
     "sigmoid": ops.sigmoid,
     "silu": lambda x: x * ops.sigmoid(x),
+    "swiglu": swiglu,
     "tanh": ops.tanh,
 }
 

@@ -16,6 +16,7 @@ import tensorflow as tf
 from keras import ops
 from tensorflow import Tensor
 
+from vit_core.config import PretrainedConfig
 from vit_core.errors import InputError
 from vit_core.inputs import IGNORED_LABEL, Grid
 from vit_core.masking import kept_fraction, num_kept
@@ -216,8 +217,51 @@ Identity = keras.layers.Identity
 ModuleList = list  # Keras keeps track of the layers in a list
 
 
+class LayerScale(Module):
+    """Multiplies a branch of a layer by one number for each of its features, where the configuration asks for it.
+
+    Source: Touvron et al., Going deeper with Image Transformers (2021), section 2; named as in transformers' Dinov2.
+    """
+
+    def __init__(self, config: PretrainedConfig, hidden_size: int) -> None:
+        super().__init__()
+        self.lambda1 = None if config.layerscale_value is None else parameter((hidden_size,))
+
+    def call(self, branch: Tensor) -> Tensor:
+        """(batch, tokens, hidden) -> the same."""
+        return branch if self.lambda1 is None else branch * self.lambda1
+
+
+def with_registers(embeddings: Tensor, registers: Any, cls_token: Any) -> Tensor:
+    """(batch, tokens, hidden) with registers behind the class token, if there is one; they have no positions."""
+    if registers is None:
+        return embeddings
+    registers, first = ops.repeat(registers, ops.shape(embeddings)[0], axis=0), 0 if cls_token is None else 1
+    return ops.concatenate((embeddings[:, :first], registers, embeddings[:, first:]), axis=1)
+
+
+def final_norm(config: PretrainedConfig) -> keras.layers.Layer:
+    """The norm of the last hidden state; nothing where it is that of the mean of the patches."""
+    if config.use_mean_pooling and not config.norm_before_pooling:
+        return Identity()
+    return layer_norm(config.hidden_size, eps=config.layer_norm_eps)
+
+
+class MeanPooler(Module):
+    """The mean of the patches, with the final norm where that is the mean's."""
+
+    def __init__(self, config: PretrainedConfig) -> None:
+        super().__init__()
+        self.first, norm = config.num_prefix_tokens, not config.norm_before_pooling
+        self.layernorm = layer_norm(config.hidden_size, eps=config.layer_norm_eps) if norm else Identity()
+
+    def call(self, hidden_states: Tensor) -> Tensor:
+        """(batch, tokens, hidden) -> (batch, hidden)."""
+        return self.layernorm(ops.mean(hidden_states[:, self.first :], axis=1))
+
+
 def resized_positions(positions: Tensor, old: tuple[int, int], new: Grid) -> Tensor:
-    """A position table (1, tokens, hidden) for another patch grid, of known or unknown sides; the class token stays.
+    """A position table (1, tokens, hidden) for another patch grid, of known or unknown sides; a class token stays.
 
     Differs: the kernel is written out (bicubic, a = -0.75, no antialias) as two matrices, in float32 or wider;
     tf.image.resize has another one (a = -0.5).
@@ -226,12 +270,13 @@ def resized_positions(positions: Tensor, old: tuple[int, int], new: Grid) -> Ten
     positions = ops.convert_to_tensor(positions)
     if not any(map(tf.is_tensor, sides)) and old == sides:
         return positions
+    first = positions.shape[1] - old[0] * old[1]
     rows, columns = (axis_matrix(o, n, at_least_float32(positions.dtype)) for o, n in zip(old, sides, strict=True))
     hidden = positions.shape[2]
-    grid = ops.reshape(ops.cast(positions[0, 1:], rows.dtype), (old[0], old[1] * hidden))
+    grid = ops.reshape(ops.cast(positions[0, first:], rows.dtype), (old[0], old[1] * hidden))
     grid = ops.reshape(ops.matmul(rows, grid), (new.rows, old[1], hidden))  # (rows, columns, hidden)
     patches = ops.reshape(ops.matmul(columns, grid), (1, new.patches, hidden))
-    return ops.concatenate((positions[:, :1], ops.cast(patches, positions.dtype)), axis=1)  # (1, tokens, hidden)
+    return ops.concatenate((positions[:, :first], ops.cast(patches, positions.dtype)), axis=1)  # (1, tokens, hidden)
 
 
 def axis_matrix(old: int, new: Any, dtype: str) -> Tensor:

@@ -15,7 +15,7 @@ from typing import Any
 from keras import ops
 from tensorflow import Tensor
 
-from vit_core.config import PretrainedConfig, ViTConfig, pair, patch_grid
+from vit_core.config import GATED_ACTIVATIONS, PretrainedConfig, ViTConfig, pair, patch_grid
 from vit_core.inputs import Grid, check_stride
 from vit_core.outputs import BaseModelOutputWithPooling, ImageClassifierOutput, MaskedImageModelingOutput
 from vit_tf import layers as nn
@@ -39,15 +39,17 @@ class ViTPatchEmbeddings(nn.Module):
 
 
 class ViTEmbeddings(nn.Module):
-    """Patches, mask token, class token and positions."""
+    """Patches, mask token, class token, positions and registers."""
 
     def __init__(self, config: PretrainedConfig, use_mask_token: bool = False) -> None:
         super().__init__()
         rows, columns = self.grid = patch_grid(config)
         self.patch_size = pair(config.patch_size)
-        self.cls_token = nn.parameter((1, 1, config.hidden_size))
+        registers, table = config.num_register_tokens, config.use_class_token + rows * columns
+        self.cls_token = nn.parameter((1, 1, config.hidden_size)) if config.use_class_token else None
         self.mask_token = nn.parameter((1, 1, config.hidden_size)) if use_mask_token else None
-        self.position_embeddings = nn.parameter((1, 1 + rows * columns, config.hidden_size))
+        self.register_tokens = nn.parameter((1, registers, config.hidden_size)) if registers else None
+        self.position_embeddings = nn.parameter((1, table, config.hidden_size))
         self.patch_embeddings = ViTPatchEmbeddings(config)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
@@ -57,12 +59,14 @@ class ViTEmbeddings(nn.Module):
         if bool_masked_pos is not None:
             masked = ops.expand_dims(ops.cast(bool_masked_pos, embeddings.dtype), -1)  # (batch, patches, 1)
             embeddings = embeddings * (1 - masked) + self.mask_token * masked
-        cls_token = ops.repeat(self.cls_token, ops.shape(embeddings)[0], axis=0)  # (batch, 1, hidden)
-        embeddings = ops.concatenate((cls_token, embeddings), axis=1)  # (batch, tokens, hidden)
+        if self.cls_token is not None:
+            cls_token = ops.repeat(self.cls_token, ops.shape(embeddings)[0], axis=0)  # (batch, 1, hidden)
+            embeddings = ops.concatenate((cls_token, embeddings), axis=1)  # (batch, tokens, hidden)
         if grid is None:
             grid = nn.grid_of(pixel_values, self.patch_size)
         positions = nn.resized_positions(self.position_embeddings, self.grid, grid)  # (1, tokens, hidden)
-        return self.dropout(embeddings + positions)
+        embeddings = nn.with_registers(embeddings + positions, self.register_tokens, self.cls_token)
+        return self.dropout(embeddings)
 
 
 class ViTAttention(nn.Module):
@@ -123,17 +127,19 @@ class ViTLayer(nn.Module):
         drop_path_rate: float = 0.0,
     ) -> None:
         super().__init__()
-        mlp_output = intermediate_size // 2 if config.hidden_act == "glu" else intermediate_size
+        mlp_output = intermediate_size // 2 if config.mlp_act in GATED_ACTIVATIONS else intermediate_size
         self.layernorm_before = nn.layer_norm(hidden_size, eps=config.layer_norm_eps)
         self.attention = ViTAttention(config, hidden_size, num_heads, pruned)
+        self.layer_scale1 = nn.LayerScale(config, hidden_size)
         self.layernorm_after = nn.layer_norm(hidden_size, eps=config.layer_norm_eps)
         self.intermediate = nn.ModuleDict(
             {
                 "dense": nn.linear(hidden_size, intermediate_size),
-                "intermediate_act_fn": activation(config.hidden_act),
+                "intermediate_act_fn": activation(config.mlp_act),
             }
         )
         self.mlp_output = nn.ModuleDict({"dense": nn.linear(mlp_output, hidden_size)})
+        self.layer_scale2 = nn.LayerScale(config, hidden_size)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
         self.drop_path = nn.DropPath(drop_path_rate)
 
@@ -151,10 +157,12 @@ class ViTLayer(nn.Module):
         attention_output, probabilities = self.attention(
             self.layernorm_before(hidden_states), head_mask, output_attentions=output_attentions
         )
-        hidden_states = hidden_states + self.drop_path(self.dropout(attention_output), left_out[0])
+        attention_output = self.layer_scale1(self.dropout(attention_output))
+        hidden_states = hidden_states + self.drop_path(attention_output, left_out[0])
         mlp = self.intermediate["dense"](self.layernorm_after(hidden_states))  # (batch, tokens, mlp)
         mlp_output = self.mlp_output["dense"](self.intermediate["intermediate_act_fn"](mlp))
-        return hidden_states + self.drop_path(self.dropout(mlp_output), left_out[1]), probabilities
+        mlp_output = self.layer_scale2(self.dropout(mlp_output))
+        return hidden_states + self.drop_path(mlp_output, left_out[1]), probabilities
 
 
 class ViTEncoder(nn.Module):
@@ -229,8 +237,9 @@ class TFViTModel(TFViTPreTrainedModel):
         with self._building():
             self.embeddings = ViTEmbeddings(self.config, use_mask_token)
             self.encoder = ViTEncoder(self.config)
-            self.layernorm = nn.layer_norm(self.config.hidden_size, eps=self.config.layer_norm_eps)
-            self.pooler = ViTPooler(self.config) if add_pooling_layer else None
+            self.layernorm = nn.final_norm(self.config)
+            pooler = nn.MeanPooler if self.config.use_mean_pooling else ViTPooler
+            self.pooler = pooler(self.config) if add_pooling_layer else None
         self._initialise()
 
     def call(
@@ -332,7 +341,7 @@ class TFViTForMaskedImageModeling(TFViTPreTrainedModel):
         pixel_values, grid = self._checked_images(pixel_values, interpolate_pos_encoding)
         masks: dict[str, Any] = {"head_mask": head_mask, "drop_path_mask": drop_path_mask}
         encoded = self.vit(pixel_values, bool_masked_pos=bool_masked_pos, **masks, **flags.nested(grid))
-        patches = encoded.last_hidden_state[:, 1:]  # (batch, patches, hidden)
+        patches = encoded.last_hidden_state[:, self.config.num_prefix_tokens :]  # (batch, patches, hidden)
         patches = ops.reshape(patches, (-1, grid.rows, grid.columns, self.config.hidden_size))
         reconstruction = self.decoder(patches)  # (batch, channels, height, width)
         output = MaskedImageModelingOutput(
@@ -350,7 +359,7 @@ class TFViTForMaskedImageModeling(TFViTPreTrainedModel):
 
 @SERIALISABLE
 class TFViTForImageClassification(TFViTPreTrainedModel):
-    """The encoder with a linear classifier on the class token."""
+    """The encoder with a linear classifier on the class token, or on the mean of the patches."""
 
     __call__: Callable[..., ImageClassifierOutput]
 
@@ -358,7 +367,7 @@ class TFViTForImageClassification(TFViTPreTrainedModel):
         super().__init__(config, **kwargs)
         hidden, classes = self.config.hidden_size, self.config.num_labels
         with self._building():
-            self.vit = self._inner(TFViTModel, add_pooling_layer=False)
+            self.vit = self._inner(TFViTModel, add_pooling_layer=self.config.use_mean_pooling)
             self.classifier = nn.linear(hidden, classes, dtype=nn.head_dtype()) if classes > 0 else nn.Identity()
         self._initialise()
 
@@ -382,7 +391,7 @@ class TFViTForImageClassification(TFViTPreTrainedModel):
 
         Returns:
             ImageClassifierOutput: logits (batch, classes), loss () and what was asked for. With num_labels=0 the
-            logits are the class token's features (batch, hidden).
+            logits are the features that it would read (batch, hidden).
 
         Raises:
             InputError: an argument does not fit the model.
@@ -390,7 +399,8 @@ class TFViTForImageClassification(TFViTPreTrainedModel):
         flags = self._flags(output_attentions, output_hidden_states, return_dict)
         pixel_values, grid = self._checked_images(pixel_values, interpolate_pos_encoding)
         encoded = self.vit(pixel_values, head_mask=head_mask, drop_path_mask=drop_path_mask, **flags.nested(grid))
-        logits = self.classifier(encoded.last_hidden_state[:, 0])  # (batch, classes)
+        pooled = encoded.pooler_output
+        logits = self.classifier(encoded.last_hidden_state[:, 0] if pooled is None else pooled)  # (batch, classes)
         output = ImageClassifierOutput(
             loss=None if labels is None else self.loss_of(logits, labels),
             logits=logits,

@@ -47,6 +47,15 @@ def glu(x: Tensor) -> Tensor:
     return values * torch.sigmoid(gates)
 
 
+def swiglu(x: Tensor) -> Tensor:
+    """The second half of the last axis, gated by the SiLU of the first.
+
+    Source: Shazeer, GLU Variants Improve Transformer (2020), equation 5.
+    """
+    gates, values = x.chunk(2, dim=-1)
+    return F.silu(gates) * values
+
+
 FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": gelu,
     "gelu_10": lambda x: gelu(x).clamp(-10, 10),
@@ -64,6 +73,7 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "selu": F.selu,
     "sigmoid": torch.sigmoid,
     "silu": F.silu,
+    "swiglu": swiglu,
     "tanh": torch.tanh,
 }
 

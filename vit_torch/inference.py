@@ -189,7 +189,9 @@ class OptimizedLayer(InferenceOnly, ViTLayer):
 
     def _packed(self, hidden_states: Tensor) -> Packed:
         linears, norms = _parts(self)
-        tensors = [tensor for each in (*linears, *norms) for tensor in (each.weight, each.bias) if tensor is not None]
+        held = [tensor for each in (*linears, *norms) for tensor in (each.weight, each.bias)]
+        held += [self.layer_scale1.lambda1, self.layer_scale2.lambda1]
+        tensors = [tensor for tensor in held if tensor is not None]
         state = [(id(each), each.data_ptr(), 0 if each.is_inference() else each._version) for each in tensors]
         if self.packed is None or self.packed.state != state:
             self.packed = Packed(self, tensors, state, hidden_states.shape[1])
@@ -223,14 +225,18 @@ class Packed:
         fused = None if self.is_by_image else FUSED.get(getattr(act, "function", None))
         self.is_fused = fused is not None
 
-        def product(linears: Sequence[nn.Linear], fused: Any = PLAIN) -> Product:
-            weight = torch.cat([each.weight for each in linears]).to(dtype)
-            bias = None if linears[0].bias is None else torch.cat([each.bias for each in linears]).to(dtype)
-            return Product(weight, bias, tokens, fused)
+        def product(linears: Sequence[nn.Linear], fused: Any = PLAIN, scale: Any = None) -> Product:
+            weight = torch.cat([each.weight for each in linears])
+            bias = None if linears[0].bias is None else torch.cat([each.bias for each in linears])
+            if scale is not None:  # LayerScale multiplies what the product gives
+                weight, bias = weight * scale[:, None], None if bias is None else bias * scale
+            return Product(weight.to(dtype), None if bias is None else bias.to(dtype), tokens, fused)
 
         with torch.no_grad():
-            self.projections, self.attention_output = product(attention), product([attention_output])
-            self.intermediate, self.output = product([intermediate], fused or PLAIN), product([output])
+            scales = layer.layer_scale1.lambda1, layer.layer_scale2.lambda1
+            self.projections, self.intermediate = product(attention), product([intermediate], fused or PLAIN)
+            self.attention_output = product([attention_output], scale=scales[0])
+            self.output = product([output], scale=scales[1])
             self.norm_before, self.norm_after = (_norm(each, dtype) for each in norms)
 
 

@@ -38,12 +38,12 @@ class CheckedInputs(NeutralModel):
     @property
     def dtype(self) -> torch.dtype:
         """Dtype of the weights."""
-        return self.base_model.embeddings.cls_token.dtype
+        return self.base_model.embeddings.position_embeddings.dtype
 
     @property
     def device(self) -> torch.device:
         """Device of the weights."""
-        return self.base_model.embeddings.cls_token.device
+        return self.base_model.embeddings.position_embeddings.device
 
     def _as_tensor(self, name: str, value: Any) -> Tensor:
         """An argument of a call as a tensor.

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vit_core.config import PretrainedConfig
 from vit_core.errors import InputError
 from vit_core.inputs import IGNORED_LABEL, Grid
 from vit_core.masking import kept_fraction, num_kept
@@ -103,8 +104,55 @@ class DropPath(nn.Module):
         return f"rate={self.rate:.3g}"
 
 
+class LayerScale(nn.Module):
+    """Multiplies a branch of a layer by one number for each of its features, where the configuration asks for it.
+
+    Source: Touvron et al., Going deeper with Image Transformers (2021), section 2; named as in transformers' Dinov2.
+    """
+
+    lambda1: Tensor | None
+
+    def __init__(self, config: PretrainedConfig, hidden_size: int) -> None:
+        super().__init__()
+        has_scale = config.layerscale_value is not None
+        self.register_parameter("lambda1", nn.Parameter(torch.empty(hidden_size)) if has_scale else None)
+
+    def forward(self, branch: Tensor) -> Tensor:
+        """(batch, tokens, hidden) -> the same."""
+        return branch if self.lambda1 is None else branch * self.lambda1
+
+
+def with_registers(embeddings: Tensor, registers: Tensor | None, cls_token: Tensor | None) -> Tensor:
+    """(batch, tokens, hidden) with registers behind the class token, if there is one; they have no positions."""
+    if registers is None:
+        return embeddings
+    registers, first = registers.expand(embeddings.shape[0], -1, -1), 0 if cls_token is None else 1
+    return torch.cat((embeddings[:, :first], registers, embeddings[:, first:]), dim=1)
+
+
+def final_norm(config: PretrainedConfig) -> nn.Module:
+    """The norm of the last hidden state; nothing where it is that of the mean of the patches."""
+    if config.use_mean_pooling and not config.norm_before_pooling:
+        return nn.Identity()
+    return nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+
+class MeanPooler(nn.Module):
+    """The mean of the patches, with the final norm where that is the mean's."""
+
+    def __init__(self, config: PretrainedConfig) -> None:
+        super().__init__()
+        self.first, norm = config.num_prefix_tokens, not config.norm_before_pooling
+        self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if norm else nn.Identity()
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """(batch, tokens, hidden) -> (batch, hidden)."""
+        pooled: Tensor = self.layernorm(hidden_states[:, self.first :].mean(dim=1))
+        return pooled
+
+
 def resized_positions(positions: Tensor, old: tuple[int, int], new: Grid) -> Tensor:
-    """A position table (1, tokens, hidden) for another patch grid, of known or unknown sides; the class token stays.
+    """A position table (1, tokens, hidden) for another patch grid, of known or unknown sides; a class token stays.
 
     Differs: the kernel is written out (bicubic, a = -0.75, no antialias) as two matrices, in float32 or wider;
     F.interpolate would do the same here, the other frameworks' resizes would not.
@@ -112,11 +160,12 @@ def resized_positions(positions: Tensor, old: tuple[int, int], new: Grid) -> Ten
     sides = new.rows, new.columns
     if all(map(is_known, sides)) and old == sides:
         return positions
+    first = positions.shape[1] - old[0] * old[1]
     rows, columns = (axis_matrix(o, n, positions) for o, n in zip(old, sides, strict=True))
-    grid = positions[0, 1:].to(rows.dtype).unflatten(0, old)  # (rows, columns, hidden)
+    grid = positions[0, first:].to(rows.dtype).unflatten(0, old)  # (rows, columns, hidden)
     grid = (rows @ grid.flatten(1)).unflatten(1, grid.shape[1:])
     patches = (columns @ grid).flatten(0, 1).to(positions.dtype)
-    return torch.cat((positions[:, :1], patches[None]), dim=1)  # (1, tokens, hidden)
+    return torch.cat((positions[:, :first], patches[None]), dim=1)  # (1, tokens, hidden)
 
 
 def axis_matrix(old: int, new: Any, like: Tensor) -> Tensor:

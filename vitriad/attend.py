@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from vit_core.config import patch_grid
+from vit_core.config import PretrainedConfig, patch_grid
 from vit_core.errors import InputError
 from vit_core.images.processor import ViTImageProcessor
 from vit_core.images.sources import image_paths
@@ -59,9 +59,9 @@ def draw(arguments: Namespace) -> int:
         found.append((path, pixels, attentions))
         tokens.append(output)
     grid = patch_grid(model.config, found[0][1].shape[1:])
-    colours = explain.patch_pca(np.concatenate(tokens), grid)
+    colours = explain.patch_pca(np.concatenate(tokens), grid, config=model.config)
     pages = [
-        _page(*each, colours[i], layer, processor, _NOTES if i == len(found) - 1 else ())
+        _page(*each, colours[i], layer, processor, model.config, _NOTES if i == len(found) - 1 else ())
         for i, each in enumerate(found)
     ]
     save_picture(stacked(pages), arguments.out)
@@ -99,6 +99,7 @@ def _page(
     colours: Array,
     layer: int,
     processor: ViTImageProcessor,
+    config: PretrainedConfig,
     notes: Sequence[str],
 ) -> Image.Image:
     """One image: it, its rollout and its features; the mean map of every layer; the maps of one layer's heads."""
@@ -106,8 +107,8 @@ def _page(
     large, small = tile_size(pixels, _LARGE), tile_size(pixels, _SMALL)
     picture = enlarged(photograph(pixels, processor), large, smooth=True)
     features = enlarged((colours * 255).round().astype(np.uint8), large)
-    rollout = overlaid(picture, explain.rollout(attentions, grid)[0])
-    maps = [explain.class_maps([each], grid)[0, 0] for each in attentions]  # of each layer (heads, rows, columns)
+    rollout = overlaid(picture, explain.rollout(attentions, grid, config=config)[0])
+    maps = [explain.class_maps([each], grid, config=config)[0, 0] for each in attentions]  # (heads, rows, columns) each
     layers = [enlarged(coloured(heads.mean(axis=0)), small) for heads in maps]
     heads = [enlarged(coloured(each), small) for each in maps[layer]]
     return stacked(

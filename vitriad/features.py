@@ -81,6 +81,8 @@ class Embedder:
         self.size = processed_size(self.processor, self.config)
         states = range(self.config.num_hidden_layers + 1) if self._states is None else self._states
         _check("layers", self.layers, (-1, *states))
+        if "class_token" in self.features and not self.config.use_class_token:
+            raise InputError(f"features: {model} has no class token; ask for patch_mean or patch_tokens.")
 
     def _open(self) -> None:
         """Loads the model. `_states`: of an exported program the layers whose hidden states it returns."""
@@ -167,7 +169,7 @@ class Embedder:
         for layer in self.layers:
             tokens = to_numpy(last if layer == -1 else states[layer])
             for feature in self.features:
-                found[_key(layer, feature)] = _taken(tokens, feature).astype(self.dtype)
+                found[_key(layer, feature)] = _taken(tokens, feature, self.config.num_prefix_tokens).astype(self.dtype)
         return found
 
 
@@ -182,11 +184,11 @@ def _key(layer: int, feature: str) -> str:
     return feature if layer == -1 else f"layer_{layer}.{feature}"
 
 
-def _taken(tokens: Array, feature: str) -> Array:
-    """One feature of (batch, tokens, hidden); the mean is taken in float32 at least."""
+def _taken(tokens: Array, feature: str, first: int) -> Array:
+    """One feature of (batch, tokens, hidden), whose patches begin at `first`; the mean is taken in float32 at least."""
     if feature == "class_token":
         return tokens[:, 0]
     if feature == "patch_tokens":
-        return tokens[:, 1:]
-    mean: Array = tokens[:, 1:].mean(axis=1, dtype=np.float32)
+        return tokens[:, first:]
+    mean: Array = tokens[:, first:].mean(axis=1, dtype=np.float32)
     return mean

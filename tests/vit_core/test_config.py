@@ -13,7 +13,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from refusing import refusal
 
-from vit_core.config import ACTIVATIONS, CONFIGS, PretrainedConfig, ViTConfig, ViTMAEConfig, pair, patch_grid
+from vit_core.config import (
+    ACTIVATIONS,
+    CONFIGS,
+    AutoConfig,
+    PretrainedConfig,
+    ViTConfig,
+    ViTMAEConfig,
+    pair,
+    patch_grid,
+)
+from vit_core.config.foreign_fields import NEUTRAL
 from vit_core.errors import ConfigError
 from vit_core.limits import LIMITS
 
@@ -33,7 +43,7 @@ SHARED = {
     "qkv_bias": True,
 }
 FIELDS = {
-    ViTConfig: {**SHARED, "encoder_stride": 16, "pooler_output_size": 768, "pooler_act": "tanh"},
+    ViTConfig: {**SHARED, "encoder_stride": 16, "pooler_output_size": 768, "pooler_act": "tanh", **NEUTRAL},
     ViTMAEConfig: {
         **SHARED,
         "decoder_num_attention_heads": 16,
@@ -73,7 +83,7 @@ def test_fields_their_order_and_their_defaults(config_class):
     config = config_class()
     version = {"model_type": config.model_type, "transformers_version": "4.57.6"}
     assert config.to_dict() == {**fields, **BASE, **version}
-    assert config.to_diff_dict() == {**fields, **version}
+    assert config.to_diff_dict() == {**{name: fields[name] for name in fields if name not in NEUTRAL}, **version}
     assert (config.use_return_dict, config.num_labels, config.extra) == (True, 2, {})
 
 
@@ -121,6 +131,12 @@ VIT_RULES = {
     "encoder_stride": ([1, 32, LIMITS.image_side], [0, -1, 2.0, "16", LIMITS.image_side + 1]),
     "pooler_output_size": ([1, 7], [-1, "8", False, "", [], 0.0, np.array([8, 8])]),
     "pooler_act": ([*ACTIVATIONS, len], ["softmax", None, 3]),
+    "use_class_token": ([True, False, np.bool_(False)], ["false", 0, None]),
+    "num_register_tokens": ([0, 4, np.int64(8), LIMITS.register_tokens], [-1, 4.0, "4", True, None, 1025]),
+    "use_mean_pooling": ([True, False], ["mean", 1, None]),
+    "norm_before_pooling": ([True, False], ["yes", 1, None]),
+    "layerscale_value": ([None, 0, 1e-5, np.float32(1)], ["1", True, NAN, [1.0]]),
+    "use_swiglu_ffn": ([True, False], ["swiglu", 1, None]),
 }
 MAE_RULES = {
     "decoder_num_attention_heads": ([1, 2], [0, "2", LIMITS.heads + 1]),
@@ -172,6 +188,52 @@ def test_an_unknown_activation_is_answered_with_the_known_ones():
 
 
 # How fields fit together
+
+
+OPTIONS = {"num_register_tokens": 4, "use_mean_pooling": True, "layerscale_value": 1e-5, "use_swiglu_ffn": True}
+
+
+def test_options_of_the_family_are_off_unless_asked_for(tmp_path):
+    config = ViTConfig()
+    assert (config.family_options, config.num_prefix_tokens, config.mlp_act) == ({}, 1, "gelu")
+    assert not {*NEUTRAL} & {*config.to_diff_dict()} and {*NEUTRAL} <= {*config.to_dict()}
+    asked = ViTConfig(**OPTIONS)
+    assert (asked.family_options, asked.num_prefix_tokens, asked.mlp_act) == (OPTIONS, 5, "swiglu")
+    asked.save_pretrained(tmp_path)
+    stored = json.loads((tmp_path / "config.json").read_text())
+    assert stored.items() >= OPTIONS.items() and stored["model_type"] == "vitriad_vit"
+    assert AutoConfig.from_pretrained(tmp_path) == ViTConfig.from_pretrained(tmp_path) == asked
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_a_masked_autoencoder_has_none_of_them(name):
+    assert f"{name}: expected {NEUTRAL[name]}, or none at all, got {OPTIONS[name]}: only a ViT has this option" in (
+        refusal(lambda: ViTMAEConfig(**{name: OPTIONS[name]}))
+    )
+    stored = ViTConfig(**{name: OPTIONS[name]}).to_dict()
+    assert name in refusal(lambda: ViTMAEConfig.from_dict(stored))  # not dropped as the other's own field
+    assert ViTMAEConfig.from_dict(ViTConfig().to_dict()).extra == {}
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"use_class_token": False}, "use_class_token: expected True without use_mean_pooling"),
+        ({"norm_before_pooling": True}, "norm_before_pooling: expected False without use_mean_pooling"),
+        (
+            {"use_swiglu_ffn": True, "intermediate_size": 13},
+            "intermediate_size: expected an even number for use_swiglu",
+        ),
+        (
+            {"hidden_act": "glu", "intermediate_size": 13},
+            "an even number for hidden_act 'glu', which halves it, got 13",
+        ),
+        ({"reg_tokens": 4}, "reg_tokens: expected 0 as the fields say, got 4: write num_register_tokens="),
+    ],
+)
+def test_options_that_do_not_fit_together_are_named(fields, words):
+    assert words in refusal(lambda: ViTConfig(**fields))
+
 
 FITS = [
     ({"hidden_size": 100}, ["hidden_size: expected a multiple of num_attention_heads 12, got 100"]),

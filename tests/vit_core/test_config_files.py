@@ -128,7 +128,7 @@ def test_a_file_that_is_no_configuration(text, folder):
             config_class.from_pretrained(folder)
 
 
-@pytest.mark.parametrize("model_type", ["deit", "VIT", "", None, 3, ["vit"], {"vit": 1}, "vit-mae"])
+@pytest.mark.parametrize("model_type", ["beit", "VIT", "", None, 3, ["vit"], {"vit": 1}, "vit-mae"])
 def test_another_model_type_is_refused(model_type, folder):
     text = json.dumps({**VIT, "model_type": model_type})
     (folder / "config.json").write_text(text)
@@ -142,7 +142,7 @@ def test_another_model_type_is_refused(model_type, folder):
 def test_without_a_model_type_the_class_decides(folder):
     (folder / "config.json").write_text(json.dumps(VIT))
     assert ViTMAEConfig.from_pretrained(folder).hidden_size == 24
-    with pytest.raises(ConfigError, match=r"vit: expected model_type to be one of vit, vit_mae, got None\."):
+    with pytest.raises(ConfigError, match=r"vit: expected model_type to be one of vit, vit_mae, .*, got None\."):
         AutoConfig.from_pretrained(folder)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from vit_core.config import AutoConfig, ViTConfig, ViTMAEConfig
-from vit_core.config.foreign_fields import FOREIGN
+from vit_core.config.foreign_fields import ROWS
 from vit_core.errors import ConfigError
 
 NAMES = (Path(__file__).parents[1] / "golden" / "configs" / "names.txt").read_text(encoding="utf-8").split()
@@ -73,7 +73,7 @@ def test_a_misspelt_override_is_refused(name, config_class, tmp_path):
 
 def test_no_name_of_transformers_is_misspelt(config_class):
     """Of its base configuration, its ViTs, and of every other model that it has."""
-    strangers = {name: 7 for name in NAMES if name not in OWN[config_class] and name not in FOREIGN}
+    strangers = {name: 7 for name in NAMES if name not in OWN[config_class] and name not in ROWS}
     given = {name: v for name, v in strangers.items() if name not in ("num_labels", "use_return_dict", "torch_dtype")}
     assert config_class(**given).extra == given
     assert len(given) > 1800 and {"patch_stride", "decoder_depth", "is_decoder", "tie_word_embeddings"} <= {*given}

@@ -253,9 +253,11 @@ def test_activations_are_complex_safe(name):
 
 
 def test_activations_that_transformers_lacks():
-    np.testing.assert_equal(sorted(ACTIVATION_FUNCTIONS), sorted(ACTIVATIONS))
+    np.testing.assert_equal(sorted(ACTIVATION_FUNCTIONS), sorted([*ACTIVATIONS, "swiglu"]))
     halved = ACTIVATION_FUNCTIONS["glu"](np.array([[1.0, -2.0, 0.0, math.log(3)]]))
     np.testing.assert_allclose(halved, [[0.5, -1.5]], rtol=1e-15)
+    halved = ACTIVATION_FUNCTIONS["swiglu"](np.array([[0.0, math.log(3), 5.0, 4.0]]))  # sigmoid(log 3) = 3 / 4
+    np.testing.assert_allclose(halved, [[0.0, 3 * math.log(3)]], rtol=1e-15)
     scale, alpha = 1.0507009873554805, 1.6732632423543772
     selu = ACTIVATION_FUNCTIONS["selu"](np.array([2.0, 0.0, -math.log(2)]))
     np.testing.assert_allclose(selu, [2 * scale, 0.0, -scale * alpha / 2], rtol=1e-15)

@@ -2,7 +2,14 @@
 
 from vit_core.config.base import CONFIGS, TRANSFORMERS_VERSION, PretrainedConfig, Size, pair, patch_grid
 from vit_core.config.models import AutoConfig, ViTConfig, ViTMAEConfig
-from vit_core.config.rules import ACTIVATIONS, ATTENTION_IMPLEMENTATIONS, PROBLEM_TYPES, SAME_ACTIVATIONS
+from vit_core.config.relatives import OWN_TYPE
+from vit_core.config.rules import (
+    ACTIVATIONS,
+    ATTENTION_IMPLEMENTATIONS,
+    GATED_ACTIVATIONS,
+    PROBLEM_TYPES,
+    SAME_ACTIVATIONS,
+)
 from vit_core.config.stored import CONFIG_NAME, read_config
 
 __all__ = [
@@ -10,6 +17,8 @@ __all__ = [
     "ATTENTION_IMPLEMENTATIONS",
     "CONFIGS",
     "CONFIG_NAME",
+    "GATED_ACTIVATIONS",
+    "OWN_TYPE",
     "PROBLEM_TYPES",
     "SAME_ACTIVATIONS",
     "TRANSFORMERS_VERSION",

@@ -11,10 +11,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal, Self, Unpack, overload
 
-from vit_core.config.foreign_fields import FOREIGN, Spelling
+from vit_core.config.foreign_fields import FOREIGN, NEUTRAL, ROWS, Spelling
 from vit_core.config.labels import inverse, settle_labels
 from vit_core.config.near_misses import NearMisses
 from vit_core.config.presets import PRESETS
+from vit_core.config.relatives import OWN_TYPE, READ, as_vit
 from vit_core.config.rules import BASE_DEFAULTS, BASE_RULES, Rule
 from vit_core.config.stored import CONFIG_NAME, SEARCHED, SPELLINGS, canonical, merge, read_config, warn_of_keys
 from vit_core.errors import ConfigError
@@ -71,12 +72,20 @@ class PretrainedConfig(PushToHub):
     _parameters: ClassVar[frozenset[str]] = frozenset()  # of the constructor, and of those it overrides
     _misspelt: ClassVar[NearMisses] = NearMisses(())
 
+    # Options that only a ViTConfig has as fields; here as every other configuration has them.
+    use_class_token: Any = NEUTRAL["use_class_token"]
+    num_register_tokens: Any = NEUTRAL["num_register_tokens"]
+    use_mean_pooling: Any = NEUTRAL["use_mean_pooling"]
+    norm_before_pooling: Any = NEUTRAL["norm_before_pooling"]
+    layerscale_value: Any = NEUTRAL["layerscale_value"]
+    use_swiglu_ffn: Any = NEUTRAL["use_swiglu_ffn"]
+
     def __init_subclass__(cls) -> None:
         parameters = [*inspect.signature(cls.__init__).parameters.values()]
         own = {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
         cls._defaults = {**cls._defaults, **own}
         cls._parameters |= {p.name for p in parameters}
-        cls._misspelt = NearMisses([*dict.fromkeys([*cls._defaults, "num_labels"])], FOREIGN)
+        cls._misspelt = NearMisses([*dict.fromkeys([*cls._defaults, "num_labels"])], ROWS)
 
     def __init__(self, fields: Mapping[str, Any], others: Mapping[str, Any]) -> None:
         given = {name: v for name, v in canonical(others).items() if v is not None or name not in BASE_RULES}
@@ -145,6 +154,21 @@ class PretrainedConfig(PushToHub):
         """
         last = max(self.num_hidden_layers - 1, 1)
         return tuple(self.drop_path_rate * layer / last for layer in range(self.num_hidden_layers))
+
+    @property
+    def family_options(self) -> dict[str, Any]:
+        """The options of the family that are not off, by field: what transformers' own ViT does not compute."""
+        return {name: getattr(self, name) for name, off in NEUTRAL.items() if getattr(self, name) != off}
+
+    @property
+    def num_prefix_tokens(self) -> int:
+        """Number of tokens in front of the patches: the class token and registers."""
+        return int(self.use_class_token) + int(self.num_register_tokens)
+
+    @property
+    def mlp_act(self) -> Any:
+        """The activation of the MLP: `hidden_act`, or "swiglu" where `use_swiglu_ffn` asks for it."""
+        return "swiglu" if self.use_swiglu_ffn else self.hidden_act
 
     @property
     def use_return_dict(self) -> bool:
@@ -233,7 +257,7 @@ class PretrainedConfig(PushToHub):
                 is neither a field nor a key of the dict.
         """
         data = cls._own(config_dict)
-        known = {*cls._rules, *SPELLINGS, "num_labels", *FOREIGN, *data}
+        known = {*cls._rules, *SPELLINGS, "num_labels", *ROWS, *data}
         unused = {name: value for name, value in kwargs.items() if name not in known}
         if unused and not return_unused_kwargs:
             meant = [repr(near) for name in unused if (near := cls._misspelt.of(name))]
@@ -246,7 +270,7 @@ class PretrainedConfig(PushToHub):
     @classmethod
     def _stored(cls, data: Mapping[str, Any], overrides: Mapping[str, Any]) -> Self:
         """The configuration of a file, in which misspelt keys are kept as they are, with one warning."""
-        fields = {*cls._rules, *cls._parameters, *SPELLINGS, "num_labels", *FOREIGN, *overrides}
+        fields = {*cls._rules, *cls._parameters, *SPELLINGS, "num_labels", *ROWS, *overrides}
         others = [name for name in data if name not in fields]
         near = {name: meant for name in others[:SEARCHED] if (meant := cls._misspelt.of(name))}
         aside = {*(near if len(others) <= SEARCHED else others)}
@@ -283,7 +307,8 @@ class PretrainedConfig(PushToHub):
 
     def to_diff_dict(self) -> dict[str, Any]:
         """What config.json holds: every field of the architecture, the shared ones only where not at their default."""
-        at_default = [name for name, default in BASE_DEFAULTS.items() if vars(self)[name] == default]
+        defaults = {**BASE_DEFAULTS, **NEUTRAL}
+        at_default = [name for name, default in defaults.items() if vars(self).get(name, default) == default]
         dropped = {*at_default, *_UNWRITTEN} - {"transformers_version"}
         return {name: value for name, value in self.to_dict().items() if name not in dropped}
 
@@ -347,25 +372,29 @@ class PretrainedConfig(PushToHub):
         return f"{type(self).__name__} {text}"
 
     def _content(self) -> dict[str, Any]:
-        return {**self.extra, **{name: vars(self)[name] for name in self._rules}, "model_type": self.model_type}
+        model_type = OWN_TYPE if self.family_options else self.model_type
+        return {**self.extra, **{name: vars(self)[name] for name in self._rules}, "model_type": model_type}
 
     @classmethod
     def _own(cls, data: Mapping[str, Any]) -> dict[str, Any]:
         """`data` without its model type and, where it is the sibling's, without the fields only the sibling has."""
+        data = as_vit(data)
         found = data.get("model_type", cls.model_type)
         if not (isinstance(found, str) and found in CONFIGS):
             raise ConfigError(
                 f"{cls.__name__}: expected model_type {cls.model_type!r}, got {short(found)}.\n"
-                f"Models read here: {', '.join(CONFIGS)}."
+                f"Models read here: {', '.join([*CONFIGS, *READ])}."
             )
-        foreign = {"model_type"} if found == cls.model_type else {"model_type", *CONFIGS[found]._rules} - {*cls._rules}
+        others = {*CONFIGS[found]._rules} - {*cls._rules}
+        others -= {name for name, off in NEUTRAL.items() if data.get(name, off) != off}  # to be refused by name
+        foreign = {"model_type", *others}
         return {name: value for name, value in data.items() if name not in foreign}
 
     def _why_foreign(self, name: str, value: Any) -> str | None:
         """Why a key that is no field is refused; None where it is not, as where a subclass takes it."""
         if name in self._parameters - {"self", "kwargs"}:
             return None
-        if row := FOREIGN.get(name):
+        if row := ROWS.get(name):
             return row.problem(self, value)
         near = self._misspelt.of(name)
         return f"no such field; did you mean {near!r}" if near else None
@@ -389,7 +418,7 @@ class PretrainedConfig(PushToHub):
                 f"{short({outside: self.label2id[outside]})}; where none is given, it follows id2label"
             )
         for name, value in self.extra.items():
-            if name in FOREIGN and (problem := self._why_foreign(name, value)):
+            if name in ROWS and (problem := self._why_foreign(name, value)):
                 yield f"{name}: {problem}"
         if (weights := self._num_weights()) > LIMITS.parameters:
             yield f"the sizes together: about {weights} parameters, the limit is {LIMITS.parameters}"

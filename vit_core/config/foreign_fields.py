@@ -85,21 +85,30 @@ def _field(name: str) -> Spelling:
 
 
 _CLASS_TOKEN = ("token", "cls", "cls_token", "tok", "first")
-_POOLING = "models here read the class token, so pool last_hidden_state yourself"
-_NO_CLASS_TOKEN = "every model here has a class token"
-_EXTRA_TOKENS = "no model here has tokens beside the class token and the patches"
-_LAYER_SCALE = "no model here has LayerScale (conversion folds that of a checkpoint into its weights)"
-_GATED = "no model here has a gated MLP"
+_POOLING = "write use_mean_pooling= for the mean of the patches, no model here pools in another way"
+_EXTRA_TOKENS = "no model here has tokens beside the class token, registers and the patches"
+_LAYER_SCALE = "write layerscale_value="
+_GATED = "write use_swiglu_ffn= for the gated MLP that is here"
 _BIASES = "only query, key and value can be without biases (qkv_bias=)"
 _STAGES = "the layers of models here are all alike"
 _QK_NORM = "no model here normalises queries and keys"
-_NORMS = "models here normalise before each part and once after the last layer"
+_NORMS = "models here normalise before each part and once after the last layer (norm_before_pooling= says where)"
 _POSITIONS = "models here add learned absolute positions to the patches"
 _DEPTH = "no model here drops whole layers at random in training (drop_path_rate= is for branches of them)"
 _DROPOUT = "write hidden_dropout_prob= or attention_probs_dropout_prob= for the dropouts that are here"
 _STEM = "models here cut patches with one convolution"
 _WINDOWS = "attention here is over the whole image"
 _VIDEO = "models here take images"
+
+# Fields of a ViTConfig whose other values make it another model than transformers' ViT -> the value that does not.
+NEUTRAL: dict[str, Any] = {
+    "use_class_token": True,
+    "num_register_tokens": 0,
+    "use_mean_pooling": False,
+    "norm_before_pooling": False,
+    "layerscale_value": None,
+    "use_swiglu_ffn": False,
+}
 
 FOREIGN: dict[str, Foreign | Spelling] = {
     # pooling, and the tokens beside the patches
@@ -108,26 +117,21 @@ FOREIGN: dict[str, Foreign | Spelling] = {
     "pool_type": Foreign(_CLASS_TOKEN, _POOLING),
     "pooling_type": Foreign(_CLASS_TOKEN, _POOLING),
     "global_pool": Foreign((*_CLASS_TOKEN, ""), _POOLING),
-    "use_mean_pooling": Foreign((False,), _POOLING),
     "classifier": Foreign(_CLASS_TOKEN, _POOLING),
-    "class_token": Foreign((True,), _NO_CLASS_TOKEN),
-    "with_cls_token": Foreign((True,), _NO_CLASS_TOKEN),
-    "use_cls_token": Foreign((True,), _NO_CLASS_TOKEN),
-    "use_class_token": Foreign((True,), _NO_CLASS_TOKEN),
-    "num_register_tokens": Foreign((0,), _EXTRA_TOKENS),
-    "reg_tokens": Foreign((0,), _EXTRA_TOKENS),
-    "num_reg_tokens": Foreign((0,), _EXTRA_TOKENS),
+    "class_token": _field("use_class_token"),
+    "with_cls_token": _field("use_class_token"),
+    "use_cls_token": _field("use_class_token"),
+    "reg_tokens": _field("num_register_tokens"),
+    "num_reg_tokens": _field("num_register_tokens"),
     "num_detection_tokens": Foreign((0,), _EXTRA_TOKENS),
     "distilled": Foreign((False,), "no model here has a distillation token"),
     "representation_size": Foreign((), "no layer stands before the classifier here"),
     # LayerScale
-    "layerscale_value": Foreign((), _LAYER_SCALE),
     "layer_scale_init_value": Foreign((0,), _LAYER_SCALE),
     "init_values": Foreign((0,), _LAYER_SCALE),
     "use_layer_scale": Foreign((False,), _LAYER_SCALE),
     "use_layerscale": Foreign((False,), _LAYER_SCALE),
     # the MLP
-    "use_swiglu_ffn": Foreign((False,), _GATED),
     "use_gated_mlp": Foreign((False,), _GATED),
     "swiglu_mlp": Foreign((False,), _GATED),
     "ffn_layer": Foreign(("mlp",), _GATED),
@@ -228,4 +232,10 @@ FOREIGN: dict[str, Foreign | Spelling] = {
     "img_size": _field("image_size"),
     "in_chans": _field("num_channels"),
     "num_classes": _field("num_labels"),
+}
+
+# The rows for a configuration that does not have those fields.
+ROWS: dict[str, Foreign | Spelling] = {
+    **FOREIGN,
+    **{name: Foreign((off,), "only a ViT has this option, a ViTMAE has not") for name, off in NEUTRAL.items()},
 }

@@ -8,16 +8,20 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Unpack, overload
 
 from vit_core.config.base import CONFIGS, PretrainedConfig, indivisible, pair, patch_grid
+from vit_core.config.relatives import READ, as_vit
 from vit_core.config.rules import (
     BASE_RULES,
+    GATED_ACTIVATIONS,
     Activation,
     Bool,
     Deviation,
     Epsilon,
     Heads,
     Layers,
+    LayerScale,
     MaskRatio,
     Probability,
+    Registers,
     Rule,
     Side,
     Sides,
@@ -50,6 +54,15 @@ class ViTConfig(PretrainedConfig):
         encoder_stride: pixels per patch side that the masked-image-modelling head paints.
         pooler_output_size: width of the pooler; None or 0 means hidden_size.
         pooler_act: activation of the pooler.
+        use_class_token: whether a class token stands in front of the patches; without one use_mean_pooling is needed.
+        num_register_tokens: tokens without position between the class token and the patches, as in DINOv2's models.
+        use_mean_pooling: whether heads read the mean of the patches instead of the class token. The pooler then is that
+            mean, and the final norm is the mean's: the last hidden state is not normalised.
+        norm_before_pooling: with use_mean_pooling, whether the final norm is that of the tokens all the same.
+        layerscale_value: what each layer's LayerScales, which multiply the outputs of its attention and its MLP, start
+            from; None for layers without.
+        use_swiglu_ffn: whether the MLP is gated: intermediate_size numbers are halved, the second half times the SiLU
+            of the first; hidden_act means nothing then.
         **kwargs: the shared fields: num_labels, id2label, label2id, problem_type, output_attentions,
             output_hidden_states, return_dict, dtype (or torch_dtype), attn_implementation ("sdpa" | "eager"),
             drop_path_rate (stochastic depth of the encoder, see `drop_path_rates`), pruned_heads,
@@ -80,6 +93,12 @@ class ViTConfig(PretrainedConfig):
         encoder_stride: Side = 16,
         pooler_output_size: Width | None = None,
         pooler_act: Activation = "tanh",
+        use_class_token: Bool = True,
+        num_register_tokens: Registers = 0,
+        use_mean_pooling: Bool = False,
+        norm_before_pooling: Bool = False,
+        layerscale_value: LayerScale = None,
+        use_swiglu_ffn: Bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__({name: value for name, value in locals().items() if name in self._rules}, kwargs)
@@ -96,8 +115,12 @@ class ViTConfig(PretrainedConfig):
 
     def _violations(self) -> Iterator[str]:
         yield from super()._violations()
-        yield from _odd_glu(self, "hidden_act", "intermediate_size")
+        yield from _odd_glu(self, "mlp_act", "intermediate_size")
         yield from _odd_glu(self, "pooler_act", "pooler_output_size")
+        if not (self.use_class_token or self.use_mean_pooling):
+            yield "use_class_token: expected True without use_mean_pooling, since heads read one of them, got False"
+        if self.norm_before_pooling and not self.use_mean_pooling:
+            yield "norm_before_pooling: expected False without use_mean_pooling, got True"
 
     def _num_weights(self) -> int:
         heads: int = self.hidden_size * (self.pooler_output_size + self.encoder_stride**2 * self.num_channels)
@@ -191,9 +214,11 @@ class AutoConfig:
         """As `ViTConfig.from_pretrained`, for the class that the file names.
 
         Raises:
-            ConfigError: model_type is missing or not one of "vit", "vit_mae".
+            ConfigError: model_type is missing, or none that is read (`vit_core.config.relatives` has those beside "vit"
+                and "vit_mae").
         """
         data, overrides = read_config(name_or_path, kwargs)
+        data = as_vit(data)
         config_class: Any = _class_of(data.get("model_type"), str(name_or_path))
         return config_class.from_dict(data, return_unused_kwargs=return_unused_kwargs, **overrides)
 
@@ -206,9 +231,11 @@ class AutoConfig:
 def _class_of(model_type: object, where: str) -> type[PretrainedConfig]:
     if isinstance(model_type, str) and model_type in CONFIGS:
         return CONFIGS[model_type]
-    raise ConfigError(f"{where}: expected model_type to be one of {', '.join(CONFIGS)}, got {short(model_type)}.")
+    known = ", ".join([*CONFIGS, *READ])
+    raise ConfigError(f"{where}: expected model_type to be one of {known}, got {short(model_type)}.")
 
 
 def _odd_glu(config: PretrainedConfig, activation: str, width: str) -> Iterator[str]:
-    if getattr(config, activation) == "glu" and getattr(config, width) % 2:
-        yield f"{width}: expected an even number for {activation} 'glu', which halves it, got {getattr(config, width)}"
+    if (name := getattr(config, activation)) in GATED_ACTIVATIONS and getattr(config, width) % 2:
+        said = "use_swiglu_ffn" if name == "swiglu" else f"{activation.replace('mlp', 'hidden')} {name!r}"
+        yield f"{width}: expected an even number for {said}, which halves it, got {getattr(config, width)}"

@@ -26,6 +26,7 @@ SAME_ACTIVATIONS = {  # another name -> the one that it means
     "gelu_python_tanh": "gelu_pytorch_tanh",
     "swish": "silu",
 }
+GATED_ACTIVATIONS = ("glu", "swiglu")  # halve what they are given; swiglu is asked for by use_swiglu_ffn
 ATTENTION_IMPLEMENTATIONS = ("sdpa", "eager")
 PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
 
@@ -135,6 +136,7 @@ Bool = Annotated[bool, _BOOL]
 Width = Annotated[int, count(1, LIMITS.hidden_size)]
 Heads = Annotated[int, count(1, LIMITS.heads)]
 Layers = Annotated[int, count(0, LIMITS.layers)]
+Registers = Annotated[int, count(0, LIMITS.register_tokens)]
 Side = Annotated[int, count(1, LIMITS.image_side)]
 Sides = Annotated[int | tuple[int, int], size(LIMITS.image_side)]
 Probability = Annotated[float, Rule("a number in [0, 1]", lambda v: is_number(v) and 0 <= v <= 1)]
@@ -142,6 +144,7 @@ _SHARE = Rule("a number in [0, 1)", lambda v: is_number(v) and 0 <= v < 1)
 MaskRatio = Annotated[float, _SHARE]
 Deviation = Annotated[float, Rule("a number of at least 0", lambda v: is_number(v) and v >= 0)]
 Epsilon = Annotated[float, Rule("a number above 0 in float32", lambda v: is_number(v) and v >= _TINY)]
+LayerScale = Annotated[float | None, optional(Rule("a number", is_number))]
 Activation = Annotated[
     str | Callable[..., Any],
     Rule(

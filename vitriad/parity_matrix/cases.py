@@ -12,7 +12,7 @@ import numpy as np
 from conversion.loading import plan
 from vit_core.config import PretrainedConfig, ViTConfig, ViTMAEConfig, pair, patch_grid
 from vit_core.masking import noise
-from vit_core.parameters import MODEL_CLASSES, Parameter, parameter_table
+from vit_core.parameters import MODEL_CLASSES, Parameter, has_pooler, parameter_table
 from vit_core.reference import forward
 from vit_core.tensors import Array
 from vitriad.models import find
@@ -128,7 +128,7 @@ def checkpoint(name_or_path: str, **options: Any) -> list[Case]:
     _, config, cls, fitted = plan(find(name_or_path), **options)
     tensors = {name: np.asarray(tensor.read(), np.float64) for name, tensor in fitted.tensors.items()}
     extra = {
-        "add_pooling_layer": "pooler.dense.weight" in tensors,
+        "add_pooling_layer": has_pooler(config, tensors),
         "use_mask_token": "embeddings.mask_token" in tensors,
     }
     return [build(str(name_or_path), cls, config, tensors, extra if cls == "ViTModel" else {}, batch=2)]

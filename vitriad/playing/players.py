@@ -98,8 +98,8 @@ class Player:
             found["classes"] = self._classes(pixels)
         if self.looking is not None:
             attentions, tokens = _looked(self.looking, pixels)
-            found["maps"] = _maps(attentions, self.grid) if attentions else None
-            found["features"] = None if tokens is None else _colours(tokens, self.grid)
+            found["maps"] = _maps(attentions, self.grid, self.config) if attentions else None
+            found["features"] = None if tokens is None else _colours(tokens, self.grid, self.config)
         return found
 
     def _classes(self, pixels: Array) -> dict[str, Any]:
@@ -151,23 +151,23 @@ def _looked(model: Any, pixels: Array) -> tuple[Sequence[Array], Array | None]:
     return (), output.tokens
 
 
-def _maps(attentions: Sequence[Array], grid: tuple[int, int]) -> dict[str, Any]:
+def _maps(attentions: Sequence[Array], grid: tuple[int, int], config: PretrainedConfig) -> dict[str, Any]:
     """Maps of attention as one picture, below one another, a pixel for each patch, every map with a scale of its own.
 
     The first is the rollout. Then come, for every layer, the mean of its heads and each head. `peaks` are the row and
     the column of the highest value of each.
     """
-    heads = explain.class_maps(attentions, grid)[:, 0]  # (layers, heads, rows, columns)
+    heads = explain.class_maps(attentions, grid, config=config)[:, 0]  # (layers, heads, rows, columns)
     layers = np.concatenate([heads.mean(axis=1, keepdims=True), heads], axis=1)
-    maps = [explain.rollout(attentions, grid)[0], *layers.reshape(-1, *grid)]
+    maps = [explain.rollout(attentions, grid, config=config)[0], *layers.reshape(-1, *grid)]
     peaks = [[int(index) for index in np.unravel_index(each.argmax(), grid)] for each in maps]
     strip = _picture(np.concatenate([coloured(each) for each in maps]))
     return {"layers": heads.shape[0], "heads": heads.shape[1], "strip": strip, "peaks": peaks}
 
 
-def _colours(tokens: Array, grid: tuple[int, int]) -> str:
+def _colours(tokens: Array, grid: tuple[int, int], config: PretrainedConfig) -> str:
     """The features of an image's patches as a picture, a pixel for each patch."""
-    return _picture((explain.patch_pca(tokens, grid)[0] * 255).round().astype(np.uint8))
+    return _picture((explain.patch_pca(tokens, grid, config=config)[0] * 255).round().astype(np.uint8))
 
 
 def _picture(pixels: Array) -> str:

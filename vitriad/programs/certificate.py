@@ -19,6 +19,7 @@ from vit_core.errors import BackendError, CheckpointError
 from vit_core.images.files import open_image
 from vit_core.images.processor import ViTImageProcessor
 from vit_core.masking import noise
+from vit_core.parameters import has_pooler
 from vit_core.programs import Program
 from vit_core.reference import forward
 from vit_core.tensors import Array, to_numpy
@@ -347,8 +348,8 @@ def _exact(program: Program, tensors: Mapping[str, Array], inputs: Inputs) -> di
     options: dict[str, Any] = {
         name: value for name, value in program.options.items() if name in ("interpolate_pos_encoding", "mask_ratio")
     }
-    has_pooler = "pooler.dense.weight" in tensors
-    arguments: dict[str, Any] = {**inputs, **options, "add_pooling_layer": has_pooler}
+    pooled = {"add_pooling_layer": has_pooler(program.config, tensors)}
+    arguments: dict[str, Any] = {**inputs, **options, **pooled}
     return forward(program.model, program.config, tensors, **arguments)
 
 

@@ -224,7 +224,13 @@ def sizes_of(setup: Setup, trained: Mapping[str, Any] | set[str]) -> Sizes:
     patches = rows * columns
     seen = math.ceil(patches * (1 - recipe.mask_ratio)) if recipe.objective == "mae" else patches
     stacks = [
-        (seen + 1, config.num_hidden_layers, config.hidden_size, config.intermediate_size, config.num_attention_heads)
+        (
+            seen + config.num_prefix_tokens,
+            config.num_hidden_layers,
+            config.hidden_size,
+            config.intermediate_size,
+            config.num_attention_heads,
+        )
     ]
     if recipe.objective == "mae":
         names = ("num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads")

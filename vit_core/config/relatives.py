@@ -1,0 +1,55 @@
+"""Model types of transformers that are ViTs by another name: their configurations, read as those of a ViT.
+
+Source: transformers 4.57.6 and 5.24.0, configurations and models of these types.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+Fields = dict[str, Any]
+
+OWN_TYPE = "vitriad_vit"  # of a ViT with options that transformers' ViT lacks: one that its Auto classes refuse
+
+_EPS = 1e-6  # of Dinov2 and MSN, where transformers' ViT has 1e-12
+_MULTIPLE = 8  # the width of a gated MLP of Dinov2 is one
+# What means nothing to a model: the names of its stages as a backbone, and the class, which is another one here.
+_UNREAD = ("architectures", "out_features", "out_indices", "stage_names", "reshape_hidden_states")
+
+
+def gated_width(hidden_size: int, mlp_ratio: float) -> int:
+    """`intermediate_size` of Dinov2's gated MLP, gates and values together: two thirds of the plain one, rounded up."""
+    return 2 * ((int(int(hidden_size * mlp_ratio) * 2 / 3) + _MULTIPLE - 1) // _MULTIPLE * _MULTIPLE)
+
+
+def _of_dinov2(data: Fields) -> Fields:
+    """Its MLP is as many times wider as it says; LayerScale is folded into the weights, whatever it began with."""
+    ratio, width = data.pop("mlp_ratio", 4), data.get("hidden_size", 768)
+    data.pop("layerscale_value", None)
+    if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in (ratio, width)):
+        return {"layer_norm_eps": _EPS, "mlp_ratio": ratio, **data}
+    mlp = gated_width(width, ratio) if data.get("use_swiglu_ffn") else int(width * ratio)
+    return {"layer_norm_eps": _EPS, "intermediate_size": mlp, **data}
+
+
+_OF_IJEPA = {"use_class_token": False, "use_mean_pooling": True, "norm_before_pooling": True}
+
+READ: dict[str, Callable[[Fields], Fields]] = {
+    "dinov2": _of_dinov2,
+    "dinov2_with_registers": lambda data: {"num_register_tokens": 4, **_of_dinov2(data)},
+    "deit": lambda data: data,
+    "vit_msn": lambda data: {"layer_norm_eps": _EPS, **data},
+    "ijepa": lambda data: {**_OF_IJEPA, **data},
+}
+
+
+def as_vit(data: Mapping[str, Any]) -> Fields:
+    """The keys of a config.json, as those of model_type "vit" where it is of one of the types that are read so."""
+    found = data.get("model_type")
+    if found == OWN_TYPE:
+        return {**data, "model_type": "vit"}
+    if not isinstance(found, str) or found not in READ:
+        return dict(data)
+    plain = {name: value for name, value in data.items() if name not in _UNREAD}
+    return {**READ[found](plain), "model_type": "vit"}
