@@ -12,9 +12,11 @@ from typing import Any
 from conversion.detect import Source, lone_checkpoint
 from conversion.dialect import Target, Tensors
 from conversion.dialects import targets, written
+from conversion.families import Form, form_of
 from conversion.loading import plan
 from conversion.processors import PREPROCESSOR_NAME, Found, find_processor
 from conversion.report import Report, report_of
+from conversion.saving import written_config
 from conversion.writing import WRITERS, expressed
 from vit_core.config import CONFIG_NAME, PretrainedConfig
 from vit_core.errors import CheckpointError, ConfigError, InputError, reading
@@ -83,7 +85,9 @@ def convert(
             WRITERS[target.container](new, released, target.scopes.get(model, ""), advance)
         return report
     origin = f"{config.name_or_path}@{config.hub_commit}" if config.hub_commit else None
-    folder: dict[str, Any] = {"files": _files(target, config, model, tensors, found), "also": also, "source": origin}
+    form = form_of(config, model, fitted.tensors) if dialect.is_canonical else None
+    files = _files(target, config, model, tensors, found, form)
+    folder: dict[str, Any] = {"files": files, "also": also, "source": origin}
     if dialect.is_canonical:
         save_folder(dst, tensors=released, max_shard_size=max_shard_size, **folder)
     else:
@@ -145,14 +149,15 @@ def _write_folder(dst: Path, target: Target, tensors: Tensors, model: str, **opt
     replace_folder(dst, write, size=size, **options)
 
 
-def _files(target: Target, config: PretrainedConfig, model: str, tensors: Tensors, found: Found) -> dict[str, str]:
+def _files(
+    target: Target, config: PretrainedConfig, model: str, tensors: Tensors, found: Found, form: Form | None
+) -> dict[str, str]:
     """The JSON files of a folder."""
     processor = {PREPROCESSOR_NAME: found.processor.to_json_string()} if found.processor else {}
     if target.config is not None:
         text = json_text(target.config(config, model, found.processor))
         return {CONFIG_NAME: check_text(text, what=CONFIG_NAME, limit="config_bytes", error=ConfigError), **processor}
-    said = deepcopy(config)
-    said.architectures, said.dtype = [model], next(iter(tensors.values())).dtype.name
+    said, dtype = deepcopy(config), next(iter(tensors.values())).dtype.name
     if target.activations is not None:
         said.hidden_act = target.activations[config.hidden_act]
-    return {CONFIG_NAME: said.file_text(), **processor}
+    return {CONFIG_NAME: written_config(said, model, dtype, form), **processor}

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from conversion.dialect import Dialect, Part
+from conversion.dialect import Dialect, Fields, Part
 from conversion.dialects import DIALECTS
 from conversion.folds import LOSSY, mapped, unstacked, with_prefix
 from conversion.heads import shown_heads
@@ -283,9 +283,14 @@ def _canonical(where: str, tensors: dict[str, LazyArray], name: str, cell: str |
 def kinds() -> dict[str, Kind]:
     """Template of a canonical name -> kind of the tensor."""
     found: dict[str, Kind] = {}
+    options: Fields = {"num_register_tokens": 1, "layerscale_value": 1.0}
     for cls, config in MODEL_CLASSES.items():
-        rows = parameter_table(config.from_dict({"num_hidden_layers": 1}), cls, use_mask_token=True).values()
-        found |= {template(row.name.removeprefix(BASE_PREFIX)): row.kind for row in rows}
+        for asked in [{}, options, {"use_mean_pooling": True}][: 1 if cls.startswith("ViTMAE") else 3]:
+            if asked.get("use_mean_pooling") and cls == "ViTForMaskedImageModeling":  # which has no mean
+                continue
+            made = config.from_dict({"num_hidden_layers": 1, **asked})
+            rows = parameter_table(made, cls, use_mask_token=True).values()
+            found |= {template(row.name.removeprefix(BASE_PREFIX)): row.kind for row in rows}
     return found
 
 

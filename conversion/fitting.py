@@ -144,7 +144,8 @@ def _has_other_grid(row: Parameter, array: LazyArray | Array, stored: Grid | Non
     """Whether a tensor is a sound position table of another grid."""
     if row.kind != "positions" or stored is None or stored == wanted:
         return False
-    return bool(array.shape == (1, 1 + stored[0] * stored[1], row.shape[-1]))
+    first = row.shape[1] - wanted[0] * wanted[1]  # the class token's row, if there is one
+    return bool(array.shape == (1, first + stored[0] * stored[1], row.shape[-1]))
 
 
 def _check(stored: Stored, wanted: Wanted, found: Mapping[str, LazyArray], fitted: Fitted) -> None:
@@ -187,7 +188,7 @@ def _mismatch(row: Parameter, array: LazyArray, grid: Grid | None) -> str:
     if array.shape == row.shape:
         text = f"{row.name} (for other pixels)"
     if row.kind == "positions" and grid is not None:
-        text += f" (config.json says 1 + {grid[0]} x {grid[1]} tokens)"
+        text += f" (config.json says {grid[0]} x {grid[1]} patches)"
     if row.name == "classifier.weight" and array.shape[1:] == (2 * row.shape[1],):
         return f"{text} (a head of class token and mean of the patches, as Dinov2's; ViTModel reads the rest)"
     if row.name == "classifier.weight" and len(array.shape) == 2 and array.shape[0] != row.shape[0]:

@@ -28,6 +28,8 @@ LOSSY = {
     "pre_logits": "a layer with tanh (pre_logits) stands between class token and head; a ViTModel has it as its pooler",
 }
 _QKV = ("query", "key", "value")
+# End of the name of a LayerScale -> the layer before it.
+_SCALED = {"layer_scale1.lambda1": "attention.output.dense", "layer_scale2.lambda1": "output.dense"}
 _WITH_BIAS = ("attention.output.dense", "intermediate.dense", "output.dense", "projection")
 
 
@@ -64,16 +66,47 @@ def check_allowed(where: str, step: str, allow: Collection[str]) -> None:
         )
 
 
-def scales(where: str, found: Tensors, allow: Collection[str]) -> list[str]:
-    """LayerScale multiplies the output of a branch: so may the last linear layer of the branch."""
-    names = [name for name in found if name.endswith("output.scale")]
+def scales(where: str, found: Tensors, layers: int) -> list[str]:
+    """LayerScale multiplies the output of a branch: so may the last linear layer of the branch.
+
+    Args:
+        found: tensors by canonical name, changed in place.
+        layers: of the encoder, each of which has two.
+
+    Raises:
+        CheckpointError: some branches have a LayerScale and some have none, or one is of another width.
+    """
+    names = [name for name in found if name.endswith(tuple(_SCALED))]
+    if names and len(names) != 2 * layers:
+        raise CheckpointError(
+            f"{where}: {name_list(names, 1)}: LayerScale of {len(names)} branches, expected {2 * layers} or none.\n"
+            "Some are lost, or folded into the weights already: take the file as its program wrote it."
+        )
     for name in names:
         scale = found.pop(name)
+        layer, _, ending = name.rpartition(".layer_scale")
         for tensor in ("weight", "bias"):
-            target = name.replace(".scale", f".dense.{tensor}")
+            target = f"{layer}.{_SCALED[f'layer_scale{ending}']}.{tensor}"
             if target in found:
                 found[target] = _product(where, target, found[target], scale)
     return [f"folded: {len(names)} LayerScales into the layers before them"] if names else []
+
+
+def register_positions(where: str, found: Tensors, allow: Collection[str]) -> list[str]:
+    """Some programs have positions for registers too, which are sums of both as far as a model sees."""
+    registers, table = (found.get(f"embeddings.{name}") for name in ("register_tokens", "position_embeddings"))
+    if registers is None or table is None or len(registers.shape) != 3 or len(table.shape) != 3:
+        return []
+    first, count = int("embeddings.cls_token" in found), registers.shape[1]
+    patches = table.shape[1] - first - count
+    if side_of(patches) is None or side_of(patches + count) is not None or registers.shape[2:] != table.shape[2:]:
+        return []
+    found["embeddings.register_tokens"] = LazyArray(
+        registers.dtype, registers.shape, lambda: registers.read() + table.read()[:, first : first + count]
+    )
+    gone = [*range(first, first + count)]
+    found["embeddings.position_embeddings"] = mapped(table, lambda rows: np.delete(rows, gone, axis=1))
+    return [f"folded: the positions of {count} registers into them"]
 
 
 def _product(where: str, name: str, tensor: LazyArray, scale: LazyArray) -> LazyArray:

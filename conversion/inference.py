@@ -56,6 +56,7 @@ def infer(
     """
     fields = _encoder(where, tensors)
     fields |= dict(dialect.numerics or {}) | dict(shown) | _said(where, data or {})
+    fields |= _pooling(where, tensors, fields)
     sizes = (fields["hidden_size"], fields["num_hidden_layers"], fields["intermediate_size"])
     if dialect.refuse:
         dialect.refuse(where, fields)
@@ -99,7 +100,8 @@ def stored_grid(
         rows, columns = (side // size for side, size in zip(pair(image_size), patch, strict=True))
         if rows * columns in (tokens - 1, tokens):
             return rows, columns
-    for patches in (tokens - 1, *(() if dialect.has_class_row else (tokens,))):
+    with_row = (tokens - 1,) if "embeddings.cls_token" in tensors else ()
+    for patches in (*with_row, *(() if dialect.has_class_row else (tokens,))):
         if side := side_of(patches):
             return side, side
     raise CheckpointError(
@@ -110,15 +112,10 @@ def stored_grid(
 
 def _encoder(where: str, tensors: Mapping[str, LazyArray]) -> Fields:
     """What the shapes of the encoder say."""
-    if "embeddings.cls_token" not in tensors:
-        raise CheckpointError(f"{where}: no class token: a model with mean or attention pooling, which no ViT here is.")
     hidden, channels, height, width = _shape(where, tensors, "embeddings.patch_embeddings.projection.weight", 4)
     mlp, _ = _shape(where, tensors, "encoder.layer.0.intermediate.dense.weight", 2)
     _, inner = _shape(where, tensors, "encoder.layer.0.output.dense.weight", 2)
-    if mlp == 2 * inner:
-        raise CheckpointError(
-            f"{where}: a gated MLP (SwiGLU), {mlp} wide before and {inner} after; no ViT here has one."
-        )
+    registers = tensors.get("embeddings.register_tokens")
     return {
         "model_type": "vit",
         "hidden_size": hidden,
@@ -127,7 +124,24 @@ def _encoder(where: str, tensors: Mapping[str, LazyArray]) -> Fields:
         "intermediate_size": mlp,
         "num_hidden_layers": _layers(where, tensors, "encoder.layer."),
         "qkv_bias": "encoder.layer.0.attention.attention.query.bias" in tensors,
+        "use_swiglu_ffn": mlp == 2 * inner,
+        "use_class_token": "embeddings.cls_token" in tensors,
+        "num_register_tokens": 0 if registers is None else registers.shape[-2],
     }
+
+
+def _pooling(where: str, tensors: Mapping[str, LazyArray], fields: Mapping[str, Any]) -> Fields:
+    """What heads read, and where the final norm stands: by the norms that are there, or as config.json says.
+
+    Raises:
+        CheckpointError: config.json says otherwise.
+    """
+    is_of_mean, said = "pooler.layernorm.weight" in tensors, fields.get("use_mean_pooling")
+    if is_of_mean and said is False:
+        raise CheckpointError(f"{where}: a norm of the mean (fc_norm), and config.json says global_pool 'token'.")
+    pools_mean = is_of_mean or bool(said) or not fields["use_class_token"]
+    is_before = fields.get("norm_before_pooling", pools_mean and not is_of_mean)
+    return {"use_mean_pooling": pools_mean, "norm_before_pooling": is_before}
 
 
 def _decoder(

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from conversion.adapting import asked
 from conversion.detect import Source, held_source, open_source
 from conversion.fitting import Fitted, Grid, Stored, Wanted, fit
-from conversion.folds import check_allowed, with_class_row
+from conversion.folds import check_allowed, scales, with_class_row
 from conversion.inference import is_of_transformers, said_size, stored_grid
 from conversion.keywords import ASSERTIONS, CHOOSING, FITTING, LOADING, MODEL_OPTIONS, OPENING, checked
 from conversion.naming import HEADS
@@ -24,15 +24,11 @@ from vit_core.files.containers import CONTAINERS
 from vit_core.files.manifest import MANIFEST_NAME, is_saved_here
 from vit_core.hub.download import HUB_OPTIONS
 from vit_core.limits import LIMITS
-from vit_core.parameters import MODEL_CLASSES, parameter_table
+from vit_core.parameters import MODEL_CLASSES, has_pooler, parameter_table
 from vit_core.parameters import class_name as canonical_class
 from vit_core.plain_values import name_list, short
 from vit_core.tensors import Array
 
-_PARTS = {
-    "add_pooling_layer": "pooler.dense.weight",
-    "use_mask_token": "embeddings.mask_token",
-}  # the parameter of each
 _FITTING_AS_STORED = ("allow_nonfinite", "adapt")  # what `load` takes of FITTING
 
 
@@ -129,6 +125,7 @@ def _loaded(source: Source, model: str, given: Mapping[str, Any]) -> Loaded:
     if given.get("use_safetensors") and any(f.metadata.get("format") in CONTAINERS for f in source.weights.files):
         raise CheckpointError(f"{source.where}: use_safetensors=True, and its weights are in another kind of file.")
     config = config_of(source, model, given, config_data(source, model, given))
+    source = _unscaled(source, config)
     options = {name: given.get(name, default) for name, default in MODEL_OPTIONS.get(model, {}).items()}
     config.dtype = chosen_dtype(source, config, given)
     fitting = {name: given[name] for name in FITTING if name in given}
@@ -217,9 +214,19 @@ def _described(
     model = None if cls is None else canonical_class(cls)
     data = config_data(source, model, given)
     model = model or _stored_class(data, source)
-    parts = source.bare
-    model_options = {name: given.get(name, _PARTS[name] in parts) for name in MODEL_OPTIONS.get(model, {})}
-    return source, config_of(source, model, given, data), model, model_options
+    config, names = config_of(source, model, given, data), source.bare
+    found = {"add_pooling_layer": has_pooler(config, names), "use_mask_token": "embeddings.mask_token" in names}
+    model_options = {name: given.get(name, found[name]) for name in MODEL_OPTIONS.get(model, {})}
+    return _unscaled(source, config), config, model, model_options
+
+
+def _unscaled(source: Source, config: Any) -> Source:
+    """A checkpoint without LayerScales where the configuration has none; those saved here stay, and are told of."""
+    if source.dialect.is_canonical or config.layerscale_value is not None:
+        return source
+    arrays = dict(source.arrays)
+    notes = scales(source.where, arrays, config.num_hidden_layers)
+    return source._replace(arrays=arrays, notes=[*source.notes, *notes])
 
 
 def _check_dialect(source: Source, given: Mapping[str, Any]) -> None:
@@ -263,7 +270,7 @@ def _fit(
             raise CheckpointError(
                 f"{source.where}: no decoder weights in it, which {model} needs; ViTMAEModel does not."
             )
-        for name in [name for name in arrays if name.endswith("position_embeddings")]:
+        for name in [name for name in arrays if name.endswith("position_embeddings") and config.use_class_token]:
             arrays[name] = with_class_row(arrays[name], math.prod(grid or ()))
     stored = Stored(source.where, arrays, source.unexplained, grid)
     return fit(stored, Wanted(model, table, patch_grid(config), **wanted))

@@ -10,7 +10,7 @@ from conversion.detect import Source
 from conversion.fitting import Fitted
 from conversion.folds import LOSSY
 from conversion.inference import is_of_transformers
-from vit_core.config import PretrainedConfig, patch_grid
+from vit_core.config import OWN_TYPE, PretrainedConfig, patch_grid
 from vit_core.plain_values import name_list
 
 logger = logging.getLogger("vitriad")
@@ -50,7 +50,7 @@ def report_of(source: Source, config: PretrainedConfig, model: str, fitted: Fitt
         notes.append(f"left out, as allowed: {LOSSY['pre_logits']}")
     said = source.config if source.config is not None and is_of_transformers(source.config) else {}
     found = said.get("model_type", config.model_type)
-    if found != config.model_type:
+    if found not in (config.model_type, OWN_TYPE):
         notes.append(f"configuration: of model_type {found}, read as {config.model_type}")
     rows = {
         "resized to {} x {} patches".format(*patch_grid(config)): fitted.resized,

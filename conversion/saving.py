@@ -8,8 +8,12 @@ from copy import deepcopy
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+import numpy as np
+
 from conversion.detect import lone_checkpoint
+from conversion.families import Form, form_of
 from vit_core.config import CONFIG_NAME, PretrainedConfig
+from vit_core.files.json import json_text
 from vit_core.files.saving import replaced_weights, save_folder
 from vit_core.files.weight_files import weight_names
 from vit_core.parameters import check_tensors, has_pooler, parameter_table
@@ -56,8 +60,13 @@ def save_pretrained(
     }
     table = parameter_table(config, model, **options)
     check_tensors(model, table, {name: array.shape for name, array in tensors.items()})
-    ordered = {name: tensors[name] for name in table}
-    text = written_config(config, model, next(iter(tensors.values())).dtype.name)
+    ordered, dtype = {name: tensors[name] for name in table}, next(iter(tensors.values())).dtype
+    form = form_of(config, model, ordered)
+    text = written_config(config, model, dtype.name, form)
+    if form is not None:
+        ordered = {form.names.get(name, name): array for name, array in ordered.items()}
+        ordered |= {name: ordered[name].reshape(shape) for name, shape in form.shapes.items() if name in ordered}
+        ordered |= {name: np.full(shape, value, dtype) for name, (shape, value) in form.added.items()}
     also = lone_checkpoint(folder) if variant is None else []
     old = replaced_weights(folder, variant, also)
     save_folder(
@@ -75,12 +84,19 @@ def save_pretrained(
         logger.warning("%s: saved in place of other weights, which are gone: %s", folder, name_list(others))
 
 
-def written_config(config: PretrainedConfig, class_name: str, dtype: str) -> str:
+def written_config(config: PretrainedConfig, class_name: str, dtype: str, form: Form | None = None) -> str:
     """The text of config.json beside weights of a class, in a dtype.
+
+    Args:
+        form: of a model with options, see `conversion.families`.
 
     Raises:
         ConfigError: the configuration cannot be written (a callable activation).
     """
     written = deepcopy(config)
     written.architectures, written.dtype = [canonical_class(class_name)], dtype
-    return written.file_text()
+    text = written.file_text()
+    if form is None:
+        return text
+    fields = {name: value for name, value in written.to_diff_dict().items() if name not in form.left_out}
+    return json_text({**fields, **form.fields})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import numpy as np
 
 from conversion.detect import kinds
 from conversion.dialect import Dialect, Part, Target, Tensors
-from conversion.folds import check_allowed
+from conversion.families import form_of
+from conversion.folds import check_allowed, mapped
 from conversion.layouts import canonical_axes, from_canonical, split_heads
 from conversion.naming import HEADS, template
 from vit_core.config import PretrainedConfig
@@ -70,6 +72,15 @@ def expressed(
     whole |= {name: _joined(parts) for name, parts in thirds.items()}
     if target.prefix and any(name.startswith(HEADS) for name in bare):
         whole = {name if name.startswith(HEADS) else target.prefix + name: tensor for name, tensor in whole.items()}
+    if form := form_of(config, model, whole) if dialect.is_canonical else None:
+        whole = {form.names.get(name, name): tensor for name, tensor in whole.items()}
+        for name, shape in form.shapes.items():
+            if name in whole:
+                whole[name] = mapped(whole[name], partial(np.reshape, shape=shape))
+        dtype = next(iter(tensors.values())).dtype
+        for name, (shape, value) in form.added.items():
+            whole[name] = LazyArray(dtype, shape, partial(np.full, shape, value, dtype))
+        notes.append(f"options of the family: stored as model_type {form.fields['model_type']}")
     return whole, notes
 
 
@@ -83,6 +94,8 @@ def _check_expressible(dialect: Dialect, target: Target, model: str, config: Pre
             problem = f"it has no {lacking}, and the model has {tensor}"
     if target.needs_qkv_bias and not config.qkv_bias:
         problem = "queries, keys and values always have biases there, and in the model they have none"
+    if not dialect.is_canonical and config.family_options:
+        problem = f"it has no {', '.join(config.family_options)}"
     if not dialect.is_canonical and any(config.pruned_heads.values()):
         problem = "it has no pruned heads, and the model has"
     if target.activations is not None and config.hidden_act not in target.activations:

@@ -157,7 +157,12 @@ BESIDE = {
         Edit("conversion/folds.py", "np.delete(table, 1, axis=1)", "np.delete(table, 2, axis=1)", REFUSALS),
     ),
     "scales of two branches exchanged": (
-        Edit("conversion/dialects/hf_relatives.py", "layer_scale2.lambda1", "layer_scale1.lambda1", RELATIVES),
+        Edit(
+            "conversion/folds.py",
+            '"attention.output.dense", "layer_scale2.lambda1": "output.dense"',
+            '"output.dense", "layer_scale2.lambda1": "attention.output.dense"',
+            RELATIVES,
+        ),
     ),
     "epsilon of Dinov2 and MSN forgotten": (
         Edit("vit_core/config/relatives.py", "_EPS = 1e-6", "_EPS = 1e-12", RELATIVES),

@@ -1,4 +1,4 @@
-"""Faults in the options of the family (registers, means, LayerScale, gated MLPs), for `mutate.py` as those of faults.py."""
+"""Faults in the options of the family: registers, means, LayerScale, gated MLPs; for `mutate.py`, as faults.py."""
 
 from faults import Edit
 

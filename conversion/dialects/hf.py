@@ -36,6 +36,7 @@ _INNER = (
 _OUTER = (
     "embeddings.cls_token",
     "embeddings.mask_token",
+    "embeddings.register_tokens",
     "embeddings.position_embeddings",
     "embeddings.patch_embeddings.projection.weight",
     "embeddings.patch_embeddings.projection.bias",
@@ -43,6 +44,8 @@ _OUTER = (
     "layernorm.bias",
     "pooler.dense.weight",
     "pooler.dense.bias",
+    "pooler.layernorm.weight",
+    "pooler.layernorm.bias",
     *(f"pooler.activation.{tensor}" for tensor in _ACTIVATION_TENSORS),
     "classifier.weight",
     "classifier.bias",
@@ -64,6 +67,7 @@ ROWS: dict[str, tuple[str, ...]] = {name: (name,) for name in _OUTER} | {
     for layer in _LAYERS
     for module, tensor in _INNER
 }
+ROWS |= {name: (name,) for name in (f"encoder.layer.{{i}}.layer_scale{k}.lambda1" for k in (1, 2))}
 
 # weight and bias of other modules and of norms, which are told by their names
 _TF_TENSORS = ({"weight": "kernel"}, {"weight": "gamma", "bias": "beta"})
@@ -88,12 +92,12 @@ def _tf(name: str) -> tuple[str, str]:
     return full, full.partition("/")[2]
 
 
-# What transformers had in these frameworks: no masked image modelling, and no decoder in Flax.
-_PLAIN = [
-    name
-    for name in ROWS
-    if not any(part in name for part in ("decoder.0.", "embeddings.mask_token", "act_fn", "pooler.activation"))
-]
+# What transformers had in these frameworks: no masked image modelling, no options, and no decoder in Flax.
+_NOT_THERE = (
+    *("decoder.0.", "embeddings.mask_token", "act_fn", "pooler.activation"),
+    *("register_tokens", "layer_scale", "pooler.layernorm"),
+)
+_PLAIN = [name for name in ROWS if not any(part in name for part in _NOT_THERE)]
 _TF_ROWS = {name: _tf(name) for name in _PLAIN}
 _OUR_FLAX_ROWS = {name: (".".join(_renamed(name, _FLAX_TENSORS)),) for name in ROWS}  # the same names, for all classes
 _FLAX_ROWS = {name: _OUR_FLAX_ROWS[name] for name in _PLAIN if not name.startswith("decoder.")}
@@ -122,7 +126,7 @@ HF = Dialect(
     is_canonical=True,
     encoder_prefix=BASE_PREFIX,
     marks={
-        **dict.fromkeys(("weights_in", "gate_proj"), "a gated MLP (SwiGLU)"),
+        "gate_proj": "a gated MLP",
         "relative_position_bias": "relative positions",
         "patch_embeddings.backbone": "a hybrid with a CNN",
         **dict.fromkeys(("embeddings.distillation_token", "distillation_token"), "a distillation token"),
@@ -132,6 +136,7 @@ HF = Dialect(
         "dpt": "DPT, for depth and segmentation",
     },
     framework="pt",
+    dropped={"mean_pooling": "a mark of the model type"},  # see conversion.families
     target=Target(
         classes=tuple(MODEL_CLASSES),
         container="safetensors",

@@ -1,36 +1,39 @@
-"""Dialects "hf_dinov2" and "hf_deit": names of transformers for ViTs of another model type.
+"""Dialects "hf_dinov2", "hf_deit" and "hf_ijepa": names of transformers for ViTs of another model type.
 
-MSN (`vit_msn`) has the very names of a ViT. How their config.json is read is in `conversion.relatives`.
+MSN (`vit_msn`) has the very names of a ViT. How their config.json is read is in `vit_core.config.relatives`.
 
 Source: transformers 4.57.6 and 5.24.0, names of saved files; both write the same ones.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from conversion.dialect import Dialect, Fields, Images, Opened, Row
 from conversion.dialects.hf import ROWS
-from conversion.folds import distillation, scales
+from conversion.folds import distillation
 from conversion.images import BICUBIC, IMAGENET, in_colour
 from vit_core.errors import ImageError
 from vit_core.files.json import read_json
 from vit_core.limits import Limits
 
 _PROCESSOR = "preprocessor_config.json"
-# Of a layer: canonical name -> Dinov2's.
+# Of a layer: canonical name -> Dinov2's, with an MLP and with a gated one.
 _DINOV2 = {
-    "layernorm_before": "norm1",
-    "layernorm_after": "norm2",
-    "intermediate.dense": "mlp.fc1",
-    "output.dense": "mlp.fc2",
+    "layernorm_before": ("norm1",),
+    "layernorm_after": ("norm2",),
+    "intermediate.dense": ("mlp.fc1", "mlp.weights_in"),
+    "output.dense": ("mlp.fc2", "mlp.weights_out"),
 }
 _LAYER = "encoder.layer.{i}."
 
 
-def _dinov2(canonical: str) -> str:
+def _dinov2(canonical: str) -> Row:
     module, _, tensor = canonical.removeprefix(_LAYER).rpartition(".")
-    return f"{_LAYER}{_DINOV2.get(module, module)}.{tensor}" if canonical.startswith(_LAYER) else canonical
+    if not canonical.startswith(_LAYER):
+        return (canonical,)
+    return tuple(f"{_LAYER}{name}.{tensor}" for name in _DINOV2.get(module, (module,)))
 
 
 def _plain(canonical: str) -> bool:
@@ -49,17 +52,11 @@ def _dinov2_images(opened: Opened, config: Any, limits: Limits) -> Images:
     return in_colour({**IMAGENET, "resample": BICUBIC}, "mean and deviation of DINOv2", config.num_channels)
 
 
-_SCALES: dict[str, Row] = {
-    f"{_LAYER}attention.output.scale": (f"{_LAYER}layer_scale1.lambda1",),
-    f"{_LAYER}output.scale": (f"{_LAYER}layer_scale2.lambda1",),
-}
 HF_DINOV2 = Dialect(
     name="hf_dinov2",
     convention="torch",
-    rows={name: (_dinov2(name),) for name in ROWS if _plain(name)},
+    rows={name: _dinov2(name) for name in ROWS if _plain(name)},
     encoder_prefix="dinov2.",
-    folded=_SCALES,
-    folds=(scales,),
     framework="pt",
     processors=("BitImageProcessor", "BitImageProcessorFast"),
     read_images=_dinov2_images,
@@ -83,4 +80,12 @@ HF_DEIT = Dialect(
     folds=(distillation,),
     framework="pt",
 )
-DIALECTS = (HF_DINOV2, HF_DEIT)
+HF_DINOV2_WITH_REGISTERS = replace(HF_DINOV2, encoder_prefix="dinov2_with_registers.")
+HF_IJEPA = Dialect(
+    name="hf_ijepa",
+    convention="torch",
+    rows={name: ROWS[name] for name in ROWS if _plain(name)},
+    encoder_prefix="ijepa.",
+    framework="pt",
+)
+DIALECTS = (HF_DINOV2, HF_DINOV2_WITH_REGISTERS, HF_DEIT, HF_IJEPA)

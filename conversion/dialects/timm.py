@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from conversion.dialect import Dialect, Fields, Images, Opened, Part, Row, Target, Tensors
-from conversion.folds import dead_head, distillation, scales, zero_biases
+from conversion.folds import dead_head, distillation, register_positions, zero_biases
 from conversion.images import BICUBIC, FILTERS, IMAGENET, in_colour
 from vit_core.config import pair
 from vit_core.config.foreign_fields import FOREIGN, Foreign
@@ -35,13 +35,19 @@ _MODULES = {
     "intermediate.dense": "mlp.fc1",
     "output.dense": "mlp.fc2",
 }
+_GATED = {
+    "intermediate.dense": "mlp.w12",
+    "output.dense": "mlp.w3",
+}  # DINOv2's own names
 _QKV = ("query", "key", "value")
 
 
 def layers(canonical: str, blocks: tuple[str, ...]) -> dict[str, Row]:
     """The rows of all layers, for every name that the blocks have."""
     rows: dict[str, Row] = {
-        f"{canonical}.{{i}}.{module}.{tensor}": tuple(f"{block}.{name}.{tensor}" for block in blocks)
+        f"{canonical}.{{i}}.{module}.{tensor}": tuple(
+            f"{block}.{each}.{tensor}" for block in blocks for each in dict.fromkeys((name, _GATED.get(module, name)))
+        )
         for module, name in _MODULES.items()
         for tensor in ("weight", "bias")
     }
@@ -66,7 +72,14 @@ ENCODER: dict[str, Row] = {
 }
 _ROWS: dict[str, Row] = {
     **ENCODER,
+    **{
+        f"encoder.layer.{{i}}.layer_scale{k}.lambda1": tuple(f"{block}.{name}" for block in _BLOCKS for name in names)
+        for k, names in {1: ("ls1.gamma", "gamma_1"), 2: ("ls2.gamma", "gamma_2")}.items()
+    },
     "embeddings.mask_token": ("mask_token",),
+    "embeddings.register_tokens": ("reg_token", "register_tokens"),
+    "pooler.layernorm.weight": ("fc_norm.weight",),
+    "pooler.layernorm.bias": ("fc_norm.bias",),
     "pooler.dense.weight": ("pre_logits.fc.weight",),
     "pooler.dense.bias": ("pre_logits.fc.bias",),
     "classifier.weight": ("head.weight", "head.1.weight"),
@@ -74,13 +87,6 @@ _ROWS: dict[str, Row] = {
 }
 # What is worked into canonical tensors, by the folds below.
 _FOLDED: dict[str, Row] = {
-    **{
-        f"encoder.layer.{{i}}.{branch}.scale": tuple(f"{block}.{name}" for block in _BLOCKS for name in names)
-        for branch, names in {
-            "attention.output": ("ls1.gamma", "gamma_1"),
-            "output": ("ls2.gamma", "gamma_2"),
-        }.items()
-    },
     **{
         f"encoder.layer.{{i}}.attention.attention.{projection}.bias": (f"blocks.{{i}}.attn.{name}",)
         for projection, name in (("query", "q_bias"), ("value", "v_bias"))
@@ -100,14 +106,12 @@ _DROPPED = {
 
 # What other models in these names have.
 _MARKS = {
-    **dict.fromkeys(("reg_token", "register_tokens", "embeddings.register_tokens"), "register tokens"),
-    "fc_norm": "mean pooling with a norm of its own (fc_norm)",
     "attn_pool": "an attention pooling head",
     "norm_pre": "a norm in front of the blocks (CLIP)",
     **dict.fromkeys(("q_norm", "k_norm"), "norms of queries and keys"),
     **dict.fromkeys(("attn.norm", "mlp.norm", "sub_norm", "inner_attn_ln"), "norms inside a block"),
     **dict.fromkeys(("attn.gate", "lambda_q1", "lambda_k1"), "gated or differential attention"),
-    **dict.fromkeys(("w12", "fc1_g", "fc1_x"), "a gated MLP (SwiGLU)"),
+    **dict.fromkeys(("fc1_g", "fc1_x"), "a gated MLP in two matrices"),
     **dict.fromkeys(("attns", "ffns", "norm11", "attn1", "in_proj"), "parallel blocks"),
     **dict.fromkeys(("relative_position_bias_table", "rel_pos_h", "rope"), "relative positions"),
     "patch_embed.backbone": "a hybrid with a CNN",
@@ -163,6 +167,8 @@ _HARMLESS = {
         "init_values",
         "no_embed_class",
         "class_token",
+        "reg_tokens",
+        "fc_norm",
         "drop_rate",
         "drop_path_rate",
         "act_layer",
@@ -178,6 +184,7 @@ _HARMLESS = {
         "fix_init",
     ),
 }
+_OPTIONS = {"class_token": "use_class_token", "reg_tokens": "num_register_tokens"}
 _AS_IF_ABSENT = {"pool_include_prefix": False, "dynamic_img_pad": False}
 _LEGACY_SMALL = (768, 8, 2304)  # timm's first vit_small, which divides scores by sqrt(768)
 
@@ -196,17 +203,20 @@ def _read_config(where: str, data: Mapping[str, Any]) -> Fields:
     """What timm's config.json says; raises CheckpointError for models that compute in a way that no ViT here does."""
     name, arguments = data["architecture"], data.get("model_args") or {}
     arguments = arguments if isinstance(arguments, dict) else {}
-    pool = arguments.get("global_pool", data.get("global_pool", "token"))
-    if pool not in ("token", ""):
+    pool = arguments.get("global_pool", data.get("global_pool"))
+    if pool not in ("token", "avg", "", None):
         raise CheckpointError(
-            f"{where}: config.json: global_pool {pool!r}: the head reads the mean, not the class token."
+            f"{where}: config.json: global_pool {pool!r}: heads here read the class token or the mean of the patches."
         )
     if "rpn" in name.split("_"):
         raise CheckpointError(f"{where}: config.json: {name}: norms after each block (rpn), which no ViT here has.")
     for argument in sorted(arguments.keys() - _HARMLESS):
         if problem := _problem(argument, arguments[argument]):
             raise CheckpointError(f"{where}: config.json: {name}: {argument}: {problem}.")
-    fields: Fields = {}
+    fields: Fields = {"use_mean_pooling": pool == "avg"} if pool else {}
+    fields |= {ours: arguments[theirs] for theirs, ours in _OPTIONS.items() if arguments.get(theirs) is not None}
+    if isinstance(arguments.get("fc_norm"), bool):
+        fields["norm_before_pooling"] = pool == "avg" and not arguments["fc_norm"]
     if "num_heads" in arguments:
         fields["num_attention_heads"] = arguments["num_heads"]
     if "act_layer" in arguments:
@@ -323,7 +333,7 @@ TIMM = Dialect(
     convention="torch",
     rows=_ROWS,
     folded=_FOLDED,
-    folds=(scales, _batch_norm, distillation, zero_biases, dead_head),
+    folds=(_batch_norm, distillation, register_positions, zero_biases, dead_head),
     dropped=_DROPPED,
     marks=_MARKS,
     numerics={"layer_norm_eps": 1e-6, "hidden_act": "gelu"},

@@ -57,6 +57,10 @@ def test_the_table_has_a_row_for_every_parameter_and_no_other(config_of):
                 assert bare.startswith(EXCHANGEABLE) == (row.part != "encoder")
                 assert bare.startswith(HEADS) == (row.part in ("classifier", "decoder"))
                 rows.add(template(bare))
+    for fields in ({"num_register_tokens": 2, "layerscale_value": 1.0}, {"use_mean_pooling": True}):
+        for name in parameter_table(config_of("ViTModel", **fields), "ViTModel"):
+            assert canonical_names("x", [name], HF) == ({name: name}, [])
+            rows.add(template(name))
     assert rows == {*hf.ROWS}
 
 

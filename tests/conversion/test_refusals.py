@@ -60,9 +60,10 @@ def without(*ends):
     return change
 
 
-def swiglu(tensors):
-    for i in range(2):
-        tensors[f"blocks.{i}.mlp.fc2.weight"] = tensors[f"blocks.{i}.mlp.fc2.weight"][:, :7].copy()
+def scaled(width):
+    """A LayerScale on every branch."""
+    names = [f"blocks.{i}.ls{k}.gamma" for i in range(2) for k in (1, 2)]
+    return lambda tensors: tensors.update({name: np.ones(width, np.float32) for name in names})
 
 
 def grown(name, shape):
@@ -70,8 +71,7 @@ def grown(name, shape):
 
 
 REFUSED = {
-    "no class token": (without("cls_token"), "no class token"),
-    "gated MLP by its sizes": (swiglu, "gated MLP"),
+    "no class token": (without("cls_token"), "10 positions make no square"),
     "norms without bias": (without("norm1.bias", "norm2.bias"), "missing: vit.encoder.layer.0.layernorm_before.bias"),
     "no final norm": (without("norm.weight", "norm.bias"), "missing|no sense|not there"),
     "a layer that is missing": (
@@ -85,7 +85,10 @@ REFUSED = {
     "positions on a plane": (grown("pos_embed", (1, 3, 3, 12)), "expected 3 axes"),
     "patches as a matrix": (grown("patch_embed.proj.weight", (12, 48)), "expected 4 axes"),
     "queries, keys and values that are not three": (grown("blocks.0.attn.qkv.weight", (35, 12)), "in a row"),
-    "a scale of another width": (grown("blocks.0.ls1.gamma", (5,)), "does not fit a scale"),
+    "a scale of another width": (scaled(5), "does not fit a scale"),
+    "a scale of one branch": (grown("blocks.0.ls1.gamma", (12,)), "LayerScale of 1 branches, expected 4 or none"),
+    "registers of another width": (grown("reg_token", (1, 2, 5)), "register_tokens \\(1, 2, 5\\) instead of"),
+    "a norm of the mean beside one of all": (grown("fc_norm.weight", (12,)), "unexpected: .*layernorm.weight"),
     "integers": (lambda t: t.update({"norm.weight": np.ones(12, np.int64)}), "no floating dtype"),
     "something else": (grown("blocks.0.unknown.weight", (3,)), "1 unexpected: blocks.0.unknown.weight"),
     "two names": (grown("blocks.0.1.norm1.bias", (12,)), "two names for the same parameter"),

@@ -2,6 +2,7 @@
 
 peer.py load FOLDER CLASS     load FOLDER, run it on FOLDER/inputs.npz, write FOLDER/peer.npz and FOLDER/peer.json
 peer.py save FOLDER CLASS     write a checkpoint with every parameter random, then as load
+peer.py refuse FOLDER CLASS   write into FOLDER/peer.json what AutoModel and CLASS say against FOLDER, "" for nothing
 
 CLASS may be one of torch, of TensorFlow (TF...) or of Flax (Flax...).
 """
@@ -73,9 +74,26 @@ def outputs(model: object, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarra
     return {name: value.numpy() for name, value in found.items() if isinstance(value, torch.Tensor)}
 
 
+def objection(load: object) -> str:
+    """The error of a load, or the names that its file lacks or the model has no place for; "" for none."""
+    try:
+        _, info = load()
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return " ".join(sorted(str(key) for name, keys in info.items() if name.endswith("_keys") for key in keys))
+
+
 def main(verb: str, folder: Path, class_name: str) -> None:
-    """Does one of the two verbs."""
+    """Does one of the three verbs."""
     cls = getattr(transformers, class_name)
+    if verb == "refuse":
+        classes = {"auto": transformers.AutoModel, "direct": cls}
+        said = {
+            name: objection(lambda each=each: each.from_pretrained(folder, output_loading_info=True))
+            for name, each in classes.items()
+        }
+        (folder / "peer.json").write_text(json.dumps(said))
+        return
     if verb == "save":
         randomised(cls, json.loads((folder / "fields.json").read_text())).save_pretrained(folder)
     model, report = load(cls, folder)

@@ -12,6 +12,8 @@ Fields = dict[str, Any]
 
 OWN_TYPE = "vitriad_vit"  # of a ViT with options that transformers' ViT lacks: one that its Auto classes refuse
 
+KEPT_SCALES = "keeps_layerscale"  # key of a Dinov2 that was saved here with LayerScale as parameters
+
 _EPS = 1e-6  # of Dinov2 and MSN, where transformers' ViT has 1e-12
 _MULTIPLE = 8  # the width of a gated MLP of Dinov2 is one
 # What means nothing to a model: the names of its stages as a backbone, and the class, which is another one here.
@@ -24,9 +26,10 @@ def gated_width(hidden_size: int, mlp_ratio: float) -> int:
 
 
 def _of_dinov2(data: Fields) -> Fields:
-    """Its MLP is as many times wider as it says; LayerScale is folded into the weights, whatever it began with."""
+    """Its MLP is as many times wider as it says; LayerScale is folded into the weights, but where it is to be kept."""
     ratio, width = data.pop("mlp_ratio", 4), data.get("hidden_size", 768)
-    data.pop("layerscale_value", None)
+    if not data.pop(KEPT_SCALES, False):
+        data.pop("layerscale_value", None)
     if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in (ratio, width)):
         return {"layer_norm_eps": _EPS, "mlp_ratio": ratio, **data}
     mlp = gated_width(width, ratio) if data.get("use_swiglu_ffn") else int(width * ratio)
