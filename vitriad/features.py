@@ -154,23 +154,43 @@ class Embedder:
         return {**others, **self._found(pixels)}
 
     def _found(self, pixels: Array) -> dict[str, Array]:
-        if self._states is not None:
-            output = self.model(pixels)
-            states = dict(zip(self._states, output.hidden_states or (), strict=True))
-            last = output.tokens
-        else:
-            options: dict[str, Any] = {"mask_ratio": 0.0} if self.config.model_type == "vit_mae" else {}
-            options["output_hidden_states"] = self.layers != (-1,)
-            options["interpolate_pos_encoding"] = pixels.shape[2:] != pair(self.config.image_size)
-            output = self.model(pixel_values=pixels, return_dict=True, **options)
-            states = dict(enumerate(output.hidden_states or ()))
-            last = output.last_hidden_state
-        found = {}
-        for layer in self.layers:
-            tokens = to_numpy(last if layer == -1 else states[layer])
-            for feature in self.features:
-                found[_key(layer, feature)] = _taken(tokens, feature, self.config.num_prefix_tokens).astype(self.dtype)
-        return found
+        found = features_of(self.model, pixels, self.features, self.layers, self._states)
+        return {name: array.astype(self.dtype) for name, array in found.items()}
+
+
+def features_of(
+    model: Any,
+    pixels: Array,
+    features: Sequence[str],
+    layers: Sequence[int] = (-1,),
+    states: Sequence[int] | None = None,
+) -> dict[str, Array]:
+    """Features of pixel values (batch, channels, height, width), by name.
+
+    Args:
+        model: an encoder, or an exported program of features.
+        pixels: as the model takes them.
+        features: some of `KINDS`.
+        layers: which hidden states to take them from.
+        states: of a program the layers whose hidden states it returns; None for an encoder.
+    """
+    if states is not None:
+        output = model(pixels)
+        known = dict(zip(states, output.hidden_states or (), strict=True))
+        last = output.tokens
+    else:
+        options: dict[str, Any] = {"mask_ratio": 0.0} if model.config.model_type == "vit_mae" else {}
+        options["output_hidden_states"] = tuple(layers) != (-1,)
+        options["interpolate_pos_encoding"] = pixels.shape[2:] != pair(model.config.image_size)
+        output = model(pixel_values=pixels, return_dict=True, **options)
+        known = dict(enumerate(output.hidden_states or ()))
+        last = output.last_hidden_state
+    found = {}
+    for layer in layers:
+        tokens = to_numpy(last if layer == -1 else known[layer])
+        for feature in features:
+            found[_key(layer, feature)] = _taken(tokens, feature, model.config.num_prefix_tokens)
+    return found
 
 
 def _check(name: str, asked: Sequence[Any], known: Sequence[Any]) -> None:

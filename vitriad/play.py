@@ -21,7 +21,7 @@ def run(arguments: Namespace) -> int:
         raise BackendError(f"play: needs {' and '.join(missing)}.\nInstall it with: {install_command('play')}")
     from vitriad.playing.app import application  # what only this extra brings
     from vitriad.playing.players import open_player
-    from vitriad.web import ADDRESS, WebLimits, listen, serve
+    from vitriad.web import ADDRESS, WebLimits, listen, serve, server
 
     limits = WebLimits()
     with warnings.catch_warnings(), listen(arguments.port) as listening:  # before the models, which take longer
@@ -34,5 +34,5 @@ def run(arguments: Namespace) -> int:
         print("vitriad: Ctrl-C ends it", file=sys.stderr)
         if arguments.open:
             webbrowser.open(address)
-        serve(application(players, port, limits), listening, limits)
+        serve(server(application(players, port, limits), limits), listening)
     return 0

@@ -8,6 +8,8 @@ import shlex
 import sys
 import warnings
 from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -20,33 +22,53 @@ from vitriad.option_groups import running_options
 from vitriad.options import make_parser
 
 if TYPE_CHECKING:
-    from vitriad.serving.service import Service
+    from vitriad.serving.observing import Figures
+    from vitriad.serving.service import ServeLimits, Service
 
 OPTIONS = "VITRIAD_SERVE"  # the environment variable with the command line of `create_app`
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 def run(arguments: Namespace) -> int:
-    """Loads the models, serves them until Ctrl-C or SIGTERM, and finishes what was begun."""
-    _check_installed()
-    from vitriad.serving.app import application
-    from vitriad.serving.keys import read_keys  # what only this extra brings
-    from vitriad.web import bind, serve
+    """Listens, loads the models, serves them until Ctrl-C or SIGTERM, and finishes what was begun.
 
-    keys, tls = read_keys(arguments.key_file), _tls(arguments)
+    On SIGHUP the models are loaded anew.
+    """
+    _check_installed()
+    from vitriad.serving.app import application  # what only this extra brings
+    from vitriad.serving.keys import read_keys
+    from vitriad.serving.loading import Loading, meanwhile
+    from vitriad.serving.observing import Figures
+    from vitriad.web import bind, serve, server
+
+    keys, tls, limits, figures = read_keys(arguments.key_file), _tls(arguments), _limits(arguments), Figures()
     host, wanted = _address(arguments)
-    with warnings.catch_warnings(), bind(host, wanted) as bound:  # before the models
+    names = _names(arguments, host)
+    with warnings.catch_warnings(), bind(host, wanted) as bound, _logged(arguments.quiet):  # before the models
         warnings.simplefilter("ignore", DecompressionBombWarning)  # our own limit is lower, and an error
-        service = _service(arguments)
         port = bound.getsockname()[1]
+        address = f"{'https' if tls else 'http'}://{f'[{host}]' if ':' in host else host}:{port}/"
         _say_beyond(host, keys)
-        bound.listen()  # until now it refused connections: it was not ready
-        shown = f"[{host}]" if ":" in host else host
-        print(f"{'https' if tls else 'http'}://{shown}:{port}/", flush=True)
-        print("vitriad: Ctrl-C ends it", file=sys.stderr)
-        _log_requests(arguments.quiet)
-        app = application(service, port=port, keys=keys, names=_names(arguments, host))
-        serve(app, bound, service.limits.web, **tls)
+
+        def make() -> Any:
+            return application(_service(arguments, limits, figures), port=port, keys=keys, names=names)
+
+        def ready() -> None:
+            print(address, flush=True)
+            print("vitriad: Ctrl-C ends it, SIGHUP loads the models anew", file=sys.stderr)
+
+        def fail() -> None:
+            running.should_exit = True
+
+        loading = Loading(make, meanwhile(figures, port, names, limits.web), ready, fail)
+        running = server(loading, limits.web, **tls)
+        bound.listen()
+        print(f"vitriad: {address}live answers; the models are being loaded", file=sys.stderr)
+        loading.begin()
+        serve(running, bound, loading.again)
+    if loading.problem:
+        raise loading.problem
+    loading.end()
     return 0
 
 
@@ -61,12 +83,14 @@ def create_app(line: str | None = None) -> Any:
     _check_installed()
     from vitriad.serving.app import application
     from vitriad.serving.keys import read_keys
+    from vitriad.serving.observing import Figures
 
     arguments = arguments_of(os.environ.get(OPTIONS, "") if line is None else line)
     warnings.simplefilter("ignore", DecompressionBombWarning)
     _log_requests(arguments.quiet)
     names = _names(arguments, arguments.host or _LOOPBACK[0])
-    return application(_service(arguments), keys=read_keys(arguments.key_file), names=names)
+    service = _service(arguments, _limits(arguments), Figures())
+    return application(service, keys=read_keys(arguments.key_file), names=names)
 
 
 def arguments_of(line: str) -> Namespace:
@@ -79,18 +103,26 @@ def _check_installed() -> None:
         raise BackendError(f"serve: needs {' and '.join(missing)}.\nInstall it with: {install_command('serve')}")
 
 
-def _service(arguments: Namespace) -> Service:
-    """The models, loaded and warm, and their queues."""
-    from vitriad.serving.batching import BatchLimits, sizes_up_to
-    from vitriad.serving.served import TASKS, open_served
-    from vitriad.serving.service import ServeLimits, Service
+def _limits(arguments: Namespace) -> ServeLimits:
+    """The bounds of the server."""
+    from vitriad.serving.batching import BatchLimits
+    from vitriad.serving.service import ServeLimits
 
     rows = arguments.batch_size
     waiting = arguments.queue or 4 * rows
     if waiting < rows:
         raise InputError(f"--queue {waiting}: a batch of {rows} images does not fit in.")
     batch = BatchLimits(rows, arguments.batch_delay / 1000, waiting)
-    limits = ServeLimits(batch=batch, deadline_seconds=arguments.deadline)
+    return ServeLimits(batch=batch, deadline_seconds=arguments.deadline)
+
+
+def _service(arguments: Namespace, limits: ServeLimits, figures: Figures) -> Service:
+    """The models, loaded and warm, and their queues."""
+    from vitriad.serving.batching import sizes_up_to
+    from vitriad.serving.served import TASKS, open_served
+    from vitriad.serving.service import Service
+
+    rows = limits.batch.rows
     models: list[Any] = []
     for given in arguments.models:
         options = {**running_options(arguments), "any_size": arguments.any_size, "tasks": arguments.tasks or TASKS}
@@ -102,7 +134,7 @@ def _service(arguments: Namespace) -> Service:
         told = f"{served.name} version {served.version}: {does}; {served.engine}; up to {rows} images at a time"
         print(f"vitriad: {told}", file=sys.stderr)
         models.append(served)
-    return Service(models, limits)
+    return Service(models, limits, figures)
 
 
 def _tls(arguments: Namespace) -> dict[str, Any]:
@@ -131,6 +163,14 @@ def _say_beyond(host: str, keys: list[str]) -> None:
     if host not in _LOOPBACK and not keys:
         text = "whoever reaches it may use the models. --key-file asks for a key."
         print(f"vitriad: warning: {host} is not this machine alone, and no key is asked for: {text}", file=sys.stderr)
+
+
+@contextmanager
+def _logged(is_quiet: bool) -> Iterator[None]:
+    """Logs requests within."""
+    _log_requests(is_quiet)
+    yield
+    logging.getLogger("vitriad.requests").handlers = []
 
 
 def _log_requests(is_quiet: bool) -> None:

@@ -7,6 +7,7 @@ answers those alone that name this address and come from its own page or from no
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Collection
@@ -331,19 +332,41 @@ def bind(host: str, port: int) -> socket.socket:
     return bound
 
 
-def serve(app: ASGIApp, listening: socket.socket, limits: WebLimits, **options: Any) -> None:
-    """Serves an application until SIGINT or SIGTERM; requests in work are then finished first.
+def serve(running: uvicorn.Server, listening: socket.socket, hang_up: Callable[[], None] | None = None) -> None:
+    """Runs a server until SIGINT or SIGTERM; requests in work are then finished first.
 
     Args:
-        **options: as for `server`.
+        running: the server.
+        listening: where.
+        hang_up: called on SIGHUP. A terminal that is closed sends it too: then the server ends.
     """
     # uvicorn sends itself the signal again when all is done; for a server that is no failure
-    before = {number: signal.signal(number, _nothing) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers: dict[int, Any] = {signal.SIGINT: _nothing, signal.SIGTERM: _nothing}
+    if hang_up is not None:
+        is_attended = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN and _has_terminal()  # as nohup sets it
+
+        def hung_up(*_: Any) -> None:
+            if is_attended and not _has_terminal():
+                running.should_exit = True
+            else:
+                hang_up()
+
+        handlers[signal.SIGHUP] = hung_up
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
-        server(app, limits, **options).run(sockets=[listening])
+        running.run(sockets=[listening])
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _has_terminal() -> bool:
+    """Whether this process belongs to a terminal that is still there."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
 
 
 def server(app: ASGIApp, limits: WebLimits, **options: Any) -> uvicorn.Server:

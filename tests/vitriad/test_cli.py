@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 from backends import INSTALLED
 from safetensors.numpy import save_file
+from serving import wait_for
 
 from vit_core.parameters import parameter_table
 from vitriad import AutoConfig, cli, models, options, web
@@ -48,6 +49,11 @@ def failing(monkeypatch):
     return make
 
 
+def until_loaded(running, *_):
+    """A server that ends once its models are loaded."""
+    wait_for(lambda: getattr(running.config.app, "is_loaded", True))
+
+
 @pytest.mark.every_day(
     "classify",
     "embed",
@@ -68,7 +74,7 @@ def test_example_of_the_help_runs(command, capsys, tmp_path, monkeypatch):
     first, *_ = parity_cases.sweep()  # all of them run in test_parity.py
     monkeypatch.setattr(parity_cases, "sweep", lambda: [first])
     if command in ("play", "serve"):  # which would wait for Ctrl-C
-        monkeypatch.setattr("vitriad.web.serve", lambda *_: None)
+        monkeypatch.setattr("vitriad.web.serve", until_loaded)
         monkeypatch.setattr("vitriad.web.bind", lambda host, _, bind=web.bind: bind(host, 0))
     if command != "demo":  # what it leaves, without running it again
         shutil.copytree(models.FOLDER / "digits", "demo-output/digits")

@@ -20,7 +20,7 @@ from vitriad.auto import load
 from vitriad.backends import BACKENDS
 from vitriad.classify import load_processor, probabilities, read_pixels, why_no_classifier
 from vitriad.engines import artefact_folder, check_engine, engine_version
-from vitriad.features import Embedder
+from vitriad.features import features_of
 from vitriad.models import find
 from vitriad.naming import named
 from vitriad.reconstruct import drawn_masking, image_losses, reconstruct
@@ -30,6 +30,7 @@ from vitriad.web import Refusal
 
 TASKS = ("classify", "reconstruct", "embed")  # the first that a model does is what it is for
 PIXELS = "pixel_values"
+_FEATURES = ("class_token", "patch_mean")
 Common = tuple[tuple[str, Any], ...]  # arguments of a task that all images of a call share
 Kind = tuple[str, Common]  # a task with them
 _FRAMEWORKS = {"pt": "torch", "tf": "tensorflow", "flax": "jax"}  # by the `framework` of a model
@@ -223,7 +224,7 @@ def _checkpoint(source: str, backend: str, tasks: Sequence[str], **options: Any)
     if "reconstruct" in tasks and not loading["missing_keys"] and cls == "ViTMAEForPreTraining":
         found["reconstruct"] = _reconstructing(model)
     if "embed" in tasks:
-        found["embed"] = _embedding(Embedder(source, framework, features=("class_token", "patch_mean"), **options))
+        found["embed"] = _embedding(model.base_model)
     engine = f"{_FRAMEWORKS[model.framework]}, {getattr(model, 'device', 'its first device')}"
     return found, model, engine
 
@@ -238,11 +239,10 @@ def _program(source: str, backend: str, tasks: Sequence[str], **options: Any) ->
         kind = "opens files itself" if said.inputs[0].dtype == "string" else f"is of {said.purpose}"
         raise InputError(f"serve: {source}: a program that {kind}, which is not served.\nGive the checkpoint.")
     found = {}
+    model = load(folder, backend, **options)
     if said.purpose == "features":
-        embedder = Embedder(source, backend, features=("class_token", "patch_mean"), **options)
-        model, task, made = embedder.model, "embed", _embedding(embedder)
+        task, made = "embed", _embedding(model, said.layers)
     else:
-        model = load(folder, backend, **options)
         task, made = "classify", _classifying(model)
     if task in tasks:
         found[task] = made
@@ -265,12 +265,14 @@ def _classifying(model: Any) -> Task:
     return Task((), returns, run)
 
 
-def _embedding(embedder: Embedder) -> Task:
-    def run(pixel_values: Array) -> Arrays:
-        return embedder({PIXELS: pixel_values})
+def _embedding(encoder: Any, states: Sequence[int] | None = None) -> Task:
+    names = _FEATURES if encoder.config.use_class_token else _FEATURES[1:]
 
-    shape = (-1, embedder.config.hidden_size)
-    return Task((), tuple(Tensor(name, "float32", shape) for name in embedder.names), run)
+    def run(pixel_values: Array) -> Arrays:
+        return features_of(encoder, pixel_values, names, states=states)
+
+    shape = (-1, encoder.config.hidden_size)
+    return Task((), tuple(Tensor(name, "float32", shape) for name in names), run)
 
 
 def _reconstructing(model: Any) -> Task:

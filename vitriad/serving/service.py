@@ -49,8 +49,8 @@ class Service:
         figures: what is measured.
     """
 
-    def __init__(self, models: Sequence[Served], limits: ServeLimits) -> None:
-        self.limits, self.figures = limits, Figures()
+    def __init__(self, models: Sequence[Served], limits: ServeLimits, figures: Figures | None = None) -> None:
+        self.limits, self.figures = limits, figures or Figures()
         self.models: dict[str, dict[str, Served]] = {}
         self._batchers: dict[int, Batcher] = {}
         for served in models:

@@ -20,6 +20,7 @@ async def post(address, path, body, streams=None):
     length = next(int(line.partition(b":")[2]) for line in lines if line.startswith(b"content-length:"))
     content = await reader.readexactly(length)
     if b" 200 " not in lines[0]:
+        writer.close()
         raise RuntimeError(f"{lines[0]!r} {content[:200]!r}")
     return reader, writer
 
@@ -29,7 +30,7 @@ async def _closed(address, path, bodies, clients, seconds):
 
     async def client(number):
         streams = None
-        while (begun := time.perf_counter()) < end:
+        while (begun := time.perf_counter()) < end or streams is None:  # once at least
             streams = await post(address, path, bodies[number % len(bodies)], streams)
             latencies.append(time.perf_counter() - begun)
             number += 1
