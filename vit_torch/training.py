@@ -43,7 +43,7 @@ class TrainStep:
 
     Args:
         model: with a loss, on its device, or what `torch.compile` made of it. What the optimisation freezes, and what
-            is never trained, stops requiring gradients; everything else requires them.
+            is never trained, stops requiring gradients. What required none before stays as it is.
         optimisation: how the weights are moved.
         distributed: "ddp" or "fsdp" on the processes of `torchrun`: copies of the model, or shares of its weights. Each
             process is given every batch, and computes its share of the images; `evaluate`, `state` and `restore` are
@@ -231,11 +231,26 @@ class TrainStep:
         return counts
 
 
-def freeze(model: nn.Module, groups: list[Group]) -> None:
-    """Has the parameters of the groups require gradients, and no others."""
+def freeze(model: Any, groups: list[Group]) -> dict[str, nn.Parameter]:
+    """Has no parameters but those of the groups require gradients; returns these, by name.
+
+    What required none before is not trained, as with `trainable` in Keras, unless it was another recipe that froze it.
+
+    Raises:
+        InputError: nothing is left to train.
+    """
     names = {name for group in groups for name in group.names}
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name in names)
+    parameters: dict[str, nn.Parameter] = dict(model.named_parameters())
+    ours: set[str] = getattr(model, "frozen_by_recipe", set())
+    free = {name for name in names if parameters[name].requires_grad or name in ours}
+    if not free:
+        raise InputError(f"{type(model).__name__}: TrainStep: no parameter is left to train: all are frozen.")
+    model.frozen_by_recipe = {
+        name for name, each in parameters.items() if name not in names and (each.requires_grad or name in ours)
+    }
+    for name, parameter in parameters.items():
+        parameter.requires_grad_(name in free)
+    return {name: parameters[name] for group in groups for name in group.names if name in free}
 
 
 def adamw(model: Any, optimisation: Optimisation) -> torch.optim.AdamW:
@@ -244,23 +259,23 @@ def adamw(model: Any, optimisation: Optimisation) -> torch.optim.AdamW:
     Other parameters than those of the groups stop requiring gradients.
     """
     groups = optimisation.groups(model.config, type(model), **model.options)
-    freeze(model, groups)
-    parameters = dict(model.named_parameters())
+    trained = freeze(model, groups)
     optimizer = torch.optim.AdamW(
         [
             {
-                "params": [parameters[name] for name in group.names],
+                "params": [trained[name] for name in group.names if name in trained],
                 "weight_decay": group.weight_decay,
                 "scale": group.scale,
             }
             for group in groups
+            if not trained.keys().isdisjoint(group.names)
         ],
         lr=0.0,
         betas=optimisation.betas,
         eps=optimisation.epsilon,
         fused=model.device.type in ("cpu", "cuda", "xpu", "mps"),
     )
-    for parameter in (parameters[name] for group in groups for name in group.names):
+    for parameter in trained.values():
         optimizer.state[parameter] = {
             "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
             **{key: torch.zeros_like(parameter) for key in _MOMENTS.values()},

@@ -101,6 +101,24 @@ def test_two_processes_make_the_steps_of_one(how):
     assert run.returncode == 0, run.stderr[-5000:]
 
 
+def test_what_a_user_froze_stays_so_and_what_a_recipe_froze_is_free_again():
+    model, name = make_model(CLASSIFIER), "vit.encoder.layer.0.intermediate.dense.weight"
+    model.get_parameter(name).requires_grad_(False)
+    TrainStep(model, Optimisation(freeze="encoder"))
+    assert {key for key, each in model.named_parameters() if each.requires_grad} == {
+        "classifier.weight",
+        "classifier.bias",
+    }
+    step, before = TrainStep(model), {key: array.copy() for key, array in model.canonical_tensors().items()}
+    step(make_batch(CLASSIFIER, dtype="float32"), 1e-2)
+    after = model.canonical_tensors()
+    assert name in {key for key in before if (after[key] == before[key]).all()}
+    assert (after["vit.encoder.layer.1.intermediate.dense.weight"] != before[name]).any()
+    assert f"first.{name}" not in step.state() and f"model.{name}" in step.state()
+    with pytest.raises(InputError, match="no parameter is left to train"):
+        TrainStep(make_model(CLASSIFIER).requires_grad_(False))
+
+
 def test_processes_that_are_not_there_are_asked_for():
     with pytest.raises(BackendError, match="torchrun"):
         TrainStep(make_model(CLASSIFIER), distributed="ddp")

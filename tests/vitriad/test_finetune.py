@@ -1,8 +1,11 @@
 """`vitriad finetune` and `vitriad pretrain`: what they leave behind, go on from to the bit, and refuse."""
 
 import json
+import math
+import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -17,7 +20,10 @@ from small_runs import DIGITS, LEVELS, SMALL, asked, contents, stopping
 import vitriad
 from vit_core.errors import CheckpointError
 from vit_core.tensors import to_numpy
+from vit_core.training import StepResult
+from vit_core.training.recipe import read_recipe
 from vitriad.cli import main
+from vitriad.training import memory
 from vitriad.training import run as training_run
 from vitriad.training.folder import RunFolder
 
@@ -253,6 +259,107 @@ def test_no_memory_says_which_batch_would_fit(problem, data, tmp_path, monkeypat
     monkeypatch.setattr(training_run, "free_bytes", lambda: 10**9)
     assert main(asked("finetune", data, tmp_path / "run")) == 1
     assert "About 8 would fit: --set accumulate=2 computes" in capsys.readouterr().err
+
+
+def test_two_runs_in_one_folder_are_not_let_in(data, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert main(asked("finetune", data, out, "--epochs", "1")) == 0
+    before, folder = contents(out), RunFolder(out)
+    folder.begin(read_recipe(out / "recipe.toml"))
+    assert main(asked("finetune", data, out, "--epochs", "1")) == 1
+    assert f"process {os.getpid()} on {socket.gethostname()} runs there right now" in capsys.readouterr().err
+    assert contents(out) == before
+    folder.close()
+    assert main(asked("finetune", data, out, "--epochs", "1")) == 0
+
+
+class Number:
+    """A loss that is still computed; reading it is recorded."""
+
+    def __init__(self, value, number, log):
+        self.value, self.number, self.log = value, number, log
+
+    def __float__(self):
+        self.log.append(f"read {self.number}")
+        return float(self.value)
+
+
+def changed(monkeypatch, change):
+    """Gives the results and the states of a run's step to a function."""
+    inner = training_run.new_step
+
+    def new_step(*given):
+        step = inner(*given)
+
+        class Changed:
+            number = 0
+
+            def __getattr__(self, name):
+                return getattr(step, name)
+
+            def __call__(self, batch, rate):
+                self.number += 1
+                return change(self.number, step(batch, rate))
+
+            def state(self):
+                return change(self.number, step.state())
+
+        return Changed()
+
+    monkeypatch.setattr(training_run, "new_step", new_step)
+
+
+def test_a_loss_is_read_while_the_next_step_computes(data, tmp_path, monkeypatch, capsys):
+    log = []
+
+    def change(number, found):
+        if isinstance(found, dict):
+            return found
+        log.append(f"step {number}")
+        return StepResult(Number(found.loss, number, log), found.gradient_norm)
+
+    changed(monkeypatch, change)
+    assert main(asked("finetune", data, tmp_path / "run", "--epochs", "1")) == 0
+    assert log == ["step 1", "step 2", "read 1", "step 3", "read 2", "step 4", "read 3", "read 4"]
+
+
+def test_a_bad_batch_is_named_though_the_next_step_has_begun(data, tmp_path, monkeypatch, capsys):
+    def change(number, found):
+        return StepResult(math.nan, found.gradient_norm) if number == 2 and not isinstance(found, dict) else found
+
+    changed(monkeypatch, change)
+    assert main(asked("finetune", data, tmp_path / "run")) == 1
+    assert "step 2: the loss is nan" in capsys.readouterr().err
+
+
+def test_weights_that_are_no_numbers_never_replace_a_checkpoint(data, tmp_path, monkeypatch, capsys):
+    def change(number, found):
+        if number and isinstance(found, dict):
+            found = {**found, "model.classifier.bias": np.full(3, np.inf, np.float32)}
+        return found
+
+    out = tmp_path / "run"
+    with monkeypatch.context() as patched:
+        changed(patched, change)
+        assert main(asked("finetune", data, out)) == 1
+    said = capsys.readouterr().err
+    assert "step 4: classifier.bias is no number any more" in said and f"{out / 'last'}, of step 0" in said
+    assert main(asked("finetune", data, out)) == 0
+
+
+def test_a_container_that_is_nearly_full_counts(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "_groups", lambda: [tmp_path / "inner", tmp_path])
+    for folder, limit in ((tmp_path / "inner", "max"), (tmp_path, "5000000")):
+        folder.mkdir(exist_ok=True)
+        (folder / "memory.max").write_text(f"{limit}\n")
+        (folder / "memory.current").write_text("4000000\n")
+        (folder / "memory.stat").write_text("anon 1\ninactive_file 300000\n")
+    assert memory.free_bytes() == 1_300_000
+
+
+def test_the_screen_says_which_loss_is_of_mixed_labels(data, tmp_path, capsys):
+    assert main(asked("finetune", data, tmp_path / "run", "--epochs", "1", fields=["mixup=0.5"])) == 0
+    assert " of mixed or smoothed labels, held out " in capsys.readouterr().out
 
 
 def test_a_full_disk_leaves_the_older_checkpoint(data, tmp_path, monkeypatch, capsys):

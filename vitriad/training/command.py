@@ -13,15 +13,16 @@ from typing import Any
 
 from conversion.auto import configuration
 from vit_core.errors import InputError
-from vit_core.training.devices import check_count
+from vit_core.training.devices import check_count, words_of
 from vit_core.training.published import published
 from vit_core.training.recipe import Recipe, check_values, read_recipe, recipe_of
 from vitriad.auto import available_backends
 from vitriad.models import NAMES, find
 from vitriad.printing import print_table, shown
 from vitriad.training.folder import RECIPE
+from vitriad.training.memory import sizes_of
 from vitriad.training.run import devices_there, open_devices, run, trained_names
-from vitriad.training.setup import CLASSES, Setup, fresh_config, set_up, sizes_of
+from vitriad.training.setup import CLASSES, Setup, fresh_config, set_up
 from vitriad.training.workers import reporting_faults, run_workers
 
 _OPTIONS = ("data", "model", "config", "held_out", "epochs", "batch_size", "rate", "seed")
@@ -32,7 +33,7 @@ def run_training(arguments: Namespace, objective: str | None) -> int:
     recipe = recipe_from(arguments, objective)
     count, is_sharded = arguments.devices, arguments.sharded
     if arguments.dry_run:
-        _say(set_up(recipe))
+        _say(set_up(recipe), count or 1, is_sharded)
         return 0
     if recipe.backend == "torch" and (count or 1) > 1 and "RANK" not in os.environ:
         check_count(count, *devices_there("torch"))
@@ -41,7 +42,7 @@ def run_training(arguments: Namespace, objective: str | None) -> int:
     devices = open_devices(recipe.backend, count, is_sharded=is_sharded)
     with closing(devices), reporting_faults(devices.rank), _quiet(devices.rank > 0):
         setup = set_up(recipe)
-        _say(setup)
+        _say(setup, devices.count, is_sharded)
         return run(setup, arguments.out, devices)
 
 
@@ -125,16 +126,17 @@ def _published(objective: str, given: dict[str, Any]) -> dict[str, Any]:
     return published(objective, fresh_config(recipe_of(probe)), is_fresh=True)
 
 
-def _say(setup: Setup) -> None:
+def _say(setup: Setup, devices: int, is_sharded: bool) -> None:
     """What will be trained on what, for how long, and what it takes."""
     recipe, feed = setup.recipe, setup.feed
-    sizes = sizes_of(setup, trained_names(setup))
+    sizes = sizes_of(setup, trained_names(setup), devices, is_sharded=is_sharded)
     start = recipe.model if recipe.model is not None else f"fresh weights of {recipe.config}"
     if recipe.model is not None and setup.fresh:
         start = f"{start}; fresh: {', '.join(dict.fromkeys(name.split('.')[0] for name in setup.fresh))}"
     classes = f", {len(feed.data.classes)} classes" if feed.data.classes else ""
-    part = -(-recipe.batch_size // recipe.accumulate)
     rate, of_image = recipe.learning_rates(feed.steps).rate, _size(sizes.of_image)
+    on = f", {words_of(devices, is_sharded)} devices" if devices > 1 or is_sharded else ""
+    each, shown_images = " on each" if devices > 1 else "", len(feed.rows) * recipe.epochs
     rows: list[tuple[str, str]] = [
         ("model", f"{setup.cls} from {start}"),
         ("parameters", f"{sizes.parameters:,}, of which {sizes.trained:,} are trained"),
@@ -144,11 +146,13 @@ def _say(setup: Setup) -> None:
             f"{feed.steps:,}: {recipe.epochs} epochs of {feed.steps_of_epoch:,}, {recipe.batch_size} images each",
         ),
         ("learning rate", f"{rate:.3g} at most, for this batch"),
-        ("backend", f"{recipe.backend}, {recipe.precision}"),
+        ("backend", f"{recipe.backend}, {recipe.precision}{on}"),
         (
             "memory",
-            f"about {_size(sizes.bytes(part))}: {_size(sizes.fixed)}, and {of_image} for each of {part} images",
+            f"about {_size(sizes.bytes())}{each}: {_size(sizes.fixed)}, and {of_image} for each of {sizes.images} "
+            "images",
         ),
+        ("work", f"{sizes.work / 1e9:,.3g} GFLOP for each image, {sizes.work * shown_images / 1e15:,.3g} PFLOP in all"),
         ("disk", f"about {_size(sizes.checkpoint + 4 * sizes.parameters)} for two checkpoints"),
     ]
     print_table([(name, shown(text)) for name, text in rows])

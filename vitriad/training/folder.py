@@ -6,9 +6,10 @@ import csv
 import io
 import json
 import os
+import socket
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 from conversion.saving import save_pretrained
 from vit_core.errors import CheckpointError, InputError
@@ -22,9 +23,14 @@ from vit_core.images.processor import ViTImageProcessor
 from vit_core.tensors import Array
 from vit_core.training.recipe import Recipe, read_recipe
 
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None  # type: ignore[assignment]
+
 RECIPE, METRICS, SKIPPED, HELD_OUT = "recipe.toml", "metrics.jsonl", "skipped.jsonl", "held-out.csv"
 BEST, LAST, INSIDE = "best", "last", "training"  # INSIDE: in a checkpoint, what only going on needs
-_STATE, _PLACE = "state.safetensors", "place.json"
+_STATE, _PLACE, _LOCK = "state.safetensors", "place.json", ".lock"
 State = dict[str, Array]
 
 
@@ -54,26 +60,60 @@ class RunFolder:
 
     def __init__(self, path: str | Path, *, writes: bool = True) -> None:
         self.path, self.writes = Path(path), writes
+        self._lock: TextIO | None = None
 
     def begin(self, recipe: Recipe) -> None:
-        """Writes the recipe, or finds the same one there.
+        """Takes the folder, which no other process does until `close`; writes the recipe, or finds the same one there.
 
         Raises:
-            InputError: another recipe is there, something else is, or it cannot be written.
+            InputError: another recipe is there, something else is, another run is in work there, or it cannot be
+                written.
         """
         if not self.writes:
             return
         check_target(self.path, is_folder=True, error=InputError)
-        if (self.path / RECIPE).is_file():
-            if differing := recipe.differing(read_recipe(self.path / RECIPE)):
-                raise InputError(
-                    f"{self.path}: a run of another recipe is there, which differs in {', '.join(differing)}.\n"
-                    "Take another --out, or leave these options as they were to go on with it."
-                )
-            return
-        if self.path.is_dir() and os.listdir(self.path):
+        is_run = (self.path / RECIPE).is_file()
+        if not is_run and self.path.is_dir() and {*os.listdir(self.path)} - {_LOCK}:
             raise InputError(f"{self.path}: something is there that is no run; take another --out.")
-        write_file(self.path / RECIPE, recipe.text(), error=InputError)
+        try:
+            self._take()
+            self._check(recipe)
+        except BaseException:
+            self.close()
+            raise
+
+    def _check(self, recipe: Recipe) -> None:
+        if not (self.path / RECIPE).is_file():
+            write_file(self.path / RECIPE, recipe.text(), error=InputError)
+        elif differing := recipe.differing(read_recipe(self.path / RECIPE)):
+            raise InputError(
+                f"{self.path}: a run of another recipe is there, which differs in {', '.join(differing)}.\n"
+                "Take another --out, or leave these options as they were to go on with it."
+            )
+
+    def _take(self) -> None:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = (self.path / _LOCK).open("a+", encoding="utf-8")
+            self._lock.seek(0)
+        except OSError as problem:
+            raise InputError(f"{self.path}: cannot be written to: {problem.strerror}.") from None
+        try:
+            if fcntl is not None:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            holder = self._lock.read(200) or "another process"
+            raise InputError(
+                f"{self.path}: {holder} runs there right now.\nWait for it, stop it, or take another --out."
+            ) from None
+        self._lock.truncate(0)
+        self._lock.write(f"process {os.getpid()} on {socket.gethostname()}")
+        self._lock.flush()
+
+    def close(self) -> None:
+        """Lets others run there; the system does so too when this process ends, however that is."""
+        if self._lock is not None:
+            self._lock.close()
 
     def place(self, digest: str) -> Place | None:
         """Where the last checkpoint stands; None where there is none.

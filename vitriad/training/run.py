@@ -13,8 +13,9 @@ from contextlib import closing, contextmanager
 from importlib import import_module
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
@@ -23,14 +24,15 @@ from vit_core.hub.model_card import card_text
 from vit_core.training.devices import Devices
 from vit_core.training.feeding import Fed
 from vit_core.training.metrics import Tally, wilson
-from vit_core.training.steps import TrainStep
+from vit_core.training.steps import StepResult, TrainStep
 from vitriad.auto import model_class
 from vitriad.backends import BACKENDS
 from vitriad.printing import shown
 from vitriad.training.events import Events
-from vitriad.training.folder import BEST, HELD_OUT, LAST, Place, RunFolder
+from vitriad.training.folder import BEST, HELD_OUT, LAST, Place, RunFolder, last_step
+from vitriad.training.memory import free_bytes, sizes_of
 from vitriad.training.pictures import draw_curves, draw_reconstructions
-from vitriad.training.setup import Setup, sizes_of
+from vitriad.training.setup import Setup
 
 logger = logging.getLogger("vitriad")
 
@@ -45,7 +47,7 @@ class Run:
 
     Args:
         setup: what its recipe stands for.
-        out: its folder.
+        folder: of the run.
         devices: what it is computed on. In every process of a group a run is made, and only one of them writes.
 
     Attributes:
@@ -54,9 +56,11 @@ class Run:
         went_by: the `words` of the devices that it was computed on before.
     """
 
-    def __init__(self, setup: Setup, out: str | Path, devices: Devices) -> None:
+    def __init__(self, setup: Setup, folder: RunFolder, devices: Devices) -> None:
         self.setup, self.recipe, self.feed, self.devices = setup, setup.recipe, setup.feed, devices
-        self.folder, self.digest = RunFolder(out, writes=devices.rank == 0), setup.digest()
+        self.folder, self.digest = folder, setup.digest()
+        self._asked: _Asked | None = None
+        self._read = time.monotonic()
         self.folder.begin(self.recipe)
         devices.agreed(0)  # the recipe is there, for all
         place = self.folder.place(self.digest)
@@ -95,10 +99,12 @@ class Run:
                 self.done = fed.number + 1
                 is_over = self.done % self.feed.steps_of_epoch == 0
                 if is_over:
+                    self._settle(bar)
                     self._judge(bar)
                 is_late = time.monotonic() - saved > _EVERY
                 word = self.devices.agreed(_STOP if stop.is_set else int(is_over or is_late))
                 if word:
+                    self._settle(bar)
                     self._save(LAST)
                     saved = time.monotonic()
                 if word == _STOP:
@@ -122,25 +128,46 @@ class Run:
     # --- a step ------------------------------------------------------------------------------------------------------
 
     def _one(self, fed: Fed, bar: Any) -> None:
-        """One step, what it measured, and what it could not use."""
+        """One step, and what it could not use. What it measured is read while the next one computes."""
         self._skip(fed, bar)
         bar.update()
         if fed.batch is None:
             return
-        start, rate = time.monotonic(), self.rates(fed.number)
-        try:
+        rate = self.rates(fed.number)
+        with self._memory(len(fed.names)):
             result = self.step(fed.batch, rate)
-            loss, norm = float(result.loss), float(result.gradient_norm)
+        self._settle(bar)
+        self._asked = _Asked(fed.number, fed.names, rate, result)
+
+    def _settle(self, bar: Any) -> None:
+        """Reads what the last step measured, which waits for it.
+
+        Raises:
+            InputError: it is no number, or memory ran out.
+        """
+        asked, self._asked = self._asked, None
+        if asked is None:
+            return
+        count = len(asked.names)
+        with self._memory(count):
+            loss, norm = float(asked.result.loss), float(asked.result.gradient_norm)
+        if not math.isfinite(loss) or not (math.isfinite(norm) or self.recipe.precision == "float16"):
+            raise InputError(self._not_finite(asked, loss))
+        line = {"step": asked.number + 1, "loss": loss, "rate": asked.rate, "gradient_norm": norm, "images": count}
+        self._measure(line)
+        now = time.monotonic()
+        speed, self._read = count / max(now - self._read, 1e-9), now
+        bar.set_postfix_str(f"loss {loss:.4f}, rate {asked.rate:.2e}, {speed:.0f} images/s", refresh=False)
+
+    @contextmanager
+    def _memory(self, images: int) -> Iterator[None]:
+        """Says which batch would fit where memory runs out inside."""
+        try:
+            yield
         except Exception as problem:
             if not is_out_of_memory(problem):
                 raise
-            raise InputError(self._too_large(len(fed.names))) from problem
-        if not math.isfinite(loss) or not (math.isfinite(norm) or self.recipe.precision == "float16"):
-            raise InputError(self._not_finite(fed, loss))
-        count = len(fed.names)
-        self._measure({"step": fed.number + 1, "loss": loss, "rate": rate, "gradient_norm": norm, "images": count})
-        speed = count / max(time.monotonic() - start, 1e-9)
-        bar.set_postfix_str(f"loss {loss:.4f}, rate {rate:.2e}, {speed:.0f} images/s", refresh=False)
+            raise InputError(self._too_large(images)) from problem
 
     def _skip(self, fed: Fed, bar: Any) -> None:
         if fed.skipped and self.folder.skipped(fed.skipped):
@@ -153,26 +180,29 @@ class Run:
         self.folder.measured(line)
         self.events.add(line)
 
-    def _not_finite(self, fed: Fed, loss: float) -> str:
+    def _not_finite(self, asked: _Asked, loss: float) -> str:
         path = self.folder.path / _BATCH_FILE
-        path.write_text("".join(f"{name}\n" for name in fed.names), encoding="utf-8")
-        place = self.folder.place(self.digest)
+        if self.folder.writes:
+            path.write_text("".join(f"{name}\n" for name in asked.names), encoding="utf-8")
         return (
-            f"step {fed.number + 1}: the loss is {loss}, or its gradient is no number, on {', '.join(fed.names[:2])} "
-            f"...; {path} names all {len(fed.names)} images.\n"
-            f"The last good checkpoint is {self.folder.path / LAST}, of step {place.step if place else 0}.\n"
+            f"step {asked.number + 1}: the loss is {loss}, or its gradient is no number, on "
+            f"{', '.join(asked.names[:2])} ...; {path} names all {len(asked.names)} images.\n"
+            f"The last good checkpoint is {self.folder.path / LAST}, of step {last_step(self.folder.path)}.\n"
             "Take another --out with a lower --rate, --set clip=1.0, or precision=float32."
         )
 
     def _too_large(self, images: int) -> str:
         parts = self.recipe.accumulate
-        part = math.ceil(images / parts)
-        sizes = sizes_of(self.setup, trained_names(self.setup))
-        free = free_bytes()
+        part = math.ceil(math.ceil(images / parts) / self.devices.count)
+        is_sharded = self.devices.words.endswith("sharded")
+        sizes = sizes_of(self.setup, trained_names(self.setup), self.devices.count, is_sharded=is_sharded)
+        on_device = self.devices.free_bytes()
+        free = free_bytes() if on_device is None else on_device
         room = max(1, min(part // 2, int((free - sizes.fixed) / max(sizes.of_image, 1)))) if free else max(1, part // 2)
         return (
-            f"out of memory: {part} images at a time, which take about {sizes.bytes(part) / 1e9:.1f} GB.\n"
-            f"About {room} would fit: --set accumulate={math.ceil(images / room)} computes the batch in such parts.\n"
+            f"out of memory: {part} images at a time on a device, which take about {sizes.bytes(part) / 1e9:.1f} GB.\n"
+            f"About {room} would fit: --set accumulate={math.ceil(images / (room * self.devices.count))} computes the "
+            "batch in such parts.\n"
             "Or take a smaller --batch-size, or --set recompute=true, which keeps less of each image."
         )
 
@@ -225,7 +255,10 @@ class Run:
         return {"held_out_loss": tally.cross_entropy, **top, "held_out": tally.count}
 
     def _said(self, line: dict[str, Any]) -> str:
-        said = f"epoch {line['epoch']} of {self.recipe.epochs}: loss {line['train_loss']:.4f}"
+        recipe = self.recipe
+        blurred = recipe.objective == "classification" and (recipe.mixup or recipe.cutmix or recipe.smoothing)
+        of = " of mixed or smoothed labels" if blurred else ""
+        said = f"epoch {line['epoch']} of {recipe.epochs}: loss {line['train_loss']:.4f}{of}"
         said += f", held out {line['held_out_loss']:.4f}"
         if "accuracy" in line:
             said += f", accuracy {line['accuracy']:.2%} ({line['low']:.2%} to {line['high']:.2%})"
@@ -234,6 +267,12 @@ class Run:
     def _save(self, name: str) -> None:
         place = Place(self.done, self.digest, self.best, self.devices.words) if name == LAST else None
         card, setup, state = self._card(self.best), self.setup, self.step.state()  # which all processes gather
+        if bad := [each for each, array in state.items() if not np.isfinite(array).all()]:
+            raise InputError(
+                f"step {self.done}: {bad[0].partition('.')[2]} is no number any more; nothing was saved of it.\n"
+                f"The last good checkpoint is {self.folder.path / LAST}, of step {last_step(self.folder.path)}.\n"
+                "Take another --out with a lower --rate, or --set clip=1.0."
+            )
         self.folder.save(name, setup.config, setup.cls, self.feed.processor, state, card, place)
 
     def _card(self, best: dict[str, Any] | None) -> str:
@@ -295,9 +334,10 @@ def trained_names(setup: Setup) -> set[str]:
 
 def run(setup: Setup, out: str | Path, devices: Devices) -> int:
     """Runs a recipe and says what came out; 3 if some images could not be used."""
-    with warnings.catch_warnings():
+    folder = RunFolder(out, writes=devices.rank == 0)
+    with warnings.catch_warnings(), closing(folder):
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is checked before decoding
-        found = Run(setup, out, devices)
+        found = Run(setup, folder, devices)
         if found.done:
             print(f"going on after step {found.done} of {found.feed.steps}")
         if found.done and found.went_by != devices.words:
@@ -325,13 +365,13 @@ def is_out_of_memory(problem: BaseException) -> bool:
     return isinstance(problem, MemoryError) or "outofmemory" in said or any(each in said for each in _NO_MEMORY)
 
 
-def free_bytes() -> int | None:
-    """Memory of this machine that is free; None where the system does not say."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):
-        return None
+class _Asked(NamedTuple):
+    """A step that was asked for, and whose numbers are not read yet: of these images, at this rate."""
+
+    number: int
+    names: tuple[str, ...]
+    rate: float
+    result: StepResult
 
 
 class _Stop:

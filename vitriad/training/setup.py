@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -182,64 +180,3 @@ def _sized(processor: ViTImageProcessor, config: PretrainedConfig) -> ViTImagePr
     if (got := processed_size(processor, config)) != wanted:
         raise InputError(f"image processor: expected images of {wanted[0]}x{wanted[1]} pixels, got {got[0]}x{got[1]}.")
     return processor
-
-
-class Sizes(NamedTuple):
-    """What a run takes.
-
-    Attributes:
-        parameters, trained: numbers in the model, and those of them that are trained.
-        fixed: bytes of weights, gradients, moments and the average.
-        of_image: bytes of what is kept of an image for the backward pass.
-        checkpoint: bytes of last/ on the disk.
-    """
-
-    parameters: int
-    trained: int
-    fixed: int
-    of_image: int
-    checkpoint: int
-
-    def bytes(self, images: int) -> int:
-        """Of memory for a batch, or for a part of one."""
-        return self.fixed + images * self.of_image
-
-
-def sizes_of(setup: Setup, trained: Mapping[str, Any] | set[str]) -> Sizes:
-    """What a run takes, by arithmetic; frameworks take some hundred megabytes more.
-
-    Of a token a layer keeps 10 numbers for each of hidden and 2 for each of mlp: the inputs of its products, norms and
-    activation; the eager attention two maps for each head as well. For ViT-S at 224 that is 65 MB for an image; torch
-    2.13 was measured to take 67 MB.
-
-    Source: the count of Korthikanti et al., Reducing Activation Recomputation (2022), section 4, in float32.
-    """
-    recipe, config = setup.recipe, setup.config
-    count = sum(array.size for array in setup.tensors.values())
-    moving = sum(setup.tensors[name].size for name in trained)
-    weights, copies = 4 * count, 3 + (recipe.average is not None)
-    rows, columns = (
-        side // patch for side, patch in zip(pair(config.image_size), pair(config.patch_size), strict=True)
-    )
-    patches = rows * columns
-    seen = math.ceil(patches * (1 - recipe.mask_ratio)) if recipe.objective == "mae" else patches
-    stacks = [
-        (
-            seen + config.num_prefix_tokens,
-            config.num_hidden_layers,
-            config.hidden_size,
-            config.intermediate_size,
-            config.num_attention_heads,
-        )
-    ]
-    if recipe.objective == "mae":
-        names = ("num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads")
-        stacks.append((patches + 1, *(getattr(config, f"decoder_{name}") for name in names)))
-    numbers = 0
-    for tokens, layers, hidden, mlp, heads in stacks:
-        maps = 2 * heads * tokens**2 if config.attn_implementation == "eager" else 0
-        layer = tokens * (10 * hidden + 2 * mlp) + maps
-        numbers += layer + layers * tokens * hidden if recipe.recompute else layers * layer
-    width = 4 if recipe.precision == "float32" else 2
-    fixed = weights + 4 * moving * copies
-    return Sizes(count, moving, fixed, width * numbers, weights + 4 * moving * 2 + (weights if recipe.average else 0))
