@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 SOURCES := pyproject.toml constraints.txt
 
-.PHONY: help demo test test-long test-fast test-isolated test-oldest parity parity-table check bench bench-serve bench-gpu reliability docs release-check pictures mutate golden test-peers test-peers-timm test-programs programs-table test-ray test-triton hostile soak test-real real-table clean
+.PHONY: help demo test test-long test-fast test-isolated test-oldest parity parity-table check bench bench-peers bench-check bench-once bench-serve bench-gpu reliability docs release-check pictures mutate golden test-peers test-peers-timm test-programs programs-table test-ray test-triton hostile soak test-real real-table clean
 
 help:
 	@echo "make demo        classify held-out digits and reconstruct masked ones, with every installed backend; with REAL=1"
@@ -29,7 +29,11 @@ help:
 	@echo "make docs        build the book into docs/_build/html; a link or an anchor that leads nowhere is an error"
 	@echo "make release-check  everything of a release but the upload: one version everywhere, the book, wheel and sdist, their tests"
 	@echo "make pictures    draw the pictures of the docs anew, and write the map of CONTRIBUTING.md"
-	@echo "make bench       run the benchmarks (ratios within one run)"
+	@echo "make bench       measure speed in turns and beside a floor; writes tests/benchmarks/baseline.json and"
+	@echo "                 docs/reference/benchmarks.md. With BENCH='--groups torch --rounds 3': some of it"
+	@echo "make bench-peers  the same with transformers 4.57.6 and 5.24, and timm where .venv-timm is (own environments)"
+	@echo "make bench-check  measure again, and fail on what is slower than in tests/benchmarks/baseline.json"
+	@echo "make bench-once  conversion against copying, memory for a large picture, models optimised in place"
 	@echo "make bench-serve  vitriad serve beside the bare model, a plain FastAPI loop and LitServe (own environment)"
 	@echo "make bench-gpu   correctness, then speed, on the GPU of this machine; writes the section of docs/reference/benchmarks.md"
 	@echo "make reliability  every bad input, every interrupted save and 600 models at random through dialects, with the figures of"
@@ -193,7 +197,24 @@ bench-gpu: $(VENV)/.dev
 bench-serve: .venv-bench-serve
 	.venv-bench-serve/bin/python tests/benchmarks/serving/bench_serve.py $(BENCH)
 
+# BENCH: options of tests/benchmarks/run.py. BENCH_PEERS: interpreters that are there already, such as
+# BENCH_PEERS="hf4=/envs/a/bin/python hf5=/envs/b/bin/python timm=/envs/c/bin/python"
+MEASURE = PYTHONPATH=tests $(BIN)/python -m benchmarks.run
+BASELINE := tests/benchmarks/baseline.json
+WRITTEN := --json $(BASELINE) --page docs/reference/benchmarks.md
+BENCH_PEERS ?=
+PEERS_AT = $(or $(BENCH_PEERS),hf4=.venv-hf4/bin/python hf5=.venv-hf5/bin/python $(if $(wildcard .venv-timm),timm=.venv-timm/bin/python))
+
 bench: $(VENV)/.dev
+	$(MEASURE) $(WRITTEN) $(BENCH)
+
+bench-peers: $(VENV)/.dev $(if $(BENCH_PEERS),,.venv-hf4 .venv-hf5)
+	$(MEASURE) $(WRITTEN) $(addprefix --peer ,$(PEERS_AT)) $(BENCH)
+
+bench-check: $(VENV)/.dev
+	$(MEASURE) --check $(BASELINE) $(BENCH)
+
+bench-once: $(VENV)/.dev
 	$(BIN)/python -m pytest tests/benchmarks -m bench $(PYTEST_ARGS)
 
 .venv-hf%: tests/peers/requirements-hf%.txt

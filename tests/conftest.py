@@ -11,7 +11,6 @@ from every_day import mark_what_is_long
 _NEED_TORCH = [
     "vit_torch",
     "torch_models.py",
-    "benchmarks/test_torch.py",
     "vit_core/test_config.py",
     "vit_core/test_positions.py",
     "vit_core/test_tensors.py",
@@ -62,17 +61,15 @@ _NEED_ONE = [
         )
     ),
 ]
-_NEED_FLAX = ["vit_flax", "flax_models.py", "benchmarks/test_flax.py", "peers/test_jax2onnx.py"]
+_NEED_FLAX = ["vit_flax", "flax_models.py", "peers/test_jax2onnx.py"]
 _NEED_TENSORFLOW = [
     "vit_tf",
     "tf_models.py",
-    "benchmarks/test_tf.py",
     "real/test_precision.py",
     "real/test_programs.py",
 ]
 _NEED_ALL = [
     "test_front_picture.py",
-    "benchmarks/test_engines.py",
     "benchmarks/test_in_place.py",
     *(
         f"vitriad/test_{name}.py"

@@ -1,6 +1,6 @@
 """Converting ViT-H/14 (2.5 GB) against copying, syncing and hashing the same file; read the ratios, not the times.
 
-`make bench` runs these. `peak_mb` is what a process needs beyond its imports.
+`make bench-once` runs these. `peak_mb` is what a process needs beyond its imports.
 """
 
 import hashlib

@@ -1,44 +1,12 @@
-"""Speed and memory of the image processor; read the ratios within a group, not the times.
-
-The floor is Pillow's resize alone, of images that are decoded already.
-"""
+"""Memory of the image processor for a large picture."""
 
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 from PIL import Image
 
-from vit_core import ViTImageProcessor
-
 pytestmark = pytest.mark.bench
-
-BATCHES = {"32 images of 640 x 480": (32, 480, 640), "8 images of 12 megapixels": (8, 3000, 4000)}
-
-
-def photographs(name: str) -> list[Image.Image]:
-    """Smooth pictures, as photographs are."""
-    rng, (count, height, width) = np.random.default_rng(0), BATCHES[name]
-    spots = [Image.fromarray(rng.integers(0, 256, (30, 40, 3), dtype=np.uint8)) for _ in range(count)]
-    return [image.resize((width, height), Image.Resampling.BICUBIC) for image in spots]
-
-
-@pytest.mark.parametrize("what", ["pillow", "1 thread", "2 threads"])
-@pytest.mark.parametrize("name", BATCHES)
-def test_batch(benchmark, name, what):
-    benchmark.group = f"{name} to 224 x 224"
-    images, process = photographs(name), ViTImageProcessor()
-
-    def run() -> None:
-        if what == "pillow":
-            for image in images:
-                image.resize((224, 224), Image.Resampling.BILINEAR)
-        else:
-            process(images, return_tensors="np", num_threads=int(what[0]))
-
-    benchmark.pedantic(run, rounds=60 if "640" in name else 10, warmup_rounds=2)
-
 
 PEAK = """
 import sys

@@ -1,7 +1,7 @@
 """A model optimised in place against what else runs it on this CPU, one after the other in turn.
 
-`make bench PYTEST_ARGS='-k in_place -s'` prints the table of docs/reference/benchmarks.md: what the first call takes,
-the median of the others with the least and the most, and the median ratio to the best engine of the same round.
+`make bench-once PYTEST_ARGS='-k in_place -s'` prints the table of docs/reference/benchmarks.md: what the first call
+takes, the median of the others with the least and the most, and the median ratio to the best engine of the same round.
 """
 
 import shutil
