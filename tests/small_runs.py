@@ -14,10 +14,10 @@ SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "i
 SMALL |= {"image_size": 16, "patch_size": 4, "num_channels": 1, "initializer_range": 0.1}
 
 
-def asked(command, data, out, *options, backend=BACKENDS[0], fields=()):
+def asked(command, data, out, *options, backend=None, fields=()):
     """A command line of a short run."""
     lists = [each for field in (*QUIET, *fields) for each in ("--set", field)]
-    common = ["--out", str(out), "--backend", backend, "--batch-size", "16", "--epochs", "2", *lists]
+    common = ["--out", str(out), "--backend", backend or BACKENDS[0], "--batch-size", "16", "--epochs", "2", *lists]
     start = [] if {"--model", "--config"} & {*options} else ["--model", "digits-vit"]
     if command == "pretrain":
         objective = options[options.index("--objective") + 1]

@@ -87,8 +87,11 @@ def test_defaults_are_those_of_the_papers_by_size():
         size: published("classification", ViTConfig(hidden_size=width, num_attention_heads=4), is_fresh=False)
         for size, width in widths.items()
     }
-    assert [tuned[size]["drop_path"] for size in tuned] == [0.0, 0.1, 0.2]
+    assert [tuned[size]["drop_path"] for size in tuned] == [0.0, 0.1, 0.3]
     assert [tuned[size]["epochs"] for size in tuned] == [100, 100, 50]
+    np.testing.assert_allclose([tuned[size]["epochs"] * tuned[size]["warmup"] for size in tuned], 5)
+    mim, fresh = (published(each, ViTConfig(), is_fresh=True) for each in ("mim", "classification"))
+    np.testing.assert_allclose([each["epochs"] * each["warmup"] for each in (mim, fresh)], [10, 5])
     mae = published("mae", ViTMAEConfig(), is_fresh=True)
     assert (mae["rate"], mae["betas"], mae["mask_ratio"], mae["epochs"] * mae["warmup"]) == (
         1.5e-4,

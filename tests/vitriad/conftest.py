@@ -4,13 +4,14 @@ import json
 
 import numpy as np
 import pytest
-from small_models import DECODER  # which lets XLA compile in a hurry
-from small_runs import DIGITS, LEVELS, SMALL
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     """60 digits as arrays, and the configurations of small models."""
+    from small_models import DECODER  # now: environments without a framework load this file too
+    from small_runs import DIGITS, LEVELS, SMALL
+
     folder = tmp_path_factory.mktemp("data")
     np.savez(folder / "digits.npz", images=LEVELS[:60], labels=DIGITS.target[:60] % 3)
     (folder / "vit.json").write_text(json.dumps({"model_type": "vit", **SMALL}))
