@@ -159,7 +159,7 @@ def losses_in(backend, name, precision):
     return losses
 
 
-@pytest.mark.every_day("torch", "ViTMAEForPreTraining")
+@pytest.mark.every_day("torch", "tf ViTMAEForPreTraining")
 @pytest.mark.parametrize(("name", "precision"), [(CLASSIFIER, "bfloat16"), (MASKED, "float16"), (MAE, "bfloat16")])
 def test_half_precision_learns_nearly_the_same(backend, name, precision):
     exact, half = losses_in(backend, name, "float32"), losses_in(backend, name, precision)

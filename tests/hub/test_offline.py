@@ -34,7 +34,7 @@ def ending(orders, tmp_path, backend=INSTALLED[0], **environment):
     clean = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
     environment = {**clean, "HF_HOME": str(tmp_path / "home"), "OMP_NUM_THREADS": "1", **environment}
     command = [sys.executable, str(PROGRAM), backend, json.dumps(orders)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 

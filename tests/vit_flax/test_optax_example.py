@@ -34,6 +34,7 @@ def expected(example):
     return [loss for loss, _ in found], model(found[0][1].pixel_values).logits
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("loop", ["optax", "nnx"])
 def test_a_loop_learns_what_the_step_learns(example, expected, loop):
     model = example.make_model()

@@ -27,6 +27,7 @@ IN_A_CHILD = """if True:
 """
 
 
+@pytest.mark.long
 def test_the_same_numbers_come_with_nothing_but_tensorflow(tmp_path):
     model = make_model(CLASSIFIER, num_hidden_layers=1)
     pixel_values = PROCESSOR(list(IMAGES), return_tensors="np").pixel_values

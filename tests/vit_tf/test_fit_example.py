@@ -21,6 +21,7 @@ def example():
     return module
 
 
+@pytest.mark.long
 def test_fit_learns_what_the_step_learns(example, tmp_path):
     recipe = example.make_recipe(epochs=2)
     history = example.train(recipe, example.make_model(), tmp_path)

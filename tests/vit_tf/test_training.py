@@ -207,6 +207,7 @@ class Interrupt(keras.callbacks.Callback):
             raise InterruptedError
 
 
+@pytest.mark.long
 def test_an_interrupted_training_ends_as_if_it_had_not_been(tmp_path):
     data, models = (IMAGES[FEW], CLASSES[FEW]), [fresh(CLASSIFIER, run_eagerly=True) for _ in range(3)]
     fit(models[0], *data)

@@ -56,6 +56,7 @@ def test_fit_with_the_optimizer_of_a_recipe_is_the_same_run():
         np.testing.assert_allclose(found.numpy(), expected.numpy(), rtol=0, atol=1e-11)
 
 
+@pytest.mark.long
 def test_accumulated_batches_of_fit_are_the_parts_of_a_step():
     recipe = Optimisation(clip=0.5, average=0.7, accumulate=2)
     step = TrainStep(make_model(CLASSIFIER, "float64"), recipe)
@@ -113,6 +114,7 @@ def test_lora_is_trained_by_fit_and_refused_by_the_step():
     assert np.any(model.canonical_tensors()[name] != before[name])
 
 
+@pytest.mark.every_day("bfloat16")
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_a_precision_is_the_policy_of_keras(precision):
     """The same logits to the bit, and a model that is as it was once the step is made."""
@@ -133,6 +135,7 @@ def test_only_what_is_trained_has_a_gradient():
     assert not [op.name for op in graph.get_operations() if "gradient_tape" in op.name and "encoder" in op.name]
 
 
+@pytest.mark.long
 def test_graphs_and_xla_make_the_same_steps_and_are_made_once_for_a_size_of_batch():
     eager, *compiled = (TrainStep(make_model(CLASSIFIER), RECIPE, jit_compile=jit) for jit in (False, False, True))
     for number, rate in enumerate((1e-3, 2e-3, 3e-3)):
@@ -146,6 +149,7 @@ def test_graphs_and_xla_make_the_same_steps_and_are_made_once_for_a_size_of_batc
         assert (step._add.experimental_get_tracing_count(), step._move.experimental_get_tracing_count()) == (1, 1)
 
 
+@pytest.mark.long
 def test_a_compiled_run_goes_on_from_its_state_to_the_bit():
     def fresh():
         return TrainStep(

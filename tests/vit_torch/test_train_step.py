@@ -66,6 +66,7 @@ def test_random_numbers_of_the_caller_go_on_as_if_there_were_no_step():
     np.testing.assert_array_equal(torch.rand(4).numpy(), expected.numpy())
 
 
+@pytest.mark.every_day("ViTMAEForPreTraining")
 @pytest.mark.parametrize("name", TRAINED)
 def test_compiled_models_take_the_same_steps(name):
     batch, options = make_batch(name, dtype="float32"), {"clip": 1.0, "average": 0.9}
@@ -90,6 +91,7 @@ def test_the_documented_import_stays():
     assert ModelFolders is MovedFolders
 
 
+@pytest.mark.every_day("ddp")
 @pytest.mark.parametrize("how", ["ddp", "fsdp"])
 def test_two_processes_make_the_steps_of_one(how):
     """Losses, norms, evaluations and gathered states; with a batch that leaves one of them without an image."""

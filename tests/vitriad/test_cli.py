@@ -279,6 +279,7 @@ def test_ctrl_c_while_working_ends_in_one_line(tmp_path):
     assert [first["path"], *(json.loads(line)["path"] for line in rest)] == (FILES * 500)[: len(rest) + 1]
 
 
+@pytest.mark.every_day("words2")
 @pytest.mark.parametrize("words", [["--help"], ["inspect", "digits-vit"], ["classify", *FILES[:2], "nothere.png"]])
 def test_a_terminal_that_wants_no_colour_gets_none(words):
     leader, follower = pty.openpty()

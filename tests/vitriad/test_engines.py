@@ -120,6 +120,7 @@ def test_without_a_compiler_nothing_is_compiled(tmp_path, monkeypatch):
     assert [*tmp_path.iterdir()] == []
 
 
+@pytest.mark.long
 def test_machine_code_is_not_run_for_the_asking(pt2, tmp_path, capsys):
     program = shutil.copytree(pt2, tmp_path / "program")
     said = json.loads((program / "vitriad.json").read_text())

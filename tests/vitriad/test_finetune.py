@@ -72,7 +72,7 @@ def test_a_run_leaves_models_and_what_was_measured(backend, data, tmp_path, caps
     np.testing.assert_allclose(right, lines[-1]["accuracy"])
 
 
-@pytest.mark.every_day("mae", "mim torch")
+@pytest.mark.every_day("torch")
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("objective", ["mae", "mim"])
 def test_pretraining_lowers_the_loss_and_finetuning_goes_on_from_it(backend, objective, data, tmp_path, capsys):
@@ -137,7 +137,7 @@ def whole(request, data, tmp_path_factory):
     return request.param, out
 
 
-@pytest.mark.every_day("-5]")
+@pytest.mark.every_day("torch-5]")
 @pytest.mark.parametrize("at", [3, 5])  # before and after the first epoch is saved
 def test_a_run_that_dies_at_a_step_ends_as_if_it_had_not(at, whole, data, tmp_path, monkeypatch):
     backend, expected = whole

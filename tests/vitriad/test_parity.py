@@ -213,7 +213,7 @@ def test_a_process_that_fails_is_an_error(monkeypatch, capsys):
     assert f"the process of {INSTALLED[0]} failed with 1" in capsys.readouterr().err
 
 
-@pytest.mark.every_day("torch", "tf")
+@pytest.mark.every_day("torch")
 @pytest.mark.parametrize("backend", INSTALLED)
 def test_a_checkpoint(backend, capsys):
     assert main(["parity", "digits-vit", "--backends", backend, "--checks", "forward,gradients,loss"]) == 0

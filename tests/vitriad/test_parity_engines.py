@@ -68,6 +68,7 @@ engine.main(sys.argv[1], engine.Path(sys.argv[2]))
 """
 
 
+@pytest.mark.long
 def test_a_program_that_departs_is_found(monkeypatch, capsys):
     run, cases = subprocess.run, parity_cases.sweep()[:1]
 

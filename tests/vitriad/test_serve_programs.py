@@ -64,6 +64,7 @@ def test_features_are_those_of_the_embedder(tmp_path):
     )
 
 
+@pytest.mark.long
 def test_programs_that_cannot_be_served_are_refused(tmp_path):
     export("digits-vit-mae", tmp_path / "mae", "onnx")
     with pytest.raises(InputError, match="is of reconstruction, which is not served"):

@@ -77,6 +77,7 @@ def test_outputs_of_other_shapes_are_refused_by_name(made, capsys):
     assert "verify: last_hidden_state: (1, 7, 12) of " in refused(capsys, one, two)
 
 
+@pytest.mark.every_day("torch")
 @pytest.mark.parametrize("backend", INSTALLED)
 def test_a_difference_that_was_allowed_is_named_and_measured(backend, made, tmp_path, capsys):
     start, target = made("start", hidden_act="gelu", layer_norm_eps=1e-2, image_size=8), str(tmp_path / "new.npz")
