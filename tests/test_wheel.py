@@ -90,7 +90,9 @@ def test_a_copy_of_a_source_tree_says_how_to_add_an_extra_as_pip_installed_it(tm
 @pytest.mark.long
 @pytest.mark.timeout(1200)
 def test_wheel_with_torch_alone_classifies_a_digit(wheel, tmp_path):
-    roots = {name.partition("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
+    names = zipfile.ZipFile(wheel).namelist()
+    roots = {name.partition("/")[0] for name in names}
+    assert {f"vitriad/deployments/{file}" for file in ("Dockerfile", "kubernetes.yaml", "vertex.sh")} <= {*names}
     packages = {"conversion", "vit_core", "vit_flax", "vit_tf", "vit_torch", "vitriad"}
     assert {name for name in roots if not name.endswith(".dist-info")} == packages
 
