@@ -41,6 +41,13 @@ def test_every_layer_is_the_graph_s(backend, folder, images, expected):
     assert all(found[name] <= rung for name, rung in RUNGS["float32"].items()), found
 
 
+def test_layer_scale_kept_computes_the_same(backend, published, images, expected):
+    model = comparing.load(published, backend, layerscale_value=1.0)
+    scales = [name for name in model.canonical_tensors() if name.endswith("lambda1")]
+    assert len(scales) == 2 * dinov2.LAYERS and model.config.layerscale_value == 1.0
+    comparing.check(comparing.states(model, backend, images), expected)
+
+
 @pytest.mark.parametrize("size", SIZES, ids="{0[0]}x{0[1]}".format)
 def test_every_layer_is_the_oracle_s_at_other_sizes(size, backend, folder, sized):
     images, expected = sized(size)
