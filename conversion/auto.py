@@ -10,7 +10,8 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar, Unpack, overload
 
 from conversion.keywords import AutoKeywords, LoadingInfo
 from conversion.loading import describe
-from vit_core.config import AutoConfig, PretrainedConfig
+from vit_core.config import AutoConfig, PretrainedConfig, read_config
+from vit_core.config.relatives import is_relative
 from vit_core.errors import CheckpointError, ConfigError, MissingFileError
 from vit_core.hub.download import HUB_OPTIONS
 from vit_core.parameters import MODEL_CLASSES
@@ -59,7 +60,8 @@ def _described(
         return given, None, {}
     if given is None and not os.path.isfile(name_or_path):  # of a named file, config.json can be another's
         with suppress(ConfigError, MissingFileError):
-            return AutoConfig.from_pretrained(name_or_path, **_hub_options(kwargs)), None, {}
+            if not is_relative(read_config(name_or_path, _hub_options(kwargs))[0]):  # whose classes are others
+                return AutoConfig.from_pretrained(name_or_path, **_hub_options(kwargs)), None, {}
     said = {name: value for name, value in kwargs.items() if name not in _SILENT}
     config, name, options = describe(name_or_path, **said)
     return (config, None, {}) if config.architectures else (config, name, options)

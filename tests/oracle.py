@@ -382,13 +382,14 @@ _DEEP = {"num_hidden_layers": 3, "drop_path_rate": 0.4}
 _WIDE_HEADS = {"hidden_size": 20, "num_attention_heads": 4}
 _REGISTERS = {"num_register_tokens": 3, "layerscale_value": 0.1, "use_swiglu_ffn": True}
 _MEAN = {"use_mean_pooling": True}
+_LARGER = {"patch_size": (2, 3), "image_size": (6, 9)}
 _PATCHES_ALONE = {"use_class_token": False, "use_mean_pooling": True, "norm_before_pooling": True}
 
 # Options that transformers' ViT has not.
 _FAMILY: tuple[Case, ...] = (
     build("ViTModel", "registers", image=(15, 8), patch_size=(3, 2), image_size=(9, 6), **_REGISTERS),
     build("ViTModel", "mean", use_mean_pooling=True, num_register_tokens=2),
-    build("ViTModel", "patches_alone", {"head_mask": per_head}, image=(8, 18), patch_size=(2, 3), **_PATCHES_ALONE),
+    build("ViTModel", "patches_alone", {"head_mask": per_head}, image=(8, 15), **_LARGER, **_PATCHES_ALONE),
     build("ViTModel", "mean_without_pooler", options={"add_pooling_layer": False}, **_MEAN),
     build("ViTForImageClassification", "mean", {"labels": classes}, layerscale_value=1.0, **_MEAN),
     build("ViTForImageClassification", "patches_alone", {"labels": classes}, num_register_tokens=1, **_PATCHES_ALONE),

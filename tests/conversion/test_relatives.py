@@ -12,6 +12,7 @@ from foreign import source as foreign_source
 from safetensors.numpy import load_file, save_file
 
 import conversion
+from conversion.auto import architecture
 from conversion.relatives import REFUSED
 from vit_core import reference
 from vit_core.config.relatives import READ
@@ -239,6 +240,14 @@ def test_the_images_of_dinov2_are_prepared_as_its_processor_says(mean, notes, tm
     written = json.loads((tmp_path / "new" / "preprocessor_config.json").read_text())
     assert written["image_mean"] == (mean or [0.485, 0.456, 0.406]) and written["resample"] == (2 if mean else 3)
     assert written["size"] == {"height": 12, "width": 12}
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_the_class_of_a_relative_is_the_one_whose_weights_it_holds(name):
+    config, found, options = architecture(GOLDEN / name)
+    has_pooler = name == "ijepa"  # the mean of the patches, which has no weights
+    assert (config.model_type, found) == ("vit", SAME[name][0])
+    assert options.get("add_pooling_layer", False) == has_pooler
 
 
 # What timm's config.json says in newer words

@@ -47,12 +47,17 @@ READ: dict[str, Callable[[Fields], Fields]] = {
 }
 
 
+def is_relative(data: Mapping[str, Any]) -> bool:
+    """Whether a config.json is of another type of transformers that is read as a ViT."""
+    found = data.get("model_type")
+    return isinstance(found, str) and found in READ
+
+
 def as_vit(data: Mapping[str, Any]) -> Fields:
     """The keys of a config.json, as those of model_type "vit" where it is of one of the types that are read so."""
-    found = data.get("model_type")
-    if found == OWN_TYPE:
+    if data.get("model_type") == OWN_TYPE:
         return {**data, "model_type": "vit"}
-    if not isinstance(found, str) or found not in READ:
+    if not is_relative(data):
         return dict(data)
     plain = {name: value for name, value in data.items() if name not in _UNREAD}
-    return {**READ[found](plain), "model_type": "vit"}
+    return {**READ[data["model_type"]](plain), "model_type": "vit"}
