@@ -63,9 +63,11 @@ def test_so_does_every_file_that_is_written_here(tmp_path, to):
 
 def test_the_pooling_of_timm_s_configuration_is_not_lost(tmp_path):
     folder = FOLDER / "timm_hub_folder_avgpool_hidden"
-    with pytest.raises(CheckpointError, match="global_pool 'avg': the head reads the mean"):
-        conversion.convert(folder / "model.safetensors", tmp_path / "new")
-    assert not (tmp_path / "new").exists()
+    conversion.convert(folder / "model.safetensors", tmp_path / "new")
+    config = ViTConfig.from_pretrained(tmp_path / "new")
+    assert config.family_options == {"use_mean_pooling": True, "norm_before_pooling": True}
+    with pytest.raises(CheckpointError, match="as 'google': it has no use_mean_pooling, norm_before_pooling"):
+        conversion.convert(folder / "model.safetensors", tmp_path / "new.npz", to="google", allow=("numerics",))
 
 
 def test_configuration_and_processor_are_found_by_a_weight_file(tmp_path, monkeypatch):

@@ -51,7 +51,7 @@ def save(path, tensors, form="pt"):
     return path
 
 
-RELATIVES = {"hf_dinov2", "hf_deit"}  # in test_relatives.py
+RELATIVES = {"hf_dinov2", "hf_deit", "hf_ijepa"}  # in test_relatives.py
 
 
 def behind(prefix, tensors=TENSORS):
@@ -168,7 +168,7 @@ def test_what_stands_inside_the_model_is_no_other_module(folder):
     path = save(folder / "model.safetensors", {**behind("visual."), **extra})
     refused(lambda: conversion.load(path), "1 unexpected: visual.vit.strange")
     register = {"visual.vit.embeddings.register_tokens": np.ones(3, np.float32)}
-    refused(lambda: conversion.load(save(path, {**behind("visual."), **register})), "register tokens")
+    refused(lambda: conversion.load(save(path, {**behind("visual."), **register})), "1 unexpected", "register_tokens")
     beside = {"text.embeddings.register_tokens": np.ones(3, np.float32)}
     same(conversion.load(save(path, {**behind("visual."), **beside}))[1])
 

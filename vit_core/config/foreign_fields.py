@@ -1,9 +1,9 @@
 """Keys of other programs and later libraries that ask for something no model here does.
 
-A configuration with `num_register_tokens=4` or `pool="mean"` describes another model than the one that would be built
-from it. Each such key has a row here. Values that change nothing (`num_register_tokens=0`) are accepted and kept; any
-other is an error that says what to do. When a model learns what a key asks for, delete its row here and its case in
-the tests.
+A configuration with `qk_norm=True` or `pool="map"` describes another model than the one that would be built from it.
+Each such key has a row here. Values that change nothing (`qk_norm=False`) are accepted and kept; any other is an error
+that says what to do. When a model learns what a key asks for, delete its row here and its case in the tests. Options
+that only a ViT has are fields of its configuration; for a ViTMAE they are such keys.
 
 Keys that change nothing in any program (those of transformers' base configuration, of decoders and of backbones) have
 no row, nor has `use_mask_token`, an option of a model class. They are kept as they are.
