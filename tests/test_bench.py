@@ -83,6 +83,32 @@ def test_pictures_are_measured_and_the_page_written(tmp_path, capfd):
     assert "preprocessing: round 1 of 1" in capfd.readouterr().err
 
 
+def test_ctrl_c_keeps_what_is_measured(tmp_path, monkeypatch, capsys):
+    def take(self, rounds, until):
+        if self.name == "tf":
+            raise KeyboardInterrupt
+        self.values = {"matrix products, torch": {"batch 1": [1.0]}, "vit_torch": {"batch 1": [1.5]}}
+
+    monkeypatch.setattr(run.Measurement, "take", take)
+    results = tmp_path / "results.json"
+    assert run.main(["--groups", "torch", "tf", "flax", "--json", str(results)]) == 0
+    kept = json.loads(results.read_text())["groups"]
+    np.testing.assert_equal([len(result["rows"]) for result in kept.values()], [2])
+    assert "| vit_torch | batch 1 | 1.50 s | 1.50 (1.50 to 1.50) |" in capsys.readouterr().out
+
+
+def test_groups_of_the_same_machine_stay_and_of_another_go(tmp_path, monkeypatch):
+    monkeypatch.setattr(run.Measurement, "take", lambda *_: None)
+    results = tmp_path / "results.json"
+    for group in ("tf", "torch"):
+        run.main(["--groups", group, "--json", str(results)])
+    np.testing.assert_equal([*json.loads(results.read_text())["groups"]], ["torch", "tf"])
+    elsewhere = {**run.machine(), "cpu": "an abacus"}
+    monkeypatch.setattr(run, "machine", lambda: elsewhere)
+    run.main(["--groups", "flax", "--json", str(results)])
+    np.testing.assert_equal([*json.loads(results.read_text())["groups"]], ["flax"])
+
+
 def test_a_baseline_of_another_machine_is_refused(tmp_path, capsys):
     other = {"machine": {"cpu": "an abacus", "cores": 1, "threads": "1"}, "groups": {}}
     (tmp_path / "results.json").write_text(json.dumps(other))

@@ -29,6 +29,7 @@ FEWEST = 3  # rounds, however little time is left
 PATIENCE = 300  # seconds for one answer
 MARGIN = 1.05  # a median that is no more than this times the old one is no loss
 FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_int8", "amx_fp16", "asimd", "sve")
+SAME = ("cpu", "cores", "threads")  # of the machine, for ratios to be compared
 PACKAGES = ("torch", "tensorflow", "keras", "jax", "flax", "numpy", "pillow", "onnxruntime", "openvino")
 Values = dict[str, dict[str, list[float]]]  # contender -> case -> by round
 Row = dict[str, Any]
@@ -282,6 +283,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--check", type=Path, help="file of results to compare with; a loss is exit code 1")
     parser.add_argument("--tiny", action="store_true", help="tiny models, to try this program")
     options = parser.parse_args(arguments)
+    if options.check and not options.check.exists():
+        parser.error(f"{options.check}: no such file; `make bench` writes it")
     options.peers = dict(peer.split("=", 1) for peer in options.peer)
     if unknown := options.peers.keys() - HOMES.keys():
         parser.error(f"--peer: expected {', '.join(HOMES)}, got {', '.join(unknown)}")
@@ -294,15 +297,18 @@ def measure(options: argparse.Namespace, results: dict[str, Any]) -> None:
     for number, name in enumerate(options.groups):
         measurement = Measurement(name, groups()[name], options.peers, options.tiny)
         until = start + options.seconds * (number + 1) / len(options.groups)
+        is_ended = False
         try:
             measurement.take(options.rounds, until)
         except KeyboardInterrupt:
-            tell("Ctrl-C: what is measured is kept")
-            return
+            is_ended = True
         except LostError as error:
             measurement.missing[name] = str(error)
-        finally:
+        if measurement.values or not is_ended:
             results[name] = measurement.result()
+        if is_ended:
+            tell("Ctrl-C: what is measured is kept")
+            return
 
 
 def checked(options: argparse.Namespace, results: dict[str, Any], kept: dict[str, Any]) -> int:
@@ -322,12 +328,19 @@ def checked(options: argparse.Namespace, results: dict[str, Any], kept: dict[str
     return 1 if twice else 0
 
 
+def together(report: dict[str, Any], file: Path) -> dict[str, Any]:
+    """The groups of a report, and those of the same machine and versions in the file, in the order of the page."""
+    old = json.loads(file.read_text()) if file.exists() else report
+    same = all(old["machine"][key] == report["machine"][key] for key in (*SAME, "versions"))
+    found = {**(old["groups"] if same else {}), **report["groups"]}
+    return {name: found[name] for name in groups() if name in found}
+
+
 def main(arguments: list[str]) -> int:
     options = parse(arguments)
     report: dict[str, Any] = {"machine": machine(), "groups": {}}
     kept = json.loads(options.check.read_text()) if options.check else None
-    same = ("cpu", "cores", "threads")
-    if kept and [kept["machine"][key] for key in same] != [report["machine"][key] for key in same]:
+    if kept and [kept["machine"][key] for key in SAME] != [report["machine"][key] for key in SAME]:
         was = kept["machine"]
         tell(
             f"{options.check} is of {was['cpu']}, {was['cores']} cores, threads {was['threads']}: "
@@ -338,10 +351,7 @@ def main(arguments: list[str]) -> int:
         tell(f"others are at work on this machine (load {report['machine']['load']}): spreads will be wide")
     measure(options, report["groups"])
     if options.json:
-        old = json.loads(options.json.read_text()) if options.json.exists() else report
-        if old["machine"]["cpu"] == report["machine"]["cpu"]:
-            report["groups"] = {name: {**old["groups"], **report["groups"]}.get(name) for name in groups()}
-            report["groups"] = {name: result for name, result in report["groups"].items() if result}
+        report["groups"] = together(report, options.json)
         options.json.write_text(json.dumps(report, indent=1) + "\n")
     print(*page(report), sep="\n")
     if options.page:

@@ -79,19 +79,27 @@ def by_flax(package: str, folder: Path, tiny: bool) -> Calls:
     return {CASE: run}
 
 
-GROUPS = {
-    "training": Group(
-        "Training step of ViTMAE-B, float32",
+FLOOR = {"matrix products, torch": Contender(floor("torch", products), "floor")}
+GROUPS = {  # one by one, since each process holds a few gigabytes
+    "training-torch": Group(
+        "Training step of ViTMAE-B in PyTorch, float32",
         {
-            "matrix products, torch": Contender(floor("torch", products), "floor"),
+            **FLOOR,
             "vit_torch": Contender(partial(by_torch, "vit_torch"), "ours"),
-            "vit_tf, in tf.function": Contender(partial(by_tensorflow, "vit_tf"), "ours"),
-            "vit_flax, in jax.jit": Contender(partial(by_flax, "vit_flax"), "ours"),
-            "transformers 4.57.6, torch": Contender(partial(by_torch, "transformers"), "peer", "vit_torch", "hf4"),
-            "transformers 5.24.0, torch": Contender(partial(by_torch, "transformers"), "peer", "vit_torch", "hf5"),
-            "transformers 4.57.6, in tf.function": Contender(
-                partial(by_tensorflow, "transformers"), "peer", "vit_tf, in tf.function", "hf4"
-            ),
+            "transformers 4.57.6": Contender(partial(by_torch, "transformers"), "peer", "vit_torch", "hf4"),
+            "transformers 5.24.0": Contender(partial(by_torch, "transformers"), "peer", "vit_torch", "hf5"),
         },
-    )
+    ),
+    "training-tf": Group(
+        "Training step of ViTMAE-B in TensorFlow, in tf.function, float32",
+        {
+            **FLOOR,
+            "vit_tf": Contender(partial(by_tensorflow, "vit_tf"), "ours"),
+            "transformers 4.57.6": Contender(partial(by_tensorflow, "transformers"), "peer", "vit_tf", "hf4"),
+        },
+    ),
+    "training-flax": Group(
+        "Training step of ViTMAE-B in JAX, in jax.jit, float32",
+        {**FLOOR, "vit_flax": Contender(partial(by_flax, "vit_flax"), "ours")},
+    ),
 }
