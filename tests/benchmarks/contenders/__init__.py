@@ -1,5 +1,6 @@
 """What `make bench` measures: groups of contenders. Nothing here needs more than Python until a contender is made."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -42,6 +43,11 @@ class Group(NamedTuple):
     prepare: Callable[[Path, bool], None] | None = None
     is_fresh: bool = False
     is_asked_for: bool = False
+
+
+def without_other_frameworks() -> None:
+    """So that transformers imports torch alone, as where nothing else is installed."""
+    os.environ.update({"USE_TF": "0", "USE_FLAX": "0"})
 
 
 def groups() -> dict[str, Group]:

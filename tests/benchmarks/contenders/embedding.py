@@ -9,7 +9,7 @@ from benchmarks.contenders import Contender, Group
 from benchmarks.contenders.forward import Calls, config
 from benchmarks.contenders.preprocessing import photographs
 
-IMAGES, BATCH = 32, 8
+IMAGES, BATCH = 16, 8
 CASE = f"{IMAGES} photographs of 640 x 480"
 
 

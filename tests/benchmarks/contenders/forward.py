@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from benchmarks.contenders import Contender, Group
+from benchmarks.contenders import Contender, Group, without_other_frameworks
 from benchmarks.contenders.products import Product, floor, of_layers
 
 Calls = dict[str, Callable[[], Any]]
@@ -46,6 +46,7 @@ def products(tiny: bool) -> dict[str, list[Product]]:
 def by_torch(package: str, folder: Path, tiny: bool) -> Calls:
     import torch
 
+    without_other_frameworks()
     if package == "timm":
         from timm.models import VisionTransformer
 

@@ -7,7 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from benchmarks.contenders import Contender, Group
+from benchmarks.contenders import Contender, Group, without_other_frameworks
 from benchmarks.contenders.forward import Calls, sizes
 
 LARGE = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
@@ -37,6 +37,8 @@ def reading(folder: Path, tiny: bool) -> Calls:
 
 
 def loading(package: str, prefix: str, folder: Path, tiny: bool) -> Calls:
+    if not prefix:
+        without_other_frameworks()
     cls = getattr(import_module(package), f"{prefix}ViTForImageClassification")
     if prefix == "TF":
         import_module("tensorflow").constant(0.0)  # starts the runtime

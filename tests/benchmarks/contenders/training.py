@@ -7,7 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from benchmarks.contenders import Contender, Group
+from benchmarks.contenders import Contender, Group, without_other_frameworks
 from benchmarks.contenders.forward import Calls, sizes
 from benchmarks.contenders.products import Product, floor, of_layers, with_gradients
 
@@ -40,6 +40,7 @@ def products(tiny: bool) -> dict[str, list[Product]]:
 def by_torch(package: str, folder: Path, tiny: bool) -> Calls:
     import torch
 
+    without_other_frameworks()
     model = import_module(package).ViTMAEForPreTraining(config(package, tiny)).train()
     images = torch.randn(BATCH, 3, *[sizes(tiny)["image_size"]] * 2)
 
@@ -80,7 +81,7 @@ def by_flax(package: str, folder: Path, tiny: bool) -> Calls:
 
 
 FLOOR = {"matrix products, torch": Contender(floor("torch", products), "floor")}
-GROUPS = {  # one by one, since each process holds a few gigabytes
+GROUPS = {  # two, since each process holds a few gigabytes
     "training-torch": Group(
         "Training step of ViTMAE-B in PyTorch, float32",
         {
@@ -90,16 +91,15 @@ GROUPS = {  # one by one, since each process holds a few gigabytes
             "transformers 5.24.0": Contender(partial(by_torch, "transformers"), "peer", "vit_torch", "hf5"),
         },
     ),
-    "training-tf": Group(
-        "Training step of ViTMAE-B in TensorFlow, in tf.function, float32",
+    "training": Group(
+        "Training step of ViTMAE-B in TensorFlow and JAX, float32",
         {
             **FLOOR,
-            "vit_tf": Contender(partial(by_tensorflow, "vit_tf"), "ours"),
-            "transformers 4.57.6": Contender(partial(by_tensorflow, "transformers"), "peer", "vit_tf", "hf4"),
+            "vit_tf, in tf.function": Contender(partial(by_tensorflow, "vit_tf"), "ours"),
+            "vit_flax, in jax.jit": Contender(partial(by_flax, "vit_flax"), "ours"),
+            "transformers 4.57.6, in tf.function": Contender(
+                partial(by_tensorflow, "transformers"), "peer", "vit_tf, in tf.function", "hf4"
+            ),
         },
-    ),
-    "training-flax": Group(
-        "Training step of ViTMAE-B in JAX, in jax.jit, float32",
-        {**FLOOR, "vit_flax": Contender(partial(by_flax, "vit_flax"), "ours")},
     ),
 }
