@@ -216,7 +216,15 @@ def test_kubernetes_takes_its_documents(documents, tmp_path):
     assert [*said] == ["Deployment", "Service", "HorizontalPodAutoscaler", "PodDisruptionBudget", "InferenceService"]
     text = (folder / "kubernetes.yaml").read_text()
     (tmp_path / "wrong.yaml").write_text(text.replace("minReplicas: 2", "minReplicas: two"))
-    for path, status in ((folder / "kubernetes.yaml", 0), (tmp_path / "wrong.yaml", 1)):
+    own = {"minReplicas", "maxReplicas", "scaleMetric", "scaleTarget"}  # of KServe; the rest is a pod
+    spec = {name: value for name, value in said["InferenceService"]["spec"]["predictor"].items() if name not in own}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "digits"}, "spec": spec}
+    (tmp_path / "pod.yaml").write_text(yaml.safe_dump(pod))
+    for path, status in (
+        (folder / "kubernetes.yaml", 0),
+        (tmp_path / "pod.yaml", 0),
+        (tmp_path / "wrong.yaml", 1),
+    ):
         done = subprocess.run([BIN / "kubernetes-validate", "--strict", path], capture_output=True, text=True)
         assert done.returncode == status, done.stdout + done.stderr
     labels = said["Deployment"]["spec"]["template"]["metadata"]["labels"]
@@ -238,9 +246,8 @@ def test_containers_may_write_nowhere_and_have_bounds(documents, kind):
     assert container["resources"]["limits"] == container["resources"]["requests"] == {"cpu": "2", "memory": "1536Mi"}
     (key, *_) = [each for each in container["env"] if each["name"] == VARIABLE] or [None]
     assert kind == "InferenceService" or key["valueFrom"]["secretKeyRef"]["optional"]
-    if kind == "Deployment":
-        wait = int(container["lifecycle"]["preStop"]["exec"]["command"][1])
-        assert pod["terminationGracePeriodSeconds"] > wait + ServeLimits().web.drain_seconds
+    wait = int(container["lifecycle"]["preStop"]["exec"]["command"][1])
+    assert pod["terminationGracePeriodSeconds"] > wait + ServeLimits().web.drain_seconds
 
 
 def test_probes_ask_where_the_server_answers(documents):
