@@ -169,8 +169,10 @@ def _say_beyond(host: str, keys: list[str]) -> None:
 def _logged(is_quiet: bool) -> Iterator[None]:
     """Logs requests within."""
     _log_requests(is_quiet)
-    yield
-    logging.getLogger("vitriad.requests").handlers = []
+    try:
+        yield
+    finally:
+        logging.getLogger("vitriad.requests").handlers = []
 
 
 def _log_requests(is_quiet: bool) -> None:
