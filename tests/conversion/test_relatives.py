@@ -307,3 +307,58 @@ def test_what_timm_says_and_its_tensors_do_not_is_refused_by_name(words, tmp_pat
 def test_arguments_of_other_models_are_refused_by_name(argument, tmp_path):
     with pytest.raises(CheckpointError, match=f"config.json: .*: {argument}: "):
         conversion.load(timm_folder(tmp_path, **{argument: OTHERS[argument]}))
+
+
+# The same models in the names of DINOv2's own files
+
+
+def in_own_names(tensors, layers=2):
+    """A file of DINOv2's repository, from tensors of transformers."""
+    plain = {
+        "embeddings.patch_embeddings.projection": "patch_embed.proj",
+        "layernorm": "norm",
+        "attention.output.dense": "attn.proj",
+    }
+    plain |= {
+        "embeddings.cls_token": "cls_token",
+        "embeddings.register_tokens": "register_tokens",
+        "encoder.layer": "blocks",
+    }
+    plain |= {"embeddings.position_embeddings": "pos_embed", "weights_in": "w12", "weights_out": "w3"}
+    plain |= {"layer_scale1.lambda1": "ls1.gamma", "layer_scale2.lambda1": "ls2.gamma"}
+    found = {}
+    for name, array in tensors.items():
+        if ".attention.attention." in name or name == "embeddings.mask_token":
+            continue
+        for theirs, own in plain.items():
+            name = name.replace(theirs, own)
+        found[name] = array
+    for i in range(layers):
+        for word in ("weight", "bias"):
+            at = f"encoder.layer.{i}.attention.attention."
+            found[f"blocks.{i}.attn.qkv.{word}"] = np.concatenate(
+                [tensors[f"{at}{part}.{word}"] for part in ("query", "key", "value")]
+            )
+    return found
+
+
+@pytest.mark.parametrize("name", ["dinov2_registers", "dinov2_swiglu"])
+def test_names_of_dinov2_itself_are_read_alike(name, tmp_path):
+    stored = in_own_names(load_file(GOLDEN / name / "model.safetensors"))
+    save_file(stored, tmp_path / "own.safetensors")
+    config, tensors, report = conversion.load(tmp_path / "own.safetensors", num_attention_heads=3)
+    assert report.dialect == "timm"
+    check_outputs(name, config, tensors)
+
+
+def test_positions_of_registers_are_added_to_them(tmp_path):
+    """timm's order without no_embed_class: one table for class token, registers and patches."""
+    stored = in_own_names(load_file(GOLDEN / "dinov2_registers" / "model.safetensors"))
+    table, registers = stored["pos_embed"], stored.pop("register_tokens")
+    extra = np.random.default_rng(3).standard_normal(registers.shape).astype(np.float32)
+    stored["pos_embed"] = np.concatenate([table[:, :1], extra, table[:, 1:]], axis=1)
+    save_file({**stored, "reg_token": registers - extra}, tmp_path / "own.safetensors")
+    _, tensors, report = conversion.load(tmp_path / "own.safetensors", num_attention_heads=3)
+    assert "folded: the positions of 4 registers into them" in report.notes
+    np.testing.assert_allclose(tensors["embeddings.register_tokens"], registers, atol=1e-6)
+    np.testing.assert_array_equal(tensors["embeddings.position_embeddings"], table)
