@@ -16,7 +16,7 @@ from vit_core.errors import InputError, UnknownKeywordError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from vit_core.config.base import Size
+    from vit_core.config.sizes import Size
     from vit_core.images.options import PerChannel
     from vit_core.images.options import Size as Sides
     from vit_core.limits import Limits

@@ -11,7 +11,7 @@ from tensorflow import Tensor
 
 from vit_core.config import SAME_ACTIVATIONS
 from vit_core.errors import ConfigError
-from vit_tf.layers import Module, parameter
+from vit_tf.modules import Module, parameter
 
 SQRT_2_OVER_PI = math.sqrt(2 / math.pi)
 

@@ -29,7 +29,7 @@ from vit_tf.graphs import TENSORS, CompiledCalls, static
 from vit_tf.inputs import CheckedInputs, plain
 from vit_tf.intermediates import TFIntermediates
 from vit_tf.keywords import TFLoading, TFSaving
-from vit_tf.layers import NamedParts, build_parts, is_inner, setting, source
+from vit_tf.modules import NamedParts, build_parts, is_inner, setting, source
 from vit_tf.serialising import SerialisedModel
 
 Model = TypeVar("Model", bound="TFViTPreTrainedModel")

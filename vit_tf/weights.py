@@ -21,7 +21,7 @@ from vit_core.config import PretrainedConfig
 from vit_core.parameters import Kind, Parameter, sincos_of
 from vit_core.tensors import Array, to_numpy
 from vit_tf import _keras
-from vit_tf.layers import VALUE, setting
+from vit_tf.modules import VALUE, setting
 
 TRANSPOSERS = 2  # threads: memory is what they wait for
 

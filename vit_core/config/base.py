@@ -17,6 +17,7 @@ from vit_core.config.near_misses import NearMisses
 from vit_core.config.presets import PRESETS
 from vit_core.config.relatives import OWN_TYPE, READ, as_vit
 from vit_core.config.rules import BASE_DEFAULTS, BASE_RULES, Rule
+from vit_core.config.sizes import indivisible, pair, patch_grid
 from vit_core.config.stored import CONFIG_NAME, SEARCHED, SPELLINGS, canonical, merge, read_config, warn_of_keys
 from vit_core.errors import ConfigError
 from vit_core.files.atomic_folder import write_file
@@ -28,8 +29,6 @@ from vit_core.plain_values import short
 
 # The release whose files ours match; written into new files, a version that was read is kept.
 TRANSFORMERS_VERSION = "4.57.6"
-
-Size = int | tuple[int, int]
 
 _UNWRITTEN = ("name_or_path", "hub_commit", "attn_implementation")
 
@@ -437,26 +436,3 @@ class PretrainedConfig(PushToHub):
             count = f"{len(problems)} invalid setting{'s' if len(problems) > 1 else ''}"
             shown = [*problems[:20], *([f"and {len(problems) - 20} more"] if len(problems) > 20 else [])]
             raise ConfigError(f"{type(self).__name__}{of}: {count}:\n{'; '.join(shown)}.")
-
-
-def pair(size: Size) -> tuple[int, int]:
-    """(height, width) of a size given as an int or as such a pair."""
-    return (size, size) if isinstance(size, int) else (size[0], size[1])
-
-
-def patch_grid(config: PretrainedConfig, image_size: Size | None = None) -> tuple[int, int]:
-    """(rows, columns) of whole patches in an image.
-
-    Args:
-        config: gives the patch size and, without `image_size`, the image size.
-        image_size: pixels, int or (height, width).
-    """
-    height, width = pair(config.image_size if image_size is None else image_size)
-    patch_height, patch_width = pair(config.patch_size)
-    return height // patch_height, width // patch_width
-
-
-def indivisible(config: PretrainedConfig, width: str, heads: str) -> Iterator[str]:
-    """What is wrong, if a width is not divisible by its number of heads."""
-    if getattr(config, width) % getattr(config, heads):
-        yield f"{width}: expected a multiple of {heads} {getattr(config, heads)}, got {getattr(config, width)}"

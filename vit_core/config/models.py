@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Unpack, overload
 
-from vit_core.config.base import CONFIGS, PretrainedConfig, indivisible, pair, patch_grid
+from vit_core.config.base import CONFIGS, PretrainedConfig
 from vit_core.config.relatives import READ, as_vit
 from vit_core.config.rules import (
     BASE_RULES,
@@ -28,6 +28,7 @@ from vit_core.config.rules import (
     Width,
     rules_of,
 )
+from vit_core.config.sizes import indivisible, pair, patch_grid
 from vit_core.config.stored import read_config
 from vit_core.errors import ConfigError
 from vit_core.keywords import ConfigKeywords
