@@ -1,14 +1,14 @@
 """Dialect "vitriad_tf": what `save` and `save_weights` of Keras make of the models of vit_tf.
 
-Names are those of Keras 3, as in `conversion.dialects.keras_hub`. The number of the position table depends on whether
-there is a mask token, so there is a table for each case.
+Names are those of Keras 3, as in `conversion.dialects.keras_hub`. The number of the position table depends on the
+tokens that there are, so there is a table for each case.
 
 Source: keras 3.15.1; the layers of vit_tf.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 from conversion.dialect import Dialect, Row
 from conversion.dialects.keras_hub import DROPPED, variables
@@ -34,6 +34,9 @@ def _layers(canonical: str, path: str) -> dict[str, Row]:
     rows: dict[str, Row] = {}
     for module, name in _MODULES.items():
         rows |= variables(f"{canonical}.{{i}}.{module}", *(f"{block}/{name}" for block in blocks))
+    for k in (1, 2):
+        name = f"{canonical}.{{i}}.layer_scale{k}.lambda1"
+        rows[name] = tuple(f"{block}/layer_scale{k}/vars/0" for block in blocks)
     for layer, tensors in _ACTIVATIONS.items():
         for k, tensor in enumerate(tensors):
             rows[f"{canonical}.{{i}}.intermediate.intermediate_act_fn.{tensor}"] = tuple(
@@ -43,11 +46,11 @@ def _layers(canonical: str, path: str) -> dict[str, Row]:
 
 
 _SHARED: dict[str, Row] = {
-    "embeddings.cls_token": ("embeddings/vars/0",),
     **variables("embeddings.patch_embeddings.projection", "embeddings/patch_embeddings/projection"),
     **_layers("encoder.layer", "encoder/layer"),
     **variables("layernorm", "layernorm"),
     **variables("pooler.dense", "pooler/dense"),
+    **variables("pooler.layernorm", "pooler/layernorm"),
     "pooler.activation.weight": ("pooler/activation/vars/0",),
     **variables("classifier", "classifier"),
     **variables("decoder.0", "decoder/parts/conv2d"),
@@ -58,18 +61,22 @@ _SHARED: dict[str, Row] = {
     **variables("decoder.decoder_norm", "decoder/decoder_norm"),
     **variables("decoder.decoder_pred", "decoder/decoder_pred"),
 }
-_ROWS: dict[str, Row] = {**_SHARED, "embeddings.position_embeddings": ("embeddings/vars/1",)}
-_ROWS_WITH_MASK_TOKEN: dict[str, Row] = {
-    **_SHARED,
-    "embeddings.mask_token": ("embeddings/vars/1",),
-    "embeddings.position_embeddings": ("embeddings/vars/2",),
-}
+# The tokens of the embeddings that a model may have, in the order in which they are made. Registers without a mask
+# token are not among them: their numbers are those of a mask token, so such a file is refused for what is missing.
+_TOKENS = (
+    ("position_embeddings",),
+    ("cls_token", "position_embeddings"),
+    ("cls_token", "mask_token", "position_embeddings"),
+    ("cls_token", "mask_token", "register_tokens", "position_embeddings"),
+)
 
 
-def _dialect(rows: Mapping[str, Row]) -> Dialect:
+def _dialect(tokens: Sequence[str]) -> Dialect:
+    own: dict[str, Row] = {f"embeddings.{name}": (f"embeddings/vars/{k}",) for k, name in enumerate(tokens)}
+    rows = {**own, **_SHARED}
     return Dialect(
         name="vitriad_tf", convention="keras", rows=rows, encoder_prefix="vit/", dropped=DROPPED, framework="tf"
     )
 
 
-DIALECTS = (_dialect(_ROWS), _dialect(_ROWS_WITH_MASK_TOKEN))
+DIALECTS = tuple(map(_dialect, _TOKENS))
