@@ -60,8 +60,9 @@ def _described(
         return given, None, {}
     if given is None and not os.path.isfile(name_or_path):  # of a named file, config.json can be another's
         with suppress(ConfigError, MissingFileError):
-            if not is_relative(read_config(name_or_path, _hub_options(kwargs))[0]):  # whose classes are others
-                return AutoConfig.from_pretrained(name_or_path, **_hub_options(kwargs)), None, {}
+            data, _ = read_config(name_or_path, _hub_options(kwargs))  # once: the branch may move between two reads
+            if not is_relative(data):  # whose classes are others
+                return AutoConfig.from_dict(data), None, {}
     said = {name: value for name, value in kwargs.items() if name not in _SILENT}
     config, name, options = describe(name_or_path, **said)
     return (config, None, {}) if config.architectures else (config, name, options)

@@ -219,9 +219,14 @@ class AutoConfig:
                 and "vit_mae").
         """
         data, overrides = read_config(name_or_path, kwargs)
-        data = as_vit(data)
-        config_class: Any = _class_of(data.get("model_type"), str(name_or_path))
-        return config_class.from_dict(data, return_unused_kwargs=return_unused_kwargs, **overrides)
+        return AutoConfig.from_dict(data, return_unused_kwargs=return_unused_kwargs, **overrides)
+
+    @staticmethod
+    def from_dict(config_dict: Mapping[str, Any], *, return_unused_kwargs: bool = False, **kwargs: Any) -> Any:
+        """As `ViTConfig.from_dict`, for the class that the keys name; raises as `from_pretrained` does."""
+        data = as_vit(config_dict)
+        config_class: Any = _class_of(data.get("model_type"), str(data.get("name_or_path", "AutoConfig.from_dict")))
+        return config_class.from_dict(data, return_unused_kwargs=return_unused_kwargs, **kwargs)
 
     @staticmethod
     def for_model(model_type: str, **kwargs: Any) -> PretrainedConfig:
