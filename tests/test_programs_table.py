@@ -1,23 +1,20 @@
 """The table of exported programs in the book: from certificates, with a line for all that can be written."""
 
 import json
-import sys
-from importlib import import_module
-from pathlib import Path
 
+import docs_tables
 import pytest
+from docs_tables import DOCS, cells_of
 
 from vitriad.programs.exporting import FORMATS
 
-ROOT = Path(__file__).parent.parent
-PAGE = (ROOT / "docs" / "guides" / "export.md").read_text()
+PAGE = (DOCS / "guides" / "export.md").read_text()
 
 
-@pytest.fixture
-def script(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "docs"))
-    yield import_module("programs_table")
-    del sys.modules["programs_table"]
+@pytest.fixture(name="script")
+def imported_script():
+    with docs_tables.script("programs_table") as module:
+        yield module
 
 
 def program(folder, worst, precision="float32", **fields):
@@ -43,10 +40,6 @@ def test_it_has_the_worst_of_every_cell(script, tmp_path):
     assert {*found["`onnx`", "flax", "any"].values()} == {"refused"}
     assert {*found["`litert`", "tf", "fixed"].values()} == {"-"}
     assert "jax2onnx" in lines[-1]
-
-
-def cells_of(line):
-    return [cell.strip() for cell in line.strip("|").split("|")]
 
 
 def test_the_page_has_a_figure_for_everything_that_is_tested(script):

@@ -1,28 +1,22 @@
 """The results of training in the book: from what runs measured, for every row that is trained."""
 
 import json
-import sys
-from importlib import import_module
 from pathlib import Path
 
+import docs_tables
 import numpy as np
 import pytest
+from docs_tables import DOCS, cells_of
 
 from vitriad.options import make_parser
 
-ROOT = Path(__file__).parent.parent
-PAGE = (ROOT / "docs" / "guides" / "training.md").read_text()
+PAGE = (DOCS / "guides" / "training.md").read_text()
 
 
-@pytest.fixture
-def script(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "docs"))
-    yield import_module("training_table")
-    del sys.modules["training_table"]
-
-
-def cells_of(line):
-    return [cell.strip() for cell in line.strip("|").split("|")]
+@pytest.fixture(name="script")
+def imported_script():
+    with docs_tables.script("training_table") as module:
+        yield module
 
 
 def test_a_row_is_what_its_runs_measured_last(script, tmp_path):
