@@ -239,8 +239,9 @@ def freeze(model: Any, groups: list[Group]) -> dict[str, nn.Parameter]:
     Raises:
         InputError: nothing is left to train, or the model is optimised for inference.
     """
-    with in_mode(model, training=True):  # which a model that is optimised for inference refuses
-        names = {name for group in groups for name in group.names}
+    with in_mode(model, training=True):
+        pass  # a model that is optimised for inference refuses to be trained here; its weights all look frozen below
+    names = {name for group in groups for name in group.names}
     parameters: dict[str, nn.Parameter] = dict(model.named_parameters())
     ours: set[str] = getattr(model, "frozen_by_recipe", set())
     free = {name for name in names if parameters[name].requires_grad or name in ours}

@@ -339,10 +339,8 @@ class ViTForMaskedImageModeling(ViTPreTrainedModel):
         pixel_values, grid = self._checked_images(pixel_values, interpolate_pos_encoding)
         masks: dict[str, Any] = {"head_mask": head_mask, "drop_path_mask": drop_path_mask}
         encoded = self.vit(pixel_values, bool_masked_pos=bool_masked_pos, **masks, **flags.nested(grid))
-        patches = encoded.last_hidden_state[:, self.config.num_prefix_tokens :].transpose(
-            1, 2
-        )  # (batch, hidden, patches)
-        patches = patches.unflatten(2, (grid.rows, grid.columns))  # (batch, hidden, rows, columns)
+        patches = encoded.last_hidden_state[:, self.config.num_prefix_tokens :]  # (batch, patches, hidden)
+        patches = patches.transpose(1, 2).unflatten(2, (grid.rows, grid.columns))  # (batch, hidden, rows, columns)
         reconstruction = self.decoder(patches)  # (batch, channels, height, width)
         output = MaskedImageModelingOutput(
             loss=None if bool_masked_pos is None else self.loss(pixel_values, reconstruction, bool_masked_pos),
