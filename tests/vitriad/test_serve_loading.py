@@ -87,10 +87,11 @@ def command(folder, *options, prompt=PROMPT):
 
 
 def test_it_is_alive_and_not_ready_until_the_models_are_warm():
-    go, figures, told = threading.Event(), Figures(), []
+    go, figures, told, threads = threading.Event(), Figures(), [], []
     served = open_served("digits-vit", INSTALLED[0], tasks=("classify",))
 
     def make():
+        threads.append(threading.current_thread())
         assert go.wait(60)
         return application(Service([served], LIMITS, figures))
 
@@ -107,6 +108,7 @@ def test_it_is_alive_and_not_ready_until_the_models_are_warm():
         go.set()
         wait_for(lambda: told == ["ready"])
         assert ask(port, "/ready")[0] == 200 and ask(port, "/classify", CONTENT)[0] == 200
+        wait_for(lambda: not threads[0].is_alive())  # OpenMP's helpers of it would slow down every later call
         assert b'vitriad_requests_total{method="GET",route="live",status="200"} 2.0' in ask(port, "/metrics")[2]
     loading.end()
 

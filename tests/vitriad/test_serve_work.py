@@ -1,5 +1,6 @@
 """The work behind `vitriad serve`: overload, draining, a kill, and how the command begins."""
 
+import asyncio
 import json
 import re
 import signal
@@ -26,7 +27,7 @@ from vitriad.serving.batching import BatchLimits
 from vitriad.serving.keys import VARIABLE, read_keys
 from vitriad.serving.served import open_served
 from vitriad.serving.service import ServeLimits, Service
-from vitriad.web import bind
+from vitriad.web import bind, listen
 
 CONTENT = models.digit_files()[6].read_bytes()
 
@@ -185,6 +186,22 @@ def test_a_port_that_is_taken_is_named_before_a_model_is_loaded(capsys, monkeypa
         bound.listen()
         assert cli.main(["serve", "digits-vit", "--port", str(bound.getsockname()[1])]) == 1
     assert "in use" in capsys.readouterr().err
+
+
+def test_short_answers_are_sent_at_once():
+    """Without TCP_NODELAY the body waits for the client to confirm the head, which takes Linux 40 ms."""
+
+    async def delays():
+        met = asyncio.get_running_loop().create_future()
+        with listen(0) as listening:
+            async with await asyncio.start_server(lambda _, writer: met.set_result(writer), sock=listening):
+                _, client = await asyncio.open_connection(*listening.getsockname())
+                writer = await met
+                client.close()
+                writer.close()
+                return writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+    assert asyncio.run(delays())
 
 
 def test_names_of_models(tmp_path):

@@ -29,7 +29,7 @@ class Loading:
     are warm; the old models go when the last of their requests is answered. Both are in memory for that time.
 
     Args:
-        make: loads the models, and gives their application; it runs in a thread of its own.
+        make: loads the models, and gives their application; each time in a thread that ends with it.
         meanwhile: the application until then.
         ready: is called once the first models answer.
         fail: is called if they cannot be loaded.
@@ -73,7 +73,11 @@ class Loading:
     def _work(self) -> None:
         while self.problem is None and self._wanted.wait() and not self._is_over:
             self._wanted.clear()
-            self._load()
+            # In a thread that ends: OpenMP keeps helpers for every thread that has called a model. If these outnumber
+            # the cores, they sleep between two parts of a call, and every later call pays for waking them.
+            load = threading.Thread(target=self._load, name="load", daemon=True)
+            load.start()
+            load.join()
             gc.collect()  # the models of before, which refer to one another
 
     def _load(self) -> None:
