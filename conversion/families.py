@@ -15,10 +15,13 @@ from conversion.dialect import Fields
 from conversion.dialects.hf_relatives import HF_DINOV2
 from conversion.naming import template
 from vit_core.config import OWN_TYPE, PretrainedConfig, pair
-from vit_core.config.relatives import KEPT_SCALES, gated_width
+from vit_core.config.relatives import KEPT_SCALES, OF_DINOV2_HEADS, OF_IJEPA, gated_width
 from vit_core.parameters import BASE_PREFIX
 
 _WIDEST = 16  # of the ratios of an MLP that are tried
+# Class here -> what those of transformers are called.
+_OF_DINOV2 = {"ViTModel": "Model", "ViTForImageClassification": "ForImageClassification"}
+_OF_IJEPA = {"ViTModel": "IJepaModel", "ViTForImageClassification": "IJepaForImageClassification"}
 MARK = "mean_pooling"  # a tensor that tells transformers' classes of a model whose others are all theirs
 
 
@@ -53,50 +56,57 @@ def form_of(config: PretrainedConfig, model: str, names: Collection[str]) -> For
     form = _dinov2(config, model, names) or _ijepa(config, model, names)
     if form is not None:
         return form
-    is_like_a_vit = {*config.family_options} == {"use_mean_pooling", "norm_before_pooling"}
+    is_like_a_vit = {*config.family_options} <= {*OF_DINOV2_HEADS} and config.norm_before_pooling
     return Form({"model_type": OWN_TYPE}, added={MARK: ((1,), 1.0)} if is_like_a_vit else {})
 
 
 def _dinov2(config: PretrainedConfig, model: str, names: Collection[str]) -> Form | None:
-    """As Dinov2Model or Dinov2WithRegistersModel, where those compute the same."""
-    others = {*config.family_options} - {"num_register_tokens", "layerscale_value", "use_swiglu_ffn"}
-    is_bare = model == "ViTModel" and not any(name.startswith("pooler.") for name in names)
+    """As a model or a classifier of Dinov2 or Dinov2WithRegisters, where those compute the same."""
+    options = {*config.family_options} - {"num_register_tokens", "layerscale_value", "use_swiglu_ffn"}
+    heads = {**OF_DINOV2_HEADS} if model == "ViTForImageClassification" else {}
+    has_others = options != {*heads} or any(name.startswith("pooler.") for name in names)
     ratio = _ratio(config)
-    if others or not is_bare or ratio is None or not _is_plain(config):
+    if has_others or model not in _OF_DINOV2 or ratio is None or not _is_plain(config):
         return None
-    kind = "Dinov2WithRegisters" if config.num_register_tokens else "Dinov2"
-    width, scale = config.hidden_size, config.layerscale_value
+    scale, registers = config.layerscale_value, bool(config.num_register_tokens)
+    kind, prefix = ("Dinov2WithRegisters", "dinov2_with_registers.") if registers else ("Dinov2", "dinov2.")
     fields: Fields = {
-        "model_type": "dinov2_with_registers" if config.num_register_tokens else "dinov2",
-        "architectures": [f"{kind}Model"],
+        "model_type": prefix[:-1],
+        "architectures": [f"{kind}{_OF_DINOV2[model]}"],
         "mlp_ratio": ratio,
         "use_swiglu_ffn": config.use_swiglu_ffn,
         "layerscale_value": 1.0 if scale is None else scale,
         KEPT_SCALES: scale is not None,
     }
-    rows = {name: HF_DINOV2.rows[template(name)] for name in names}
-    spelt = {name: str(row[-1] if config.use_swiglu_ffn else row[0]) for name, row in rows.items()}
-    numbered = {name: text.replace("{i}", _number(name)) for name, text in spelt.items()}
-    mask_token = "embeddings.mask_token"  # which Dinov2 always has, in this shape
-    added: dict[str, Any] = {} if mask_token in names else {mask_token: ((1, width), 0.0)}
+    spelt = {name: _in_dinov2(name, prefix, gated=config.use_swiglu_ffn) for name in names}
+    prefix = prefix if heads else ""
+    mask_token = f"{prefix}embeddings.mask_token"  # which Dinov2 always has, in this shape
+    added: dict[str, Any] = {} if mask_token in spelt.values() else {mask_token: ((1, config.hidden_size), 0.0)}
     if scale is None:  # which Dinov2 always has
         added |= {
-            f"encoder.layer.{i}.layer_scale{k}.lambda1": ((width,), 1.0)
+            f"{prefix}encoder.layer.{i}.layer_scale{k}.lambda1": ((config.hidden_size,), 1.0)
             for i in range(config.num_hidden_layers)
             for k in (1, 2)
         }
-    return Form(fields, ("intermediate_size",), numbered, added, {mask_token: (1, width)})
+    return Form(fields, ("intermediate_size", *heads), spelt, added, {mask_token: (1, config.hidden_size)})
+
+
+def _in_dinov2(name: str, prefix: str, *, gated: bool) -> str:
+    """The name of a tensor in Dinov2's files, from the canonical one."""
+    bare = name.removeprefix(BASE_PREFIX)
+    row = HF_DINOV2.rows[template(bare)]
+    spelt = str(row[-1] if gated else row[0]).replace("{i}", _number(name))
+    return prefix + spelt if bare != name else spelt
 
 
 def _ijepa(config: PretrainedConfig, model: str, names: Collection[str]) -> Form | None:
     """As IJepaModel or IJepaForImageClassification."""
-    options = {"use_class_token": False, "use_mean_pooling": True, "norm_before_pooling": True}
-    kinds = {"ViTModel": "IJepaModel", "ViTForImageClassification": "IJepaForImageClassification"}
     has_mask_token = any(name.endswith("embeddings.mask_token") for name in names)
-    if config.family_options != options or model not in kinds or has_mask_token or not _is_plain(config):
+    is_same = config.family_options == OF_IJEPA
+    if not is_same or model not in _OF_IJEPA or has_mask_token or not _is_plain(config):
         return None
     spelt = {name: name.replace(BASE_PREFIX, "ijepa.", 1) for name in names if name.startswith(BASE_PREFIX)}
-    return Form({"model_type": "ijepa", "architectures": [kinds[model]]}, tuple(options), spelt)
+    return Form({"model_type": "ijepa", "architectures": [_OF_IJEPA[model]]}, tuple(OF_IJEPA), spelt)
 
 
 def _is_plain(config: PretrainedConfig) -> bool:

@@ -20,6 +20,11 @@ from vit_core.plain_values import name_list
 from vit_core.positions import resize_table
 from vit_core.tensors import FLOAT_DTYPES, Array
 
+_BOTH = (  # what such a head reads
+    "class token and mean of the patches, as Dinov2's: use_mean_pooling=True, norm_before_pooling=True and "
+    "pool_class_token=True read it"
+)
+
 Grid = tuple[int, int]
 
 
@@ -190,7 +195,7 @@ def _mismatch(row: Parameter, array: LazyArray, grid: Grid | None) -> str:
     if row.kind == "positions" and grid is not None:
         text += f" (config.json says {grid[0]} x {grid[1]} patches)"
     if row.name == "classifier.weight" and array.shape[1:] == (2 * row.shape[1],):
-        return f"{text} (a head of class token and mean of the patches, as Dinov2's; ViTModel reads the rest)"
+        return f"{text} (a head of {_BOTH})"
     if row.name == "classifier.weight" and len(array.shape) == 2 and array.shape[0] != row.shape[0]:
         text += f" (the configuration has {row.shape[0]} labels, the file {array.shape[0]} classes)"
     return text

@@ -15,6 +15,7 @@ from conversion.folds import side_of
 from conversion.heads import KNOWN, KNOWN_DECODERS
 from vit_core.config import pair
 from vit_core.config.labels import label_table
+from vit_core.config.relatives import OF_DINOV2_HEADS
 from vit_core.errors import CheckpointError, ConfigError
 from vit_core.files.arrays import LazyArray
 
@@ -136,6 +137,9 @@ def _pooling(where: str, tensors: Mapping[str, LazyArray], fields: Mapping[str, 
     Raises:
         CheckpointError: config.json says otherwise.
     """
+    head = tensors.get("classifier.weight")
+    if head is not None and head.shape[1:] == (2 * fields["hidden_size"],) and fields["use_class_token"]:
+        return {**OF_DINOV2_HEADS}
     is_of_mean, said = "pooler.layernorm.weight" in tensors, fields.get("use_mean_pooling")
     if is_of_mean and said is False:
         raise CheckpointError(f"{where}: a norm of the mean (fc_norm), and config.json says global_pool 'token'.")

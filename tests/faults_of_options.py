@@ -3,7 +3,7 @@
 from faults import Edit
 
 _TESTS = {
-    name: f"tests/vit_{name}/test_parity.py -k '(outputs or gradients) and (registers or mean or alone)'"
+    name: f"tests/vit_{name}/test_parity.py -k '(outputs or gradients) and (registers or mean or alone or token_and)'"
     for name in ("torch", "tf", "flax")
 }
 
@@ -39,6 +39,11 @@ OPTIONS = {
         "vit.py",
         "encoded.last_hidden_state[:, 0] if pooled is None else pooled)",
         "encoded.last_hidden_state[:, 0])",
+    ),
+    "the mean in front of the class token": _each(
+        "layers.py",
+        "(hidden_states[:, 0], pooled)",
+        "(pooled, hidden_states[:, 0])",
     ),
     "LayerScale of the attention for the MLP": _each(
         "vit.py",

@@ -384,6 +384,7 @@ _REGISTERS = {"num_register_tokens": 3, "layerscale_value": 0.1, "use_swiglu_ffn
 _MEAN = {"use_mean_pooling": True}
 _LARGER = {"patch_size": (2, 3), "image_size": (6, 9)}
 _PATCHES_ALONE = {"use_class_token": False, "use_mean_pooling": True, "norm_before_pooling": True}
+_TOKEN_AND_MEAN = {"use_mean_pooling": True, "norm_before_pooling": True, "pool_class_token": True}
 
 # Options that transformers' ViT has not.
 _FAMILY: tuple[Case, ...] = (
@@ -395,6 +396,8 @@ _FAMILY: tuple[Case, ...] = (
     build("ViTForImageClassification", "patches_alone", {"labels": classes}, num_register_tokens=1, **_PATCHES_ALONE),
     build("ViTForImageClassification", "norm_then_mean", norm_before_pooling=True, **_MEAN, **_WIDE_HEADS, **_PRUNED),
     build("ViTForMaskedImageModeling", "registers", {"bool_masked_pos": mask}, **_MIM, **_REGISTERS),
+    build("ViTModel", "token_and_mean", image=(8, 15), num_register_tokens=2, **_LARGER, **_TOKEN_AND_MEAN),
+    build("ViTForImageClassification", "token_and_mean", {"labels": classes}, **_REGISTERS, **_TOKEN_AND_MEAN),
 )
 
 CASES: tuple[Case, ...] = (

@@ -132,6 +132,7 @@ class ConfigFields(TypedDict, total=False):
     num_register_tokens: int
     use_mean_pooling: bool
     norm_before_pooling: bool
+    pool_class_token: bool
     layerscale_value: float | None
     use_swiglu_ffn: bool
     # of a ViTMAEConfig

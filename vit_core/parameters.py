@@ -361,7 +361,7 @@ def _layer(
 def _classifier(config: PretrainedConfig) -> list[Parameter]:
     if config.num_labels == 0:  # the head is an identity
         return []
-    return _linear("classifier", config.num_labels, config.hidden_size, weights_of(config), part="classifier")
+    return _linear("classifier", config.num_labels, config.pooled_size, weights_of(config), part="classifier")
 
 
 def _mim_decoder(config: PretrainedConfig) -> list[Parameter]:

@@ -256,10 +256,12 @@ def _linear(tensors: Tensors, name: str, x: Array) -> Array:
 
 
 def _features(config: Config, base: Tensors, encoded: Array) -> Array:
-    """What heads read of (batch, tokens, hidden): the class token, or the mean of the patches: (batch, hidden)."""
+    """What heads read of (batch, tokens, hidden): the class token, the mean of the patches, or both in a row."""
     if not config.use_mean_pooling:
         return encoded[:, 0]
     mean = encoded[:, config.num_prefix_tokens :].mean(axis=1)
+    if config.pool_class_token:
+        return np.concatenate([encoded[:, 0], mean], axis=1)  # (batch, 2 * hidden)
     return mean if config.norm_before_pooling else _layer_norm(config, base, "pooler.layernorm", mean)
 
 

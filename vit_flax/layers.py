@@ -236,7 +236,7 @@ def final_norm(config: PretrainedConfig, dtype: Any) -> nn.Module:
 
 
 class MeanPooler(nn.Module):
-    """The mean of the patches, with the final norm where that is the mean's."""
+    """The mean of the patches, with the final norm where that is the mean's, or behind the class token."""
 
     config: PretrainedConfig
     dtype: Any
@@ -246,9 +246,9 @@ class MeanPooler(nn.Module):
         self.layernorm = Identity() if self.config.norm_before_pooling else layer_norm(self.config, self.dtype)
 
     def __call__(self, hidden_states: Array) -> Array:
-        """(batch, tokens, hidden) -> (batch, hidden)."""
+        """(batch, tokens, hidden) -> (batch, pooled_size)."""
         pooled: Array = self.layernorm(hidden_states[:, self.config.num_prefix_tokens :].mean(axis=1))
-        return pooled
+        return jnp.concatenate((hidden_states[:, 0], pooled), axis=1) if self.config.pool_class_token else pooled
 
 
 def recomputed(layer: type[nn.Module]) -> Any:

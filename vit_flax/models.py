@@ -160,7 +160,7 @@ class FlaxViTForImageClassification(FlaxViTPreTrainedModel):
 
         Returns:
             ImageClassifierOutput: logits (batch, classes), loss () and what was asked for. With num_labels=0 the
-            logits are the class token's features (batch, hidden).
+            logits are the features that it would read (batch, pooled_size).
 
         Raises:
             InputError: an argument does not fit the model.

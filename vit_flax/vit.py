@@ -362,7 +362,7 @@ class FlaxViTForMaskedImageModelingModule(FlaxViTPreTrainedModule):
 
 
 class FlaxViTForImageClassificationModule(FlaxViTPreTrainedModule):
-    """The encoder with a linear classifier on the class token, or on the mean of the patches."""
+    """The encoder with a linear classifier on the class token, the mean of the patches, or both."""
 
     model: ClassVar[str] = "FlaxViTForImageClassification"
 

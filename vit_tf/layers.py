@@ -137,16 +137,18 @@ def final_norm(config: PretrainedConfig) -> keras.layers.Layer:
 
 
 class MeanPooler(Module):
-    """The mean of the patches, with the final norm where that is the mean's."""
+    """The mean of the patches, with the final norm where that is the mean's, or behind the class token."""
 
     def __init__(self, config: PretrainedConfig) -> None:
         super().__init__()
+        self.pools_class_token = config.pool_class_token
         self.first, norm = config.num_prefix_tokens, not config.norm_before_pooling
         self.layernorm = layer_norm(config.hidden_size, eps=config.layer_norm_eps) if norm else Identity()
 
     def call(self, hidden_states: Tensor) -> Tensor:
-        """(batch, tokens, hidden) -> (batch, hidden)."""
-        return self.layernorm(ops.mean(hidden_states[:, self.first :], axis=1))
+        """(batch, tokens, hidden) -> (batch, pooled_size)."""
+        pooled = self.layernorm(ops.mean(hidden_states[:, self.first :], axis=1))
+        return ops.concatenate((hidden_states[:, 0], pooled), axis=1) if self.pools_class_token else pooled
 
 
 def resized_positions(positions: Tensor, old: tuple[int, int], new: Grid) -> Tensor:

@@ -359,16 +359,16 @@ class TFViTForMaskedImageModeling(TFViTPreTrainedModel):
 
 @SERIALISABLE
 class TFViTForImageClassification(TFViTPreTrainedModel):
-    """The encoder with a linear classifier on the class token, or on the mean of the patches."""
+    """The encoder with a linear classifier on the class token, the mean of the patches, or both."""
 
     __call__: Callable[..., ImageClassifierOutput]
 
     def __init__(self, config: ViTConfig, **kwargs: Any) -> None:
         super().__init__(config, **kwargs)
-        hidden, classes = self.config.hidden_size, self.config.num_labels
+        width, classes = self.config.pooled_size, self.config.num_labels
         with self._building():
             self.vit = self._inner(TFViTModel, add_pooling_layer=self.config.use_mean_pooling)
-            self.classifier = nn.linear(hidden, classes, dtype=nn.head_dtype()) if classes > 0 else nn.Identity()
+            self.classifier = nn.linear(width, classes, dtype=nn.head_dtype()) if classes > 0 else nn.Identity()
         self._initialise()
 
     def call(
@@ -391,7 +391,7 @@ class TFViTForImageClassification(TFViTPreTrainedModel):
 
         Returns:
             ImageClassifierOutput: logits (batch, classes), loss () and what was asked for. With num_labels=0 the
-            logits are the features that it would read (batch, hidden).
+            logits are the features that it would read (batch, pooled_size).
 
         Raises:
             InputError: an argument does not fit the model.

@@ -138,17 +138,18 @@ def final_norm(config: PretrainedConfig) -> nn.Module:
 
 
 class MeanPooler(nn.Module):
-    """The mean of the patches, with the final norm where that is the mean's."""
+    """The mean of the patches, with the final norm where that is the mean's, or behind the class token."""
 
     def __init__(self, config: PretrainedConfig) -> None:
         super().__init__()
+        self.pools_class_token = config.pool_class_token
         self.first, norm = config.num_prefix_tokens, not config.norm_before_pooling
         self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if norm else nn.Identity()
 
     def forward(self, hidden_states: Tensor) -> Tensor:
-        """(batch, tokens, hidden) -> (batch, hidden)."""
+        """(batch, tokens, hidden) -> (batch, pooled_size)."""
         pooled: Tensor = self.layernorm(hidden_states[:, self.first :].mean(dim=1))
-        return pooled
+        return torch.cat((hidden_states[:, 0], pooled), dim=1) if self.pools_class_token else pooled
 
 
 def resized_positions(positions: Tensor, old: tuple[int, int], new: Grid) -> Tensor:

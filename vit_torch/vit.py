@@ -356,14 +356,14 @@ class ViTForMaskedImageModeling(ViTPreTrainedModel):
 
 
 class ViTForImageClassification(ViTPreTrainedModel):
-    """The encoder with a linear classifier on the class token, or on the mean of the patches."""
+    """The encoder with a linear classifier on the class token, the mean of the patches, or both."""
 
     def __init__(self, config: ViTConfig) -> None:
         super().__init__(config)
-        hidden, classes = self.config.hidden_size, self.config.num_labels
+        width, classes = self.config.pooled_size, self.config.num_labels
         with self._building():
             self.vit = self._inner(ViTModel, add_pooling_layer=self.config.use_mean_pooling)
-            self.classifier = nn.Linear(hidden, classes) if classes > 0 else nn.Identity()
+            self.classifier = nn.Linear(width, classes) if classes > 0 else nn.Identity()
         self._initialise()
 
     def forward(
@@ -385,7 +385,7 @@ class ViTForImageClassification(ViTPreTrainedModel):
 
         Returns:
             ImageClassifierOutput: logits (batch, classes), loss () and what was asked for. With num_labels=0 the
-            logits are the features that it would read (batch, hidden).
+            logits are the features that it would read (batch, pooled_size).
 
         Raises:
             InputError: an argument does not fit the model.

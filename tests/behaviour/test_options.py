@@ -1,5 +1,6 @@
 """Options of the family in every backend: registers, means, LayerScale, gated MLPs; loaded, looked into, pruned."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,23 @@ def test_files_of_transformers_compute_what_they_do_there(backend, name, is_kept
     pixels = from_numpy(stored["pixel_values"].astype(np.float32), backend.tensors_word)
     check_same(model(pixel_values=pixels).last_hidden_state, stored["last_hidden_state"], 1e-5)
     assert any("lambda1" in key for key in model.canonical_tensors()) == is_kept
+
+
+@pytest.mark.every_day("torch", "tf-False", "flax-True")
+@pytest.mark.parametrize("is_kept", [False, True])
+def test_a_classifier_of_dinov2_computes_what_it_does_there_and_is_saved_as_one(backend, is_kept, tmp_path):
+    options = {"layerscale_value": 1.0} if is_kept else {}
+    classifier = backend.cls("ViTForImageClassification")
+    model = classifier.from_pretrained(GOLDEN / "dinov2_classifier", **options)
+    stored = np.load(GOLDEN / "dinov2_classifier" / "outputs.npz")
+    pixels = from_numpy(stored["pixel_values"].astype(np.float32), backend.tensors_word)
+    check_same(model(pixel_values=pixels).logits, stored["logits"], 1e-5)
+    model.save_pretrained(tmp_path)
+    said = json.loads((tmp_path / "config.json").read_text())
+    assert (said["model_type"], said["architectures"]) == ("dinov2", ["Dinov2ForImageClassification"])
+    again = classifier.from_pretrained(tmp_path)
+    assert again.config.family_options == model.config.family_options
+    check_same(again(pixel_values=pixels).logits, to_numpy(model(pixel_values=pixels).logits), 0.0)
 
 
 @pytest.mark.every_day("torch", "[flax]")

@@ -15,14 +15,16 @@ import conversion
 from conversion.auto import architecture
 from conversion.relatives import REFUSED
 from vit_core import reference
-from vit_core.config.relatives import READ
+from vit_core.config.relatives import OF_DINOV2_HEADS, READ
 from vit_core.errors import CheckpointError, ConfigError
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "relatives"
 SAME = {  # model -> class, largest difference as a share of the largest output; LayerScales are folded in float32
     "dinov2": ("ViTModel", 1e-7),
     "dinov2_5": ("ViTModel", 1e-7),
+    "dinov2_classifier": ("ViTForImageClassification", 1e-7),
     "dinov2_registers": ("ViTModel", 1e-7),
+    "dinov2_registers_classifier_5": ("ViTForImageClassification", 1e-7),
     "dinov2_swiglu": ("ViTModel", 1e-7),
     "ijepa": ("ViTModel", 1e-14),
     "msn": ("ViTModel", 1e-14),
@@ -61,7 +63,7 @@ def check_outputs(name, config, tensors):
 
 
 def test_every_golden_model_is_tested():
-    assert {path.name for path in GOLDEN.iterdir()} == {*SAME, *DEIT, *BY_NAME, "dinov2_classifier"}
+    assert {path.name for path in GOLDEN.iterdir()} == {*SAME, *DEIT, *BY_NAME}
 
 
 @pytest.mark.parametrize("name", SAME)
@@ -75,7 +77,13 @@ def test_outputs_are_those_of_transformers(name):
     check_outputs(name, config, tensors)
 
 
-WRITTEN = {"dinov2_registers": "dinov2_with_registers", "dinov2_swiglu": "dinov2", "ijepa": "ijepa"}  # as it was
+WRITTEN = {
+    "dinov2_classifier": "dinov2",
+    "dinov2_registers": "dinov2_with_registers",
+    "dinov2_registers_classifier_5": "dinov2_with_registers",
+    "dinov2_swiglu": "dinov2",
+    "ijepa": "ijepa",
+}  # as it was
 
 
 @pytest.mark.parametrize("name", SAME)
@@ -128,14 +136,27 @@ def test_deit_asks_before_it_leaves_the_distillation_token_out(name):
     assert {*stored} - taken <= left
 
 
-def test_a_head_of_dinov2_is_not_a_head_of_a_vit():
+def test_a_head_of_dinov2_reads_class_token_and_mean_where_that_is_said(tmp_path):
+    config, _, _ = conversion.load(GOLDEN / "dinov2_classifier")
+    assert config.family_options == {**OF_DINOV2_HEADS} and config.pooled_size == 2 * config.hidden_size
+    without_class = copied("dinov2_classifier", tmp_path, architectures=["Dinov2Model"])
     with pytest.raises(
         CheckpointError, match=r"classifier.weight \(3, 24\) instead of \(3, 12\) \(a head of class token"
     ):
-        conversion.load(GOLDEN / "dinov2_classifier")
-    config, _, report = conversion.load(GOLDEN / "dinov2_classifier", cls="ViTModel", add_pooling_layer=False)
+        conversion.load(without_class)
+    config, tensors, _ = conversion.load(without_class, **OF_DINOV2_HEADS)
+    check_outputs("dinov2_classifier", config, tensors)
+
+
+def test_the_encoder_below_a_head_of_dinov2_is_read_without_it():
+    config, tensors, report = conversion.load(GOLDEN / "dinov2_classifier", cls="ViTModel", add_pooling_layer=False)
     assert config.id2label == {0: "tench", 1: "goldfish", 2: "shark"}
     assert "left out, the class has no such part: classifier.bias, classifier.weight" in report.notes
+    pixels = np.load(GOLDEN / "dinov2_classifier" / "outputs.npz")["pixel_values"]
+    pooled = reference.forward("ViTModel", config, tensors, pixels)["pooler_output"]
+    head = load_file(GOLDEN / "dinov2_classifier" / "model.safetensors")
+    logits = pooled @ head["classifier.weight"].T.astype(np.float64) + head["classifier.bias"]
+    np.testing.assert_allclose(logits, np.load(GOLDEN / "dinov2_classifier" / "outputs.npz")["logits"], atol=1e-5)
 
 
 @pytest.mark.parametrize("name", BY_NAME)

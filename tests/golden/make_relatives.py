@@ -37,6 +37,11 @@ MODELS: dict[str, dict[str, Row]] = {
     },
     "5.24.0": {
         "dinov2_5": ("Dinov2Config", "Dinov2Model", {**SIZES, "mlp_ratio": 2}),
+        "dinov2_registers_classifier_5": (
+            "Dinov2WithRegistersConfig",
+            "Dinov2WithRegistersForImageClassification",
+            {**SIZES, **LABELS, "mlp_ratio": 2, "num_register_tokens": 3},
+        ),
         "msn_classifier_5": ("ViTMSNConfig", "ViTMSNForImageClassification", {**PLAIN, **LABELS}),
         "deit_classifier_5": ("DeiTConfig", "DeiTForImageClassification", {**PLAIN, **LABELS}),
     },

@@ -14,7 +14,7 @@ import torch_models
 from peers.test_exchange import PEERS, ask, check_same, randomised, write_inputs
 
 import vit_torch
-from vit_core.config.relatives import gated_width
+from vit_core.config.relatives import OF_DINOV2_HEADS, gated_width
 
 pytestmark = pytest.mark.peers
 
@@ -22,11 +22,18 @@ SIZES = {**torch_models.SIZES, "image_size": 16}
 PLAIN = {**SIZES, "intermediate_size": 2 * SIZES["hidden_size"]}
 GATED = {**SIZES, "use_swiglu_ffn": True, "intermediate_size": gated_width(SIZES["hidden_size"], 2)}
 ALONE = {"use_class_token": False, "use_mean_pooling": True, "norm_before_pooling": True}
+_CLASSIFIER = "ViTForImageClassification"
+UNSAID = {*ALONE, *OF_DINOV2_HEADS, "intermediate_size"}  # what their classes imply
 THEIRS = {  # class of transformers -> class here, its configuration; what of transformers' has no name here
     "Dinov2Model": ("ViTModel", GATED),
     "Dinov2WithRegistersModel": ("ViTModel", {**PLAIN, "num_register_tokens": 4, "layerscale_value": 0.5}),
+    "Dinov2ForImageClassification": (_CLASSIFIER, {**PLAIN, **OF_DINOV2_HEADS, "num_labels": 5}),
+    "Dinov2WithRegistersForImageClassification": (
+        _CLASSIFIER,
+        {**GATED, **OF_DINOV2_HEADS, "num_register_tokens": 3, "layerscale_value": 0.5, "num_labels": 5},
+    ),
     "IJepaModel": ("ViTModel", {**SIZES, **ALONE}),
-    "IJepaForImageClassification": ("ViTForImageClassification", {**SIZES, **ALONE, "num_labels": 5}),
+    "IJepaForImageClassification": (_CLASSIFIER, {**SIZES, **ALONE, "num_labels": 5}),
 }
 OURS = {  # options that no type of transformers has so
     "registers and a pooler": ("ViTModel", {"num_register_tokens": 2}),
@@ -37,6 +44,11 @@ OURS = {  # options that no type of transformers has so
         "ViTForImageClassification",
         {"use_mean_pooling": True, "norm_before_pooling": True},
     ),
+    "a head on the class token and the mean, with a pruned head": (
+        "ViTForImageClassification",
+        {**OF_DINOV2_HEADS, "pruned_heads": {0: [1]}},
+    ),
+    "a pooler of class token and mean": ("ViTModel", {**OF_DINOV2_HEADS}),
     "LayerScale under a head": ("ViTForImageClassification", {"layerscale_value": 0.1}),
     "a gated MLP under a head": ("ViTForImageClassification", {"use_swiglu_ffn": True}),
     "masked images with registers": ("ViTForMaskedImageModeling", {"num_register_tokens": 1, "encoder_stride": 4}),
@@ -80,7 +92,7 @@ def test_ours_loads_there_as_the_type_that_has_the_options(version, other, tmp_p
 @pytest.mark.parametrize("other", THEIRS)
 def test_theirs_loads_here(version, other, tmp_path):
     name, fields = THEIRS[other]
-    said = {key: value for key, value in fields.items() if key not in ALONE and key != "intermediate_size"}
+    said = {key: value for key, value in fields.items() if key not in UNSAID}
     said |= {"intermediate_size": fields["intermediate_size"]} if "IJepa" in other else {"mlp_ratio": 2}
     (tmp_path / "fields.json").write_text(json.dumps(said))
     inputs = write_inputs(tmp_path, name)

@@ -89,6 +89,7 @@ def test_fields_their_order_and_their_defaults(config_class):
 
 def test_every_documented_field_is_positional(config_class):
     values = {name: not value if isinstance(value, bool) else value for name, value in FIELDS[config_class].items()}
+    values |= {name: True for name in ("use_class_token", "pool_class_token") if name in values}  # not one alone
     values |= {"hidden_size": 144, "num_attention_heads": 6, "hidden_act": "relu", "image_size": (32, 48)}
     assert config_class(*values.values()) == config_class(**values)
     assert {name: getattr(config_class(*values.values()), name) for name in values} == values
@@ -135,6 +136,7 @@ VIT_RULES = {
     "num_register_tokens": ([0, 4, np.int64(8), LIMITS.register_tokens], [-1, 4.0, "4", True, None, 1025]),
     "use_mean_pooling": ([True, False], ["mean", 1, None]),
     "norm_before_pooling": ([True, False], ["yes", 1, None]),
+    "pool_class_token": ([True, False], ["yes", 1, None]),
     "layerscale_value": ([None, 0, 1e-5, np.float32(1)], ["1", True, NAN, [1.0]]),
     "use_swiglu_ffn": ([True, False], ["swiglu", 1, None]),
 }
@@ -220,6 +222,11 @@ def test_a_masked_autoencoder_has_none_of_them(name):
     [
         ({"use_class_token": False}, "use_class_token: expected True without use_mean_pooling"),
         ({"norm_before_pooling": True}, "norm_before_pooling: expected False without use_mean_pooling"),
+        ({"pool_class_token": True}, "pool_class_token: expected False without use_class_token and norm_before_pool"),
+        (
+            {"pool_class_token": True, "use_mean_pooling": True},
+            "pool_class_token: expected False without use_class_token and norm_before_pool",
+        ),
         (
             {"use_swiglu_ffn": True, "intermediate_size": 13},
             "intermediate_size: expected an even number for use_swiglu",

@@ -76,6 +76,7 @@ class PretrainedConfig(PushToHub):
     num_register_tokens: Any = NEUTRAL["num_register_tokens"]
     use_mean_pooling: Any = NEUTRAL["use_mean_pooling"]
     norm_before_pooling: Any = NEUTRAL["norm_before_pooling"]
+    pool_class_token: Any = NEUTRAL["pool_class_token"]
     layerscale_value: Any = NEUTRAL["layerscale_value"]
     use_swiglu_ffn: Any = NEUTRAL["use_swiglu_ffn"]
 
@@ -163,6 +164,11 @@ class PretrainedConfig(PushToHub):
     def num_prefix_tokens(self) -> int:
         """Number of tokens in front of the patches: the class token and registers."""
         return int(self.use_class_token) + int(self.num_register_tokens)
+
+    @property
+    def pooled_size(self) -> int:
+        """How many numbers a classifier reads for an image: `hidden_size`, and twice that with `pool_class_token`."""
+        return int(self.hidden_size) * (2 if self.pool_class_token else 1)
 
     @property
     def mlp_act(self) -> Any:

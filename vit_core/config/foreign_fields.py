@@ -106,6 +106,7 @@ NEUTRAL: dict[str, Any] = {
     "num_register_tokens": 0,
     "use_mean_pooling": False,
     "norm_before_pooling": False,
+    "pool_class_token": False,
     "layerscale_value": None,
     "use_swiglu_ffn": False,
 }

@@ -60,6 +60,8 @@ class ViTConfig(PretrainedConfig):
         use_mean_pooling: whether heads read the mean of the patches instead of the class token. The pooler then is that
             mean, and the final norm is the mean's: the last hidden state is not normalised.
         norm_before_pooling: with use_mean_pooling, whether the final norm is that of the tokens all the same.
+        pool_class_token: with norm_before_pooling, whether heads and the pooler read the class token and behind it the
+            mean, 2 * hidden_size numbers, as the classifiers of transformers' Dinov2.
         layerscale_value: what each layer's LayerScales, which multiply the outputs of its attention and its MLP, start
             from; None for layers without.
         use_swiglu_ffn: whether the MLP is gated: intermediate_size numbers are halved, the second half times the SiLU
@@ -98,6 +100,7 @@ class ViTConfig(PretrainedConfig):
         num_register_tokens: Registers = 0,
         use_mean_pooling: Bool = False,
         norm_before_pooling: Bool = False,
+        pool_class_token: Bool = False,
         layerscale_value: LayerScale = None,
         use_swiglu_ffn: Bool = False,
         **kwargs: Any,
@@ -122,6 +125,8 @@ class ViTConfig(PretrainedConfig):
             yield "use_class_token: expected True without use_mean_pooling, since heads read one of them, got False"
         if self.norm_before_pooling and not self.use_mean_pooling:
             yield "norm_before_pooling: expected False without use_mean_pooling, got True"
+        if self.pool_class_token and not (self.use_class_token and self.norm_before_pooling):
+            yield "pool_class_token: expected False without use_class_token and norm_before_pooling, got True"
 
     def _num_weights(self) -> int:
         heads: int = self.hidden_size * (self.pooler_output_size + self.encoder_stride**2 * self.num_channels)

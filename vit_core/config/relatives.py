@@ -6,6 +6,7 @@ Source: transformers 4.57.6 and 5.24.0, configurations and models of these types
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 Fields = dict[str, Any]
@@ -16,6 +17,13 @@ KEPT_SCALES = "keeps_layerscale"  # key of a Dinov2 that was saved here with Lay
 
 _EPS = 1e-6  # of Dinov2 and MSN, where transformers' ViT has 1e-12
 _MULTIPLE = 8  # the width of a gated MLP of Dinov2 is one
+# What their classifiers read: of Dinov2 the class token and the mean of the normed patches, in a row.
+OF_DINOV2_HEADS: Mapping[str, bool] = MappingProxyType(
+    {"use_mean_pooling": True, "norm_before_pooling": True, "pool_class_token": True}
+)
+OF_IJEPA: Mapping[str, bool] = MappingProxyType(
+    {"use_class_token": False, "use_mean_pooling": True, "norm_before_pooling": True}
+)
 # What means nothing to a model: the names of its stages as a backbone, and the class, which is another one here.
 _UNREAD = ("architectures", "out_features", "out_indices", "stage_names", "reshape_hidden_states")
 
@@ -27,6 +35,8 @@ def gated_width(hidden_size: int, mlp_ratio: float) -> int:
 
 def _of_dinov2(data: Fields) -> Fields:
     """Its MLP is as many times wider as it says; LayerScale is folded into the weights, but where it is to be kept."""
+    if _is_classifier(data):
+        data = {**OF_DINOV2_HEADS, **data}
     ratio, width = data.pop("mlp_ratio", 4), data.get("hidden_size", 768)
     if not data.pop(KEPT_SCALES, False):
         data.pop("layerscale_value", None)
@@ -36,14 +46,18 @@ def _of_dinov2(data: Fields) -> Fields:
     return {"layer_norm_eps": _EPS, "intermediate_size": mlp, **data}
 
 
-_OF_IJEPA = {"use_class_token": False, "use_mean_pooling": True, "norm_before_pooling": True}
+def _is_classifier(data: Fields) -> bool:
+    """Whether a config.json is of a model that classifies images, by the class of transformers that it names."""
+    named = data.get("architectures")
+    return isinstance(named, list) and any(str(name).endswith("ForImageClassification") for name in named)
+
 
 READ: dict[str, Callable[[Fields], Fields]] = {
     "dinov2": _of_dinov2,
     "dinov2_with_registers": lambda data: {"num_register_tokens": 4, **_of_dinov2(data)},
     "deit": lambda data: data,
     "vit_msn": lambda data: {"layer_norm_eps": _EPS, **data},
-    "ijepa": lambda data: {**_OF_IJEPA, **data},
+    "ijepa": lambda data: {**OF_IJEPA, **data},
 }
 
 
@@ -59,5 +73,5 @@ def as_vit(data: Mapping[str, Any]) -> Fields:
         return {**data, "model_type": "vit"}
     if not is_relative(data):
         return dict(data)
-    plain = {name: value for name, value in data.items() if name not in _UNREAD}
-    return {**READ[data["model_type"]](plain), "model_type": "vit"}
+    read = READ[data["model_type"]]({**data})
+    return {**{name: value for name, value in read.items() if name not in _UNREAD}, "model_type": "vit"}
