@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from conversion.detect import Source, lone_checkpoint
+from conversion.detecting import Source, lone_checkpoint
 from conversion.dialect import Target, Tensors
 from conversion.dialects import targets, written
 from conversion.families import Form, form_of

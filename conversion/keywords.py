@@ -91,7 +91,7 @@ LoadingInfo = dict[str, list[str]]  # missing_keys, unexpected_keys, mismatched_
 
 
 class Opening(HubKeywords, total=False):
-    """How the files of a checkpoint are opened, see `conversion.detect.open_source`."""
+    """How the files of a checkpoint are opened, see `conversion.detecting.open_source`."""
 
     variant: str | None
     weights: str | None

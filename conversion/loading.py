@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from conversion.adapting import asked
-from conversion.detect import Source, held_source, open_source
+from conversion.detecting import Source, held_source, open_source
 from conversion.fitting import Fitted, Grid, Stored, Wanted, fit
 from conversion.folds import check_allowed, scales, with_class_row
 from conversion.inference import is_of_transformers, said_size, stored_grid
@@ -82,7 +82,7 @@ def load_pretrained(
             adapt: "channels", "patches" or both: num_channels or patch_size may be other than the file's, see
                 `vit_core.projections`;
             variant, mmap, verify, limits: see `vit_core.files.folders.open_weights`;
-            weights, allow: see `conversion.detect.open_source`;
+            weights, allow: see `conversion.detecting.open_source`;
             revision, subfolder, cache_dir, token, local_files_only, force_download, endpoint: see
                 `vit_core.hub.download.Repository`;
             any field of the configuration.

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from conversion.detect import Source
+from conversion.detecting import Source
 from vit_core.config import PretrainedConfig, pair
 from vit_core.errors import ImageError
 from vit_core.files.json import read_json

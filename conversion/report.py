@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from conversion.detect import Source
+from conversion.detecting import Source
 from conversion.fitting import Fitted
 from conversion.folds import LOSSY
 from conversion.inference import is_of_transformers

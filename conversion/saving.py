@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from conversion.detect import lone_checkpoint
+from conversion.detecting import lone_checkpoint
 from conversion.families import Form, form_of
 from vit_core.config import CONFIG_NAME, PretrainedConfig
 from vit_core.files.json import json_text

@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from conversion.detect import Source
+from conversion.detecting import Source
 from conversion.heads import check_heads
 from conversion.inference import infer, is_of_transformers
 from conversion.keywords import ASSERTIONS, CHOOSING, FITTING, MODEL_OPTIONS, OPENING

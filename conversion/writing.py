@@ -10,7 +10,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from conversion.detect import kinds
+from conversion.detecting import kinds
 from conversion.dialect import Dialect, Part, Target, Tensors
 from conversion.families import form_of
 from conversion.folds import check_allowed, mapped

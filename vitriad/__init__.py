@@ -4,25 +4,9 @@ Everything is imported on first use, so importing this package costs nothing, an
 backend is asked for.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # the same names as below, for type checkers and editors
-    from conversion.converting import convert as convert
-    from vit_core.config import AutoConfig as AutoConfig
-    from vit_core.config import ViTConfig as ViTConfig
-    from vit_core.config import ViTMAEConfig as ViTMAEConfig
-    from vit_core.errors import VitError as VitError
-    from vit_core.images.files import open_image as open_image
-    from vit_core.images.processor import AutoImageProcessor as AutoImageProcessor
-    from vit_core.images.processor import ViTImageProcessor as ViTImageProcessor
-    from vitriad.auto import AutoModel as AutoModel
-    from vitriad.auto import AutoModelForImageClassification as AutoModelForImageClassification
-    from vitriad.auto import AutoModelForMaskedImageModeling as AutoModelForMaskedImageModeling
-    from vitriad.auto import AutoModelForPreTraining as AutoModelForPreTraining
-    from vitriad.auto import load as load
-    from vitriad.features import Embedder as Embedder
-    from vitriad.programs.exporting import export as export
+from vit_core.lazy import on_first_use
 
 # name -> module that defines it
 _PUBLIC = {
@@ -45,13 +29,21 @@ _PUBLIC = {
 
 __all__ = list(_PUBLIC)
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _PUBLIC:
-        raise AttributeError(f"module 'vitriad' has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(_PUBLIC[name]), name)
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_PUBLIC})
+if TYPE_CHECKING:  # the same names, for type checkers and editors
+    from conversion.converting import convert as convert
+    from vit_core.config import AutoConfig as AutoConfig
+    from vit_core.config import ViTConfig as ViTConfig
+    from vit_core.config import ViTMAEConfig as ViTMAEConfig
+    from vit_core.errors import VitError as VitError
+    from vit_core.images.files import open_image as open_image
+    from vit_core.images.processor import AutoImageProcessor as AutoImageProcessor
+    from vit_core.images.processor import ViTImageProcessor as ViTImageProcessor
+    from vitriad.auto import AutoModel as AutoModel
+    from vitriad.auto import AutoModelForImageClassification as AutoModelForImageClassification
+    from vitriad.auto import AutoModelForMaskedImageModeling as AutoModelForMaskedImageModeling
+    from vitriad.auto import AutoModelForPreTraining as AutoModelForPreTraining
+    from vitriad.auto import load as load
+    from vitriad.features import Embedder as Embedder
+    from vitriad.programs.exporting import export as export
+else:
+    __getattr__, __dir__ = on_first_use(__name__, _PUBLIC)

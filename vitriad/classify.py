@@ -17,7 +17,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from conversion.auto import architecture
-from conversion.detect import open_source
+from conversion.detecting import open_source
 from conversion.processors import PREPROCESSOR_NAME, find_processor
 from vit_core.config import PretrainedConfig, pair
 from vit_core.errors import ImageError, InputError

@@ -8,7 +8,7 @@ from argparse import Namespace
 from collections.abc import Mapping, Sequence, Sized
 from typing import Any
 
-from conversion.detect import open_source
+from conversion.detecting import open_source
 from conversion.loading import plan
 from conversion.places import Opening, open_place
 from vit_core.errors import CheckpointError, MissingFileError, VitError

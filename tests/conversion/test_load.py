@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import conversion
-from conversion.detect import open_source
+from conversion.detecting import open_source
 from conversion.keywords import LOADING
 from vit_core.config import AutoConfig, ViTConfig
 from vit_core.errors import CheckpointError, ConfigError, InputError, MissingFileError, UnsafeFileError

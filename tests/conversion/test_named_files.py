@@ -10,7 +10,7 @@ from checkpoints import make_config, make_tensors, write
 from foreign import ENTRIES, FOLDER
 
 import conversion
-from conversion.detect import open_source
+from conversion.detecting import open_source
 from conversion.dialects import targets
 from vit_core import AutoConfig, AutoImageProcessor, ViTConfig, ViTImageProcessor
 from vit_core.errors import CheckpointError, ConfigError, MissingFileError, VitError

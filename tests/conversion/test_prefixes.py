@@ -11,7 +11,7 @@ from foreign import ENTRIES, FOLDER, keywords, source
 from weight_files import torch_tree
 
 import conversion
-from conversion.detect import detect, kinds, open_source
+from conversion.detecting import detect, kinds, open_source
 from conversion.dialects import DIALECTS
 from conversion.layouts import from_canonical
 from conversion.naming import template

@@ -10,7 +10,7 @@ from checkpoints import make_config, make_tensors, write
 from foreign import ENTRIES, FOLDER, keywords, source
 
 import conversion
-from conversion.detect import open_source
+from conversion.detecting import open_source
 from conversion.processors import find_processor
 from vit_core import ViTConfig, ViTImageProcessor
 from vit_core.errors import ImageError, UnsafeFileError, VitError

@@ -5,7 +5,7 @@ import pytest
 from checkpoints import make_config, make_tensors
 
 import conversion
-from conversion.detect import detect
+from conversion.detecting import detect
 from vit_core.errors import CheckpointError
 from vit_core.files.safetensors import serialised
 from vit_core.files.saving import write_pieces

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from tqdm import tqdm
 
 from conversion.auto import architecture
-from conversion.detect import open_source
+from conversion.detecting import open_source
 from conversion.processors import find_processor
 from vit_core.config import pair
 from vit_core.errors import BackendError, CheckpointError, InputError, VitError
