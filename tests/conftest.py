@@ -55,6 +55,7 @@ _NEED_ONE = [
                 "serve_right",
                 "serve_loading",
                 "serve_soak",
+                "web_commands",
             ),
             *("auto", "classify", "cli", "conversion_commands", "parity", "demo_and_doctor", "shipped_models"),
             *("made_up_dialect", "named_files", "printing", "verify", "embed", "pictures", "search_and_probe"),

@@ -7,11 +7,17 @@ from functools import cache
 from importlib import import_module
 
 import numpy as np
+from sameness import check_tensors
 
 from vit_core.training import Optimisation, TrainingBatch, parameter_groups, soft_targets
 
 TRAINED = ("ViTForImageClassification", "ViTForMaskedImageModeling", "ViTMAEForPreTraining")
 IMAGES, PATCHES = 6, 15
+SPREAD = {  # recipes of steps whose batches several devices share
+    TRAINED[0]: {"clip": 0.1, "average": 0.9, "layer_decay": 0.7, "accumulate": 2, "freeze": 1},
+    TRAINED[1]: {"accumulate": 2},
+    TRAINED[2]: {"average": 0.5, "recompute": True},
+}
 
 
 def step_class(backend):
@@ -39,6 +45,45 @@ def make_batch(name, number=0, dtype="float64", images=IMAGES):
 def part_of(state, word):
     """The arrays of a state under a word, by canonical name."""
     return {name.removeprefix(f"{word}."): array for name, array in state.items() if name.startswith(f"{word}.")}
+
+
+def check_spread(make, name, dtype, tolerance, sizes=(5, 8, 1)):
+    """A step on two devices is that on one: losses, norms, evaluations, states, and what goes on from its state.
+
+    Args:
+        make: name, dtype, recipe, whether on two -> a step of training.
+        name: class that is trained.
+        dtype: of its weights.
+        tolerance: share of the largest value.
+        sizes: of batches; of one that does not divide a device has more, of one image a device has none.
+
+    Returns:
+        The step on two devices.
+    """
+    recipe = Optimisation(**SPREAD[name])
+    alone, spread = (make(name, dtype, recipe, on_two) for on_two in (False, True))
+    for number, images in enumerate(sizes):
+        batch = make_batch(name, number, dtype, images)
+        for one, other in zip(spread(batch, 1e-2), alone(batch, 1e-2), strict=True):
+            np.testing.assert_allclose(float(one), float(other), rtol=tolerance)
+        found, expected = (step.evaluate(batch, averaged=recipe.average is not None) for step in (spread, alone))
+        check_near(found, expected, tolerance)
+    state = spread.state()
+    check_near(state, alone.state(), 10 * tolerance)
+    again = make(name, dtype, recipe, True)
+    again.restore(state)
+    losses = [float(step(make_batch(name, 7, dtype), 1e-3).loss) for step in (spread, again)]
+    assert losses[0] == losses[1]
+    check_tensors(again.state(), spread.state())
+    return spread
+
+
+def check_near(found, expected, tolerance):
+    """Compares arrays by name; the biases of keys loosely, as their gradients are rounding."""
+    assert [*found] == [*expected]
+    for key, array in expected.items():
+        scale = (10 if key.endswith("key.bias") else tolerance) * np.abs(array).max()
+        np.testing.assert_allclose(found[key], array, rtol=0, atol=scale, err_msg=key)
 
 
 @cache

@@ -9,50 +9,21 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import jax
-import numpy as np
 from flax_models import BACKEND, make_model
 from sameness import check_tensors
-from training_steps import TRAINED, make_batch, part_of
+from training_steps import TRAINED, check_spread, make_batch, part_of
 
-from vit_core.training import Optimisation
 from vit_flax.sharding import data_mesh
 from vit_flax.training import TrainStep
 
-CASES = {
-    TRAINED[0]: {"clip": 0.1, "average": 0.9, "layer_decay": 0.7, "accumulate": 2, "freeze": 1},
-    TRAINED[1]: {"accumulate": 2},
-    TRAINED[2]: {"average": 0.5, "recompute": True},
-}
 HOW, WHICH, FOLDER, *PROCESS = sys.argv[1:]
 SHARDED = HOW == "shares"
-SIZES = (5, 8, 1) if WHICH == "all" else (5,)  # of which one is left over, none, and all
+SIZES = (5, 8, 1) if WHICH == "all" else (5,)
 
 
-def on_mesh(name, dtype, settings):
-    return TrainStep(make_model(name, dtype), settings, mesh=data_mesh(2), sharded=SHARDED)
-
-
-def check(name, dtype, tolerance):
-    settings = Optimisation(**CASES[name])
-    alone, spread = TrainStep(make_model(name, dtype), settings), on_mesh(name, dtype, settings)
-    for number, images in enumerate(SIZES):
-        batch = make_batch(name, number, dtype, images)
-        for one, other in zip(spread(batch, 1e-2), alone(batch, 1e-2), strict=True):
-            np.testing.assert_allclose(float(one), float(other), rtol=tolerance)
-        found, expected = (step.evaluate(batch, averaged=settings.average is not None) for step in (spread, alone))
-        for key, array in expected.items():
-            np.testing.assert_allclose(found[key], array, rtol=0, atol=tolerance * np.abs(array).max(), err_msg=key)
-    state, expected = spread.state(), alone.state()
-    assert [*state] == [*expected]
-    for key, array in expected.items():  # biases of keys: their gradients are rounding
-        scale = 1.0 if key.endswith("key.bias") else tolerance
-        np.testing.assert_allclose(state[key], array, rtol=0, atol=10 * scale * np.abs(array).max(), err_msg=key)
-    again = on_mesh(name, dtype, settings)
-    again.restore(state)
-    losses = [float(step(make_batch(name, 7, dtype), 1e-3).loss) for step in (spread, again)]
-    assert losses[0] == losses[1]
-    check_tensors(again.state(), spread.state())
-    return spread
+def make(name, dtype, recipe, on_two):
+    where = {"mesh": data_mesh(2), "sharded": SHARDED} if on_two else {}
+    return TrainStep(make_model(name, dtype), recipe, **where)
 
 
 def check_places(step):
@@ -78,10 +49,10 @@ if __name__ == "__main__":
         jax.distributed.initialize(f"127.0.0.1:{PROCESS[1]}", 2, int(PROCESS[0]))
     assert len(jax.devices()) == 2 and jax.process_count() == (2 if PROCESS else 1)
     if WHICH == "all":
-        check(TRAINED[0], "float32", 1e-5)
+        check_spread(make, TRAINED[0], "float32", 1e-5)
     with BACKEND.doubles():
-        for name in CASES if WHICH == "all" else TRAINED[:1]:
-            step = check(name, "float64", 1e-12)
+        for name in TRAINED if WHICH == "all" else TRAINED[:1]:
+            step = check_spread(make, name, "float64", 1e-12, SIZES)
             if name == TRAINED[0] and not PROCESS:
                 check_places(step)
                 check_folder(step)

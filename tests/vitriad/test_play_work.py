@@ -1,13 +1,8 @@
 """The work behind `vitriad play`: who waits for it, what is given up, and how the command begins and ends."""
 
-import re
-import signal
 import socket
-import subprocess
-import sys
 import threading
 from contextlib import ExitStack, contextmanager
-from importlib.util import find_spec
 
 import pytest
 from backends import INSTALLED
@@ -17,9 +12,9 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from vit_core.limits import LIMITS as LIMITS_OF_IMAGES
-from vitriad import cli, models, play
+from vitriad import cli, models
 from vitriad.playing.players import open_player
-from vitriad.web import REFUSALS, Guard, WebLimits, Workroom, listen
+from vitriad.web import REFUSALS, Guard, WebLimits, Workroom
 
 THREE = next(file for file in models.digit_files() if file.name.startswith("3"))
 SEEN = "/api/models/0/seen"
@@ -108,50 +103,6 @@ def test_a_failure_of_ours_is_said_without_its_text(caplog):
 
 
 # --- the command -----------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def playing(*options):
-    """The command in a process of its own, and its port."""
-    command = [sys.executable, "-m", "vitriad", "play", "--backend", INSTALLED[0], "--port", "0", *options]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            line = process.stdout.readline()
-            yield process, int(re.fullmatch(r"http://127\.0\.0\.1:(\d+)/\n", line)[1])
-        finally:
-            process.kill()
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
-def test_it_ends_well_and_answers_what_it_has_taken(number):
-    body = THREE.read_bytes()
-    with playing("digits-vit") as (process, port), socket.create_connection(("127.0.0.1", port), timeout=60) as late:
-        head = f"POST {SEEN} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Length: {len(body)}\r\n\r\n"
-        late.sendall(head.encode() + body[:100])
-        assert ask(port)[0] == 200
-        process.send_signal(number)
-        with pytest.raises(OSError):  # nothing new is taken
-            while True:
-                socket.create_connection(("127.0.0.1", port), timeout=60).close()
-        late.sendall(body[100:])
-        assert late.recv(1000).split()[1] == b"200"
-        assert process.wait(60) == 0
-        assert "Traceback" not in process.stderr.read()
-
-
-def test_a_port_that_is_taken_is_named_before_a_model_is_loaded(capsys, monkeypatch):
-    monkeypatch.setattr("vitriad.playing.players.open_player", None)
-    with listen(0) as listening:
-        port = listening.getsockname()[1]
-        assert cli.main(["play", "--port", str(port)]) == 1
-    assert re.search(rf"--port {port}: .*in use.\n--port 0 takes", capsys.readouterr().err)
-    assert cli.main(["play", "--port", "70000"]) == 1
-
-
-def test_what_is_missing_is_named_with_the_command_that_brings_it(capsys, monkeypatch):
-    monkeypatch.setattr(play, "find_spec", lambda name: find_spec(name) if name != "uvicorn" else None)
-    assert cli.main(["play"]) == 1
-    assert re.search(r"play: needs uvicorn\.\nInstall it with: pip install .*\[play\]", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("options", [["--threads", "2"], ["--backend", "onnx"]])

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from backends import INSTALLED
-from serving import ask, serving, wait_for
+from serving import PROMPT, ask, command_line, serving, started, wait_for
 
 from vit_core import ViTConfig, ViTImageProcessor
 from vit_core.parameters import draw
@@ -33,7 +33,6 @@ CONTENT = models.digit_files()[6].read_bytes()
 CERTIFICATE = Path(__file__).with_name("localhost.pem")
 LIMITS = ServeLimits()
 TINY = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
-PROMPT = r"http://127\.0\.0\.1:(\d+)/\n"
 
 
 @pytest.fixture
@@ -64,23 +63,15 @@ class Lines:
         return any(text in line for line in [*self.every])
 
 
-def line_of(folder, *options):
-    return [
-        *(sys.executable, "-m", "vitriad", "serve", f"m={folder}", "--backend", INSTALLED[0]),
-        *("--tasks", "classify", "--port", "0", "--batch-size", "4", "--quiet", *options),
-    ]
+def words_of(folder, *options):
+    return (f"m={folder}", "--tasks", "classify", "--batch-size", "4", "--quiet", *options)
 
 
 @contextmanager
 def command(folder, *options, prompt=PROMPT):
     """The command in a process of its own, its port, and what it says."""
-    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
-    with subprocess.Popen(line_of(folder, *options), **streams) as process:
-        try:
-            said = Lines(process.stderr)
-            yield process, int(re.fullmatch(prompt, process.stdout.readline())[1]), said
-        finally:
-            process.kill()
+    with started("serve", *words_of(folder, *options), prompt=prompt) as (process, port):
+        yield process, port, Lines(process.stderr)
 
 
 # --- the first models ------------------------------------------------------------------------------------------------
@@ -221,7 +212,7 @@ OF_A_TERMINAL = (
 
 def test_a_terminal_that_is_closed_ends_it(folder):
     terminal, other = pty.openpty()
-    line = [sys.executable, "-c", OF_A_TERMINAL, *line_of(folder)]
+    line = [sys.executable, "-c", OF_A_TERMINAL, *command_line("serve", *words_of(folder))]
     streams = {"stdin": other, "stdout": other, "stderr": other, "start_new_session": True}
     with subprocess.Popen(line, **streams) as process:
         os.close(other)

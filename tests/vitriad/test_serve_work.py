@@ -2,21 +2,16 @@
 
 import asyncio
 import json
-import re
-import signal
 import socket
-import subprocess
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
-from importlib.util import find_spec
 
 import numpy as np
 import pytest
 from backends import INSTALLED
-from serving import ask, serving, wait_for
+from serving import ask, begun, serving, wait_for
 
 from vit_core.errors import InputError
 from vitriad import cli, models, serve
@@ -27,7 +22,7 @@ from vitriad.serving.batching import BatchLimits
 from vitriad.serving.keys import VARIABLE, read_keys
 from vitriad.serving.served import open_served
 from vitriad.serving.service import ServeLimits, Service
-from vitriad.web import bind, listen
+from vitriad.web import listen
 
 CONTENT = models.digit_files()[6].read_bytes()
 
@@ -97,9 +92,7 @@ def test_a_client_that_hangs_up_is_not_worked_for(served):
     with holding(served, rows=1) as (port, held, batcher), ThreadPoolExecutor(2) as clients:
         first = clients.submit(ask, port, "/classify", CONTENT)
         wait_for(lambda: held.calls)
-        head = f"POST /classify HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Length: {len(CONTENT)}\r\n\r\n"
-        with socket.create_connection(("127.0.0.1", port), timeout=60) as gone:
-            gone.sendall(head.encode() + CONTENT)
+        with begun(port, "/classify", len(CONTENT), CONTENT):
             wait_for(lambda: batcher.waiting == 1)
         wait_for(lambda: batcher.waiting == 0)
         held.go.set()
@@ -107,51 +100,6 @@ def test_a_client_that_hangs_up_is_not_worked_for(served):
 
 
 # --- the command -----------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def command(*options, port=0):
-    """The command in a process of its own, and its port."""
-    line = [sys.executable, "-m", "vitriad", "serve", "digits-vit", "--backend", INSTALLED[0], "--port", str(port)]
-    line += ["--tasks", "classify", *options]
-    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            yield process, int(re.fullmatch(r"http://127\.0\.0\.1:(\d+)/\n", process.stdout.readline())[1])
-        finally:
-            process.kill()
-
-
-def half_sent(port):
-    """A connection with a request whose second half is not sent yet."""
-    connection = socket.create_connection(("127.0.0.1", port), timeout=60)
-    head = f"POST /classify HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Length: {len(CONTENT)}\r\n\r\n"
-    connection.sendall(head.encode() + CONTENT[:100])
-    return connection
-
-
-def test_it_ends_well_and_answers_what_it_has_taken():
-    with command() as (process, port), half_sent(port) as late:
-        assert ask(port, "/ready")[0] == 200
-        process.send_signal(signal.SIGTERM)
-        with pytest.raises(OSError):  # nothing new is taken
-            while True:
-                socket.create_connection(("127.0.0.1", port), timeout=60).close()
-        late.sendall(CONTENT[100:])
-        assert late.recv(1000).split()[1] == b"200"
-        assert process.wait(60) == 0
-        told = process.stderr.read()
-    assert "digits-vit version 1: classify; " in told and "up to 32 images at a time" in told
-    assert "Traceback" not in told and '"path": "/classify", "status": 200' in told
-
-
-def test_after_a_kill_it_comes_back_on_the_same_port():
-    with command() as (process, port), half_sent(port) as late:
-        process.kill()
-        process.wait(60)
-        with suppress(ConnectionResetError):
-            assert late.recv(1000) == b""
-    with command(port=port) as (_, again):
-        assert again == port and ask(port, "/classify", CONTENT)[0] == 200
 
 
 def test_the_factory_reads_its_command_line_from_the_environment(monkeypatch):
@@ -178,14 +126,6 @@ WRONG = {
 def test_a_command_line_that_cannot_be_served(words, capsys):
     assert cli.main(["serve", *words, "--port", "0", "--backend", INSTALLED[0]]) == 1
     assert WRONG[words] in capsys.readouterr().err
-
-
-def test_a_port_that_is_taken_is_named_before_a_model_is_loaded(capsys, monkeypatch):
-    monkeypatch.setattr("vitriad.serving.served.open_served", None)
-    with bind("127.0.0.1", 0) as bound:
-        bound.listen()
-        assert cli.main(["serve", "digits-vit", "--port", str(bound.getsockname()[1])]) == 1
-    assert "in use" in capsys.readouterr().err
 
 
 def test_short_answers_are_sent_at_once():
@@ -245,14 +185,6 @@ def test_vertex_says_where_to_listen(monkeypatch):
     monkeypatch.setenv("AIP_HTTP_PORT", "x")
     with pytest.raises(InputError, match="AIP_HTTP_PORT"):
         serve._address(parse(["serve", "digits-vit"]))
-
-
-def test_what_is_missing_is_named_with_the_command_that_brings_it(capsys, monkeypatch):
-    monkeypatch.setattr(serve, "find_spec", lambda name: find_spec(name) if name != "prometheus_client" else None)
-    assert cli.main(["serve", "digits-vit"]) == 1
-    assert re.search(
-        r"serve: needs prometheus_client\.\nInstall it with: pip install .*\[serve\]", capsys.readouterr().err
-    )
 
 
 def test_bfloat16_and_other_dtypes_of_pixels(served):
