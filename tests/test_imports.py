@@ -66,7 +66,9 @@ def test_the_detector_can_fail(statement):
 def test_a_backend_loads_its_own_framework_only_or_says_what_to_install(backend):
     package = BACKENDS[backend].package
     if backend in INSTALLED:
-        assert loaded(FRAMEWORKS, f"import {package}") == loaded(FRAMEWORKS, OWN[backend])
+        here = f"print(*[name for name in {FRAMEWORKS!r} if name in sys.modules], sep=',')"
+        needed, after = child(f"import sys\n{OWN[backend]}\n{here}\nimport {package}\n{here}")
+        assert BACKENDS[backend].framework in needed.split(",") and after == needed
         return
     with pytest.raises(BackendError, match=rf"pip install .*\[{backend}\]'"):
         import_module(package)

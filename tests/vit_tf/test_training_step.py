@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import keras
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from sameness import check_tensors
-from tf_models import BACKEND, make_model
+from tf_models import BACKEND
 
 from vit_core import InputError
 from vit_core.training import Optimisation, Schedule, TrainingBatch
@@ -20,6 +21,7 @@ from vit_tf.training import TrainStep, optimizer
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
 
 CLASSIFIER = "TFViTForImageClassification"
+make_model = partial(BACKEND.make_model, num_hidden_layers=1)
 RECIPE = Optimisation(weight_decay=0.3, layer_decay=0.6, clip=0.5, average=0.7)
 SCHEDULE = Schedule(rate=1e-2, steps=6, warmup=2)
 

@@ -91,14 +91,15 @@ def test_the_documented_import_stays():
     assert ModelFolders is MovedFolders
 
 
-@pytest.mark.every_day("ddp")
+@pytest.mark.every_day("ddp-one]")
+@pytest.mark.parametrize("which", ["one", "all"])
 @pytest.mark.parametrize("how", ["ddp", "fsdp"])
-def test_two_processes_make_the_steps_of_one(how):
+def test_two_processes_make_the_steps_of_one(how, which):
     """Losses, norms, evaluations and gathered states; with a batch that leaves one of them without an image."""
     code = Path(__file__).with_name("on_two_processes.py")
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, *launch, str(code), how]
+    command = [sys.executable, *launch, str(code), how, which]
     run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr[-5000:]
 
