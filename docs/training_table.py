@@ -59,7 +59,7 @@ class Row(NamedTuple):
     Attributes:
         name: of their folders.
         what: for people; "" for runs that others begin with.
-        words: of the command line in FOLDER, without backend, seed and --out.
+        words: of the command line in FOLDER, without backend, seed and --out; {backend} stands for the name of that.
         backends, seeds: of the runs.
     """
 
@@ -74,7 +74,8 @@ class Row(NamedTuple):
         for seed in self.seeds:
             for backend in self.backends:
                 out = f"runs/{self.name}-{backend}-{seed}"
-                yield out, [*self.words.split(), "--backend", backend, "--seed", str(seed), "--out", out]
+                words = self.words.replace("{backend}", backend).split()
+                yield out, [*words, "--backend", backend, "--seed", str(seed), "--out", out]
 
 
 def recipe(epochs: int, batch: int, rate: float, fields: str) -> str:
@@ -106,19 +107,22 @@ def rows(dinov2: Path) -> list[Row]:
             "",
             "pretrain fashion.npz --objective mae --config fashion-mae.json --held-out 0.02 "
             + recipe(3, 128, 0.004, "area=[0.5,1]"),
-            seeds=SEEDS[:1],
+            tuple(BACKENDS),
+            SEEDS[:1],
         ),
         Row(
             "scratch-6000",
             "6,000 of them: from scratch",
             f"finetune fashion-6000.npz --config fashion.json {few}",
-            seeds=SEEDS[:1],
+            tuple(BACKENDS),
+            SEEDS[:1],
         ),
         Row(
             "mae-6000",
             "6,000 of them: from an MAE of the 60,000 without labels",
-            f"finetune fashion-6000.npz --model runs/mae-torch-0/last {few} --set layer_decay=0.75",
-            seeds=SEEDS[:1],
+            "finetune fashion-6000.npz --model runs/mae-{backend}-0/last " + f"{few} --set layer_decay=0.75",
+            tuple(BACKENDS),
+            SEEDS[:1],
         ),
         Row(
             "scratch-500",
