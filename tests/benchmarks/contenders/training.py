@@ -37,7 +37,7 @@ def products(tiny: bool) -> dict[str, list[Product]]:
     return {CASE: with_gradients(forward)}
 
 
-def by_torch(package: str, folder: Path, tiny: bool) -> Calls:
+def by_torch(package: str, folder: Path, tiny: bool, *, mixed: bool = False) -> Calls:
     import torch
 
     without_other_frameworks()
@@ -46,7 +46,9 @@ def by_torch(package: str, folder: Path, tiny: bool) -> Calls:
 
     def run() -> None:
         model.zero_grad()
-        model(images).loss.backward()
+        with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+            loss = model(images).loss
+        loss.backward()
 
     return {CASE: run}
 
@@ -87,6 +89,7 @@ GROUPS = {  # two, since each process holds a few gigabytes
         {
             **FLOOR,
             "vit_torch": Contender(partial(by_torch, "vit_torch"), "ours"),
+            "vit_torch, products in bfloat16": Contender(partial(by_torch, "vit_torch", mixed=True), "ours"),
             "transformers 4.57.6": Contender(partial(by_torch, "transformers"), "peer", "vit_torch", "hf4"),
             "transformers 5.24.0": Contender(partial(by_torch, "transformers"), "peer", "vit_torch", "hf5"),
         },
