@@ -168,6 +168,24 @@ def test_a_forward_pass_and_a_training_step_do_what_they_did(backend, name):
     np.testing.assert_equal(found, expected)
 
 
+def arithmetic(backend, layers):
+    """Operations of a step of training as XLA compiles it for a CPU, and the bytes that they read and write."""
+    import jax
+
+    name = "ViTForImageClassification"
+    model, inputs = backend.make_model(name, num_hidden_layers=layers), backend.make_inputs(name)
+    step = jax.jit(jax.grad(lambda params: model(**inputs, params=params).logits.sum()))
+    found = step.lower(model.params).compile().cost_analysis()
+    return [found["flops"], found["bytes accessed"]]
+
+
+@pytest.mark.parametrize("backend", [x for x in adapters() if x.name == "flax"], ids=str)
+def test_each_layer_costs_what_the_last_one_cost(backend):
+    """XLA repeats, layer by layer, what it may: then work grows with the square of the depth."""
+    two, four, six = (np.array(arithmetic(backend, layers)) for layers in (2, 4, 6))
+    np.testing.assert_array_equal(six - four, four - two)
+
+
 def traces(model):
     """How often a model was traced for its plain calls."""
     if hasattr(model, "_graphs"):

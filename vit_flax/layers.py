@@ -5,6 +5,7 @@ Every parameter is created in float32 or wider; modules compute in `dtype`, to w
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -65,9 +66,36 @@ def initialiser(init: Initialiser, config: Any = None) -> Callable[..., Array]:
     return fill
 
 
-def linear(config: PretrainedConfig, units: int, dtype: Any, use_bias: bool = True) -> nn.Dense:
+def as_rows(x: Array) -> Array:
+    """(..., features) -> (rows, features).
+
+    Norms and dense layers compute in two axes: with three, XLA on CPUs transposes gradients before it multiplies them,
+    and computes those of all later layers again in each layer: a training step grows with the square of the depth.
+    """
+    return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
+
+
+class Linear(nn.Dense):
+    """Linen's dense layer, over rows."""
+
+    def __call__(self, inputs: Array) -> Array:
+        """(..., features) -> (..., units)."""
+        outputs: Array = super().__call__(as_rows(inputs))
+        return outputs.reshape(*inputs.shape[:-1], self.features)
+
+
+class LayerNorm(nn.LayerNorm):
+    """Linen's norm, over rows."""
+
+    def __call__(self, x: Array, *, mask: Array | None = None) -> Array:
+        """(..., features) -> the same. Models give no mask."""
+        outputs: Array = super().__call__(as_rows(x), mask=mask)
+        return outputs.reshape(x.shape)
+
+
+def linear(config: PretrainedConfig, units: int, dtype: Any, use_bias: bool = True) -> Linear:
     """A dense layer. Matrix products follow `jax.default_matmul_precision`: only CPUs have full float32 by default."""
-    return nn.Dense(
+    return Linear(
         units,
         use_bias=use_bias,
         dtype=dtype,
@@ -96,12 +124,12 @@ def convolution(
     )
 
 
-def layer_norm(config: PretrainedConfig, dtype: Any) -> nn.LayerNorm:
+def layer_norm(config: PretrainedConfig, dtype: Any) -> LayerNorm:
     """A norm over the last axis, in float32 or wider.
 
     Differs: the variance takes two passes; Flax's faster E[x^2] - E[x]^2 loses all digits where the mean is large.
     """
-    return nn.LayerNorm(
+    return LayerNorm(
         epsilon=config.layer_norm_eps,
         dtype=dtype,
         param_dtype=at_least_float32(dtype),
