@@ -241,7 +241,7 @@ def picture(theme: dict[str, str]) -> str:
     by_name = {backend.package for backend in BACKENDS.values()}
     arrows = [
         arrow(boxes[room], boxes[target], theme, target in by_name)
-        for room, targets in needed(edges).items()
+        for room, targets in sorted(needed(edges).items())
         for target in sorted(targets)
     ]
     height = max(each.y + each.height for each in boxes.values()) + MARGIN
