@@ -19,107 +19,78 @@ class Edit(NamedTuple):
     tests: str = ""
 
 
+def one(file: str, old: str, new: str, tests: str = "") -> tuple[Edit, ...]:
+    """A fault in one place."""
+    return (Edit(file, old, new, tests),)
+
+
+def each(file: str, old: str = "", new: str = "", **words: tuple[str, str]) -> tuple[Edit, ...]:
+    """One fault in all three backends: in the same words, but where a backend has its own."""
+    return tuple(Edit(f"vit_{name}/{file}", *words.get(name, (old, new))) for name in ("torch", "tf", "flax"))
+
+
 FAULTS = {
-    "patches by columns": (
-        Edit(
-            "vit_torch/vit.py",
-            "self.projection(pixel_values).flatten(2)",
-            "self.projection(pixel_values).transpose(2, 3).flatten(2)",
-        ),
-        Edit(
-            "vit_tf/vit.py",
+    "patches by columns": each(
+        "vit.py",
+        torch=("self.projection(pixel_values).flatten(2)", "self.projection(pixel_values).transpose(2, 3).flatten(2)"),
+        tf=(
             "patches = self.projection(ops.transpose(pixel_values, (0, 2, 3, 1)))  #",
             "patches = ops.transpose(self.projection(ops.transpose(pixel_values, (0, 2, 3, 1))), (0, 2, 1, 3))  #",
         ),
-        Edit(
-            "vit_flax/vit.py",
+        flax=(
             "patches = self.projection(pixel_values.transpose(0, 2, 3, 1))  #",
             "patches = self.projection(pixel_values.transpose(0, 2, 3, 1)).swapaxes(1, 2)  #",
         ),
     ),
-    "class token behind the patches": (
-        Edit(
-            "vit_torch/vit.py",
+    "class token behind the patches": each(
+        "vit.py",
+        torch=(
             "torch.cat((cls_token, embeddings), dim=1)  # (batch, tokens, hidden)",
             "torch.cat((embeddings, cls_token), dim=1)",
         ),
-        Edit(
-            "vit_tf/vit.py",
+        tf=(
             "ops.concatenate((cls_token, embeddings), axis=1)  # (batch, tokens, hidden)",
             "ops.concatenate((embeddings, cls_token), axis=1)",
         ),
-        Edit(
-            "vit_flax/vit.py",
+        flax=(
             "jnp.concatenate((cls_token, embeddings), axis=1)  # (batch, tokens, hidden)",
             "jnp.concatenate((embeddings, cls_token), axis=1)",
         ),
     ),
-    "mask token where kept": (
-        Edit(
-            "vit_torch/vit.py",
-            "embeddings * (1 - masked) + self.mask_token * masked",
-            "embeddings * masked + self.mask_token * (1 - masked)",
-        ),
-        Edit(
-            "vit_tf/vit.py",
-            "embeddings * (1 - masked) + self.mask_token * masked",
-            "embeddings * masked + self.mask_token * (1 - masked)",
-        ),
-        Edit(
-            "vit_flax/vit.py",
-            "embeddings * (1 - masked) + self.mask_token * masked",
-            "embeddings * masked + self.mask_token * (1 - masked)",
-        ),
+    "mask token where kept": each(
+        "vit.py",
+        "embeddings * (1 - masked) + self.mask_token * masked",
+        "embeddings * masked + self.mask_token * (1 - masked)",
     ),
-    "stale position row": (
-        Edit("vit_torch/layers.py", "grid = positions[0, first:]", "grid = positions[0, : -first or None]"),
-        Edit("vit_tf/layers.py", "positions[0, first:]", "positions[0, : -first or None]"),
-        Edit("vit_flax/layers.py", "positions[0, first:]", "positions[0, : -first or None]"),
+    "stale position row": each(
+        "layers.py",
+        "positions[0, first:]",
+        "positions[0, : -first or None]",
+        torch=("grid = positions[0, first:]", "grid = positions[0, : -first or None]"),
     ),
-    "columns before rows in positions": (
-        Edit("vit_torch/layers.py", "(columns @ grid).flatten(0, 1)", "(columns @ grid).transpose(0, 1).flatten(0, 1)"),
-        Edit("vit_tf/layers.py", "ops.matmul(columns, grid)", "ops.transpose(ops.matmul(columns, grid), (1, 0, 2))"),
-        Edit("vit_flax/layers.py", "(columns @ grid)", "(columns @ grid).swapaxes(0, 1)"),
+    "columns before rows in positions": each(
+        "layers.py",
+        torch=("(columns @ grid).flatten(0, 1)", "(columns @ grid).transpose(0, 1).flatten(0, 1)"),
+        tf=("ops.matmul(columns, grid)", "ops.transpose(ops.matmul(columns, grid), (1, 0, 2))"),
+        flax=("(columns @ grid)", "(columns @ grid).swapaxes(0, 1)"),
     ),
-    "grid of positions taken for a square": (
-        Edit(
-            "vit_torch/layers.py",
-            "rows, columns = (axis_matrix(",
-            "old = (old[1], old[0])\n    rows, columns = (axis_matrix(",
-        ),
-        Edit(
-            "vit_tf/layers.py",
-            "rows, columns = (axis_matrix(",
-            "old = (old[1], old[0])\n    rows, columns = (axis_matrix(",
-        ),
-        Edit(
-            "vit_flax/layers.py",
-            "rows, columns = (axis_matrix(",
-            "old = (old[1], old[0])\n    rows, columns = (axis_matrix(",
-        ),
+    "grid of positions taken for a square": each(
+        "layers.py", "rows, columns = (axis_matrix(", "old = (old[1], old[0])\n    rows, columns = (axis_matrix("
     ),
-    "bicubic a = -0.5": (Edit("vit_core/positions.py", "CUBIC = -0.75", "CUBIC = -0.5"),),
-    "samples at corners, not at centres": (
-        Edit(
-            "vit_core/positions.py",
-            "(np.arange(new) + 0.5) * (old / new if scale is None else scale) - 0.5",
-            "np.arange(new) * (old / new if scale is None else scale)",
-        ),
+    "bicubic a = -0.5": one("vit_core/positions.py", "CUBIC = -0.75", "CUBIC = -0.5"),
+    "samples at corners, not at centres": one(
+        "vit_core/positions.py",
+        "(np.arange(new) + 0.5) * (old / new if scale is None else scale) - 0.5",
+        "np.arange(new) * (old / new if scale is None else scale)",
     ),
-    "taps past the border lost": (
-        Edit(
-            "vit_core/positions.py",
-            "place = np.clip(first + tap, 0, old - 1)[:, None]",
-            "place = (first + tap)[:, None]",
-        ),
+    "taps past the border lost": one(
+        "vit_core/positions.py", "place = np.clip(first + tap, 0, old - 1)[:, None]", "place = (first + tap)[:, None]"
     ),
-    "bicubic a = -0.5 in traced programs": (
-        Edit(
-            "vit_core/positions.py",
-            "_outer(1 + offset, CUBIC)",
-            "_outer(1 + offset, -0.5)",
-            "tests/vit_torch/test_programs.py -k matrix",
-        ),
+    "bicubic a = -0.5 in traced programs": one(
+        "vit_core/positions.py",
+        "_outer(1 + offset, CUBIC)",
+        "_outer(1 + offset, -0.5)",
+        "tests/vit_torch/test_programs.py -k matrix",
     ),
     "samples at corners in traced programs": (
         Edit(
@@ -141,51 +112,31 @@ FAULTS = {
             "tests/vit_flax/test_programs.py -k 'one_export_is_right and FlaxViTModel'",
         ),
     ),
-    "native size baked into a program": (
-        Edit(
-            "vit_torch/layers.py",
-            "if all(map(is_known, sides)) and old == sides:",
-            "if old == sides:",
-            "tests/vit_torch/test_programs.py -k 'onnx and ViTModel'",
-        ),
+    "native size baked into a program": one(
+        "vit_torch/layers.py",
+        "if all(map(is_known, sides)) and old == sides:",
+        "if old == sides:",
+        "tests/vit_torch/test_programs.py -k 'onnx and ViTModel'",
     ),
-    "program of one size takes others": (
-        Edit(
-            "vit_torch/inputs.py",
-            "if is_fixed:",
-            "if is_fixed and False:",
-            "tests/vit_torch/test_programs.py -k refuses",
-        ),
+    "program of one size takes others": one(
+        "vit_torch/inputs.py", "if is_fixed:", "if is_fixed and False:", "tests/vit_torch/test_programs.py -k refuses"
     ),
-    "ties turned round in traced programs": (
-        Edit(
-            "vit_torch/layers.py",
-            "(places < places[:, None])",
-            "(places > places[:, None])",
-            "tests/vit_torch/test_programs.py -k order",
-        ),
+    "ties turned round in traced programs": one(
+        "vit_torch/layers.py",
+        "(places < places[:, None])",
+        "(places > places[:, None])",
+        "tests/vit_torch/test_programs.py -k order",
     ),
-    "query and key swapped": (
-        Edit(
-            "vit_torch/vit.py",
-            'for name in ("query", "key", "value")\n        )  #',
-            'for name in ("key", "query", "value")\n        )  #',
-        ),
-        Edit(
-            "vit_tf/vit.py",
-            'for name in ("query", "key", "value")\n        )  #',
-            'for name in ("key", "query", "value")\n        )  #',
-        ),
-        Edit(
-            "vit_flax/vit.py",
-            'for name in ("query", "key", "value")\n        )  #',
-            'for name in ("key", "query", "value")\n        )  #',
-        ),
+    "query and key swapped": each(
+        "vit.py",
+        'for name in ("query", "key", "value")\n        )  #',
+        'for name in ("key", "query", "value")\n        )  #',
     ),
-    "softmax scale forgotten": (
-        Edit("vit_torch/vit.py", "transpose(2, 3)) * self.head_dim**-0.5", "transpose(2, 3))"),
-        Edit("vit_tf/vit.py", "(0, 1, 3, 2))) * self.head_dim**-0.5", "(0, 1, 3, 2)))"),
-        Edit("vit_flax/vit.py", "key.swapaxes(2, 3)) * self.head_dim**-0.5", "key.swapaxes(2, 3))"),
+    "softmax scale forgotten": each(
+        "vit.py",
+        torch=("transpose(2, 3)) * self.head_dim**-0.5", "transpose(2, 3))"),
+        tf=("(0, 1, 3, 2))) * self.head_dim**-0.5", "(0, 1, 3, 2)))"),
+        flax=("key.swapaxes(2, 3)) * self.head_dim**-0.5", "key.swapaxes(2, 3))"),
     ),
     "kernel's scale wrong": (
         Edit("vit_torch/vit.py", "scale=self.head_dim**-0.5", "scale=query[0].numel() ** -0.5"),
@@ -237,16 +188,13 @@ FAULTS = {
             "tests/behaviour -k '[flax and attention_dropout'",
         ),
     ),
-    "scale of the branches that are kept lost": (
-        Edit("vit_torch/layers.py", ".to(branch.dtype) / (1 - self.rate)", ".to(branch.dtype)"),
-        Edit("vit_tf/layers.py", "branch.dtype) / (1 - self.rate)", "branch.dtype)"),
-        Edit("vit_flax/layers.py", ".astype(branch.dtype) / (1 - self.rate)", ".astype(branch.dtype)"),
+    "scale of the branches that are kept lost": each(
+        "layers.py",
+        torch=(".to(branch.dtype) / (1 - self.rate)", ".to(branch.dtype)"),
+        tf=("branch.dtype) / (1 - self.rate)", "branch.dtype)"),
+        flax=(".astype(branch.dtype) / (1 - self.rate)", ".astype(branch.dtype)"),
     ),
-    "attention left out where the MLP should be": (
-        Edit("vit_torch/vit.py", "left_out[1]", "left_out[0]"),
-        Edit("vit_tf/vit.py", "left_out[1]", "left_out[0]"),
-        Edit("vit_flax/vit.py", "left_out[1]", "left_out[0]"),
-    ),
+    "attention left out where the MLP should be": each("vit.py", "left_out[1]", "left_out[0]"),
     "branches drawn for the whole batch": (
         Edit(
             "vit_torch/layers.py",
@@ -287,19 +235,17 @@ FAULTS = {
             "tests/behaviour -k '[flax and evaluation_leaves'",
         ),
     ),
-    "head mask before softmax": (
-        Edit(
-            "vit_torch/vit.py",
+    "head mask before softmax": each(
+        "vit.py",
+        torch=(
             "probabilities = probabilities * head_mask[:, self.heads]",
             "probabilities = (scores + head_mask[:, self.heads]).softmax(-1)",
         ),
-        Edit(
-            "vit_tf/vit.py",
+        tf=(
             "probabilities = probabilities * ops.take(head_mask, self.heads, axis=1)",
             "probabilities = ops.softmax(scores + ops.take(head_mask, self.heads, axis=1))",
         ),
-        Edit(
-            "vit_flax/vit.py",
+        flax=(
             "probabilities = probabilities * head_mask[:, jnp.asarray(self.heads)]",
             "probabilities = jax.nn.softmax(scores + head_mask[:, jnp.asarray(self.heads)])",
         ),
@@ -335,22 +281,8 @@ FAULTS = {
             "        units,\n        use_bias=False,",
         ),
     ),
-    "norms swapped": (
-        Edit(
-            "vit_torch/vit.py",
-            "self.layernorm_before(hidden_states), head_mask",
-            "self.layernorm_after(hidden_states), head_mask",
-        ),
-        Edit(
-            "vit_tf/vit.py",
-            "self.layernorm_before(hidden_states), head_mask",
-            "self.layernorm_after(hidden_states), head_mask",
-        ),
-        Edit(
-            "vit_flax/vit.py",
-            "self.layernorm_before(hidden_states), head_mask",
-            "self.layernorm_after(hidden_states), head_mask",
-        ),
+    "norms swapped": each(
+        "vit.py", "self.layernorm_before(hidden_states), head_mask", "self.layernorm_after(hidden_states), head_mask"
     ),
     "default LayerNorm epsilon": (
         Edit(
@@ -365,88 +297,52 @@ FAULTS = {
         ),
         Edit("vit_flax/layers.py", "epsilon=config.layer_norm_eps", "epsilon=1e-3"),
     ),
-    "variance in one pass": (
-        Edit(
-            "vit_flax/layers.py",
-            "use_fast_variance=False",
-            "use_fast_variance=True",
-            "tests/vit_flax/test_parity.py -k large_mean",
-        ),
+    "variance in one pass": one(
+        "vit_flax/layers.py",
+        "use_fast_variance=False",
+        "use_fast_variance=True",
+        "tests/vit_flax/test_parity.py -k large_mean",
     ),
-    "post-norm residual": (
-        Edit(
-            "vit_torch/vit.py",
-            'self.intermediate["dense"](self.layernorm_after(hidden_states))',
-            'self.intermediate["dense"](hidden_states)',
-        ),
-        Edit(
-            "vit_tf/vit.py",
-            'self.intermediate["dense"](self.layernorm_after(hidden_states))',
-            'self.intermediate["dense"](hidden_states)',
-        ),
-        Edit(
-            "vit_flax/vit.py",
-            'self.intermediate["dense"](self.layernorm_after(hidden_states))',
-            'self.intermediate["dense"](hidden_states)',
-        ),
+    "post-norm residual": each(
+        "vit.py",
+        'self.intermediate["dense"](self.layernorm_after(hidden_states))',
+        'self.intermediate["dense"](hidden_states)',
     ),
-    "tanh GELU": (
-        Edit("vit_torch/activations.py", 'approximate="none"', 'approximate="tanh"'),
-        Edit("vit_tf/activations.py", "return 0.5 * x * (1 + ops.erf(x * math.sqrt(0.5)))", "return gelu_tanh(x)"),
-        Edit(
-            "vit_flax/activations.py", "return 0.5 * x * (1 + jax.lax.erf(x * math.sqrt(0.5)))", "return gelu_tanh(x)"
-        ),
+    "tanh GELU": each(
+        "activations.py",
+        torch=('approximate="none"', 'approximate="tanh"'),
+        tf=("return 0.5 * x * (1 + ops.erf(x * math.sqrt(0.5)))", "return gelu_tanh(x)"),
+        flax=("return 0.5 * x * (1 + jax.lax.erf(x * math.sqrt(0.5)))", "return gelu_tanh(x)"),
     ),
-    "wrong digit in the approximation of GELU": (
-        Edit("vit_torch/activations.py", "0.7978845608 * x * (1 + 0.044715 *", "0.7978845608 * x * (1 + 0.04471 *"),
-        Edit("vit_tf/activations.py", "0.7978845608 * x * (1 + 0.044715 *", "0.7978845608 * x * (1 + 0.04471 *"),
-        Edit("vit_flax/activations.py", "0.7978845608 * x * (1 + 0.044715 *", "0.7978845608 * x * (1 + 0.04471 *"),
+    "wrong digit in the approximation of GELU": each(
+        "activations.py", "0.7978845608 * x * (1 + 0.044715 *", "0.7978845608 * x * (1 + 0.04471 *"
     ),
-    "hidden states in reverse": (
-        Edit(
-            "vit_torch/vit.py",
-            "            all_hidden_states.append(hidden_states)\n",
-            "            all_hidden_states.insert(0, hidden_states)\n",
-        ),
-        Edit(
-            "vit_tf/vit.py",
-            "            all_hidden_states.append(hidden_states)\n",
-            "            all_hidden_states.insert(0, hidden_states)\n",
-        ),
-        Edit(
-            "vit_flax/vit.py",
-            "            all_hidden_states.append(hidden_states)\n",
-            "            all_hidden_states.insert(0, hidden_states)\n",
-        ),
+    "hidden states in reverse": each(
+        "vit.py",
+        "            all_hidden_states.append(hidden_states)\n",
+        "            all_hidden_states.insert(0, hidden_states)\n",
     ),
-    "pooler on the last token": (
-        Edit("vit_torch/vit.py", "self.dense(hidden_states[:, 0])", "self.dense(hidden_states[:, -1])"),
-        Edit("vit_tf/vit.py", "self.dense(hidden_states[:, 0])", "self.dense(hidden_states[:, -1])"),
-        Edit("vit_flax/vit.py", "self.dense(hidden_states[:, 0])", "self.dense(hidden_states[:, -1])"),
-    ),
-    "classifier on the mean": (
-        Edit(
-            "vit_torch/vit.py",
+    "pooler on the last token": each("vit.py", "self.dense(hidden_states[:, 0])", "self.dense(hidden_states[:, -1])"),
+    "classifier on the mean": each(
+        "vit.py",
+        torch=(
             "self.classifier(encoded.last_hidden_state[:, 0] if",
             "self.classifier(encoded.last_hidden_state.mean(1) if",
         ),
-        Edit(
-            "vit_tf/vit.py",
+        tf=(
             "self.classifier(encoded.last_hidden_state[:, 0] if",
             "self.classifier(ops.mean(encoded.last_hidden_state, axis=1) if",
         ),
-        Edit(
-            "vit_flax/vit.py",
+        flax=(
             "self.classifier(encoded.last_hidden_state[:, 0] if",
             "self.classifier(encoded.last_hidden_state.mean(axis=1) if",
         ),
     ),
-    "ignored labels counted": (
-        Edit("vit_torch/layers.py", "losses.sum() / kept.sum()", "losses.mean()"),
-        Edit(
-            "vit_tf/layers.py", "ops.sum(losses) / ops.cast(ops.count_nonzero(kept), losses.dtype)", "ops.mean(losses)"
-        ),
-        Edit("vit_flax/layers.py", "losses.sum() / kept.sum().astype(logits.dtype)", "losses.mean()"),
+    "ignored labels counted": each(
+        "layers.py",
+        torch=("losses.sum() / kept.sum()", "losses.mean()"),
+        tf=("ops.sum(losses) / ops.cast(ops.count_nonzero(kept), losses.dtype)", "ops.mean(losses)"),
+        flax=("losses.sum() / kept.sum().astype(logits.dtype)", "losses.mean()"),
     ),
     "label out of range counted as certain": (
         Edit(
@@ -500,26 +396,20 @@ FAULTS = {
             "(batch, rows, columns, step, step, channels)\n        return pixels.transpose(0, 5, 1, 3, 2, 4)",
         ),
     ),
-    "loss of masked image modelling over all pixels": (
-        Edit("vit_torch/layers.py", "(error * mask).sum() / (mask.sum() + 1e-5)", "error.sum() / (mask.sum() + 1e-5)"),
-        Edit(
-            "vit_tf/layers.py",
-            "ops.sum(error * mask) / (ops.sum(mask) + 1e-5)",
-            "ops.sum(error) / (ops.sum(mask) + 1e-5)",
-        ),
-        Edit("vit_flax/layers.py", "(error * mask).sum() / (mask.sum() + 1e-5)", "error.sum() / (mask.sum() + 1e-5)"),
+    "loss of masked image modelling over all pixels": each(
+        "layers.py",
+        "(error * mask).sum() / (mask.sum() + 1e-5)",
+        "error.sum() / (mask.sum() + 1e-5)",
+        tf=("ops.sum(error * mask) / (ops.sum(mask) + 1e-5)", "ops.sum(error) / (ops.sum(mask) + 1e-5)"),
     ),
-    "off-by-one mask": (
-        Edit("vit_torch/vit_mae.py", "(ids_restore >= kept)", "(ids_restore > kept)"),
-        Edit("vit_tf/vit_mae.py", "ids_restore >= kept", "ids_restore > kept"),
-        Edit("vit_flax/vit_mae.py", "ids_restore >= kept", "ids_restore > kept"),
+    "off-by-one mask": each(
+        "vit_mae.py",
+        "ids_restore >= kept",
+        "ids_restore > kept",
+        torch=("(ids_restore >= kept)", "(ids_restore > kept)"),
     ),
     "most noise kept": (
-        Edit(
-            "vit_torch/vit_mae.py",
-            "stable_order(masking_noise",
-            "stable_order(-masking_noise",
-        ),
+        Edit("vit_torch/vit_mae.py", "stable_order(masking_noise", "stable_order(-masking_noise"),
         Edit(
             "vit_tf/layers.py",
             'tf.argsort(noise, axis=1, direction="ASCENDING"',
@@ -531,78 +421,60 @@ FAULTS = {
             "jnp.argsort(noise, axis=1, stable=True, descending=True)",
         ),
     ),
-    "noise compared in its own dtype": (
-        Edit("vit_torch/layers.py", "return noise.float() *", "return noise *"),
-        Edit("vit_tf/layers.py", 'noise, patches = ops.cast(noise, "float32"),', "noise, patches = ops.copy(noise),"),
-        Edit("vit_flax/layers.py", "noise = noise.astype(jnp.float32)", "noise = noise.astype(noise.dtype)"),
+    "noise compared in its own dtype": each(
+        "layers.py",
+        torch=("return noise.float() *", "return noise *"),
+        tf=('noise, patches = ops.cast(noise, "float32"),', "noise, patches = ops.copy(noise),"),
+        flax=("noise = noise.astype(jnp.float32)", "noise = noise.astype(noise.dtype)"),
     ),
-    "kept patches rounded up": (
-        Edit(
-            "vit_core/masking.py",
-            "kept = int(patches * (1 - float(mask_ratio))) if",
-            "kept = -int(-patches * (1 - float(mask_ratio)) // 1) if",
-        ),
+    "kept patches rounded up": one(
+        "vit_core/masking.py",
+        "kept = int(patches * (1 - float(mask_ratio))) if",
+        "kept = -int(-patches * (1 - float(mask_ratio)) // 1) if",
     ),
-    "class token without its position": (
-        Edit("vit_torch/vit_mae.py", "(self.cls_token + positions[:, :1])", "self.cls_token"),
-        Edit(
-            "vit_tf/vit_mae.py",
+    "class token without its position": each(
+        "vit_mae.py",
+        torch=("(self.cls_token + positions[:, :1])", "self.cls_token"),
+        tf=(
             "ops.cast(self.cls_token, self.compute_dtype) + positions[:, :1]",
             "ops.cast(self.cls_token, self.compute_dtype)",
         ),
-        Edit("vit_flax/vit_mae.py", "self.cls_token + positions[:, :1]", "self.cls_token"),
+        flax=("self.cls_token + positions[:, :1]", "self.cls_token"),
     ),
-    "decoder not unshuffled": (
-        Edit("vit_torch/vit_mae.py", "take(shuffled, ids_restore)", "shuffled"),
-        Edit("vit_tf/vit_mae.py", "take(shuffled, ids_restore)", "shuffled"),
-        Edit("vit_flax/vit_mae.py", "take(shuffled, ids_restore)", "shuffled"),
-    ),
-    "positions of the decoder not resized": (
-        Edit(
-            "vit_torch/vit_mae.py",
+    "decoder not unshuffled": each("vit_mae.py", "take(shuffled, ids_restore)", "shuffled"),
+    "positions of the decoder not resized": each(
+        "vit_mae.py",
+        torch=(
             "return resized_positions(table, (1, table.shape[1] - 1), Grid(1, patches))",
             "return table[:, [min(i, table.shape[1] - 1) for i in range(patches + 1)]]",
         ),
-        Edit(
-            "vit_tf/vit_mae.py",
+        tf=(
             "return nn.resized_positions(table, (1, table.shape[1] - 1), Grid(1, patches))",
             "return ops.take(table, [min(i, table.shape[1] - 1) for i in range(patches + 1)], axis=1)",
         ),
-        Edit(
-            "vit_flax/vit_mae.py",
+        flax=(
             "return nn.resized_positions(table, (1, table.shape[1] - 1), Grid(1, patches))",
             "return table[:, jnp.asarray([min(i, table.shape[1] - 1) for i in range(patches + 1)])]",
         ),
     ),
-    "decoder without its last norm": (
-        Edit("vit_torch/vit_mae.py", "self.decoder_norm(hidden_states)", "hidden_states"),
-        Edit("vit_tf/vit_mae.py", "self.decoder_norm(hidden_states)", "hidden_states"),
-        Edit("vit_flax/vit_mae.py", "self.decoder_norm(hidden_states)", "hidden_states"),
+    "decoder without its last norm": each("vit_mae.py", "self.decoder_norm(hidden_states)", "hidden_states"),
+    "channels before pixels in a patch": each(
+        "vit_mae.py",
+        torch=("patches.permute(0, 2, 4, 3, 5, 1).flatten(3)", "patches.permute(0, 2, 4, 1, 3, 5).flatten(3)"),
+        tf=("ops.transpose(patches, (0, 2, 4, 3, 5, 1))", "ops.transpose(patches, (0, 2, 4, 1, 3, 5))"),
+        flax=(".transpose(0, 2, 4, 3, 5, 1)", ".transpose(0, 2, 4, 1, 3, 5)"),
     ),
-    "channels before pixels in a patch": (
-        Edit(
-            "vit_torch/vit_mae.py",
-            "patches.permute(0, 2, 4, 3, 5, 1).flatten(3)",
-            "patches.permute(0, 2, 4, 1, 3, 5).flatten(3)",
-        ),
-        Edit(
-            "vit_tf/vit_mae.py",
-            "ops.transpose(patches, (0, 2, 4, 3, 5, 1))",
-            "ops.transpose(patches, (0, 2, 4, 1, 3, 5))",
-        ),
-        Edit("vit_flax/vit_mae.py", ".transpose(0, 2, 4, 3, 5, 1)", ".transpose(0, 2, 4, 1, 3, 5)"),
+    "biased variance": each(
+        "vit_mae.py",
+        torch=("correction=1", "correction=0"),
+        tf=("/ (target.shape[-1] - 1)", "/ target.shape[-1]"),
+        flax=("ddof=1", "ddof=0"),
     ),
-    "biased variance": (
-        Edit("vit_torch/vit_mae.py", "correction=1", "correction=0"),
-        Edit("vit_tf/vit_mae.py", "/ (target.shape[-1] - 1)", "/ target.shape[-1]"),
-        Edit("vit_flax/vit_mae.py", "ddof=1", "ddof=0"),
-    ),
-    "loss over kept patches": (
-        Edit("vit_torch/vit_mae.py", "(error * mask).sum() / mask.sum()", "(error * (1 - mask)).sum() / mask.sum()"),
-        Edit(
-            "vit_tf/vit_mae.py", "ops.sum(error * mask) / ops.sum(mask)", "ops.sum(error * (1 - mask)) / ops.sum(mask)"
-        ),
-        Edit("vit_flax/vit_mae.py", "(error * mask).sum() / mask.sum()", "(error * (1 - mask)).sum() / mask.sum()"),
+    "loss over kept patches": each(
+        "vit_mae.py",
+        "(error * mask).sum() / mask.sum()",
+        "(error * (1 - mask)).sum() / mask.sum()",
+        tf=("ops.sum(error * mask) / ops.sum(mask)", "ops.sum(error * (1 - mask)) / ops.sum(mask)"),
     ),
     "fresh weights cut at two deviations": (
         Edit(
@@ -624,79 +496,61 @@ FAULTS = {
             "tests/behaviour -k '[flax and cut_at_two'",
         ),
     ),
-    "fresh positions of the decoder zero": (
-        Edit(
-            "vit_core/parameters.py",
-            '_SINCOS = Initialiser("sincos")',
-            "_SINCOS = _ZEROS",
-            "tests/vit_core/test_parameters.py",
-        ),
+    "fresh positions of the decoder zero": one(
+        "vit_core/parameters.py",
+        '_SINCOS = Initialiser("sincos")',
+        "_SINCOS = _ZEROS",
+        "tests/vit_core/test_parameters.py",
     ),
-    "fresh patch projection as any other": (
-        Edit(
-            "vit_core/parameters.py",
-            'return Initialiser("uniform", math.sqrt(6 / (config.hidden_size + pixels)))',
-            "return weights_of(config)",
-            "tests/vit_core/test_parameters.py",
-        ),
+    "fresh patch projection as any other": one(
+        "vit_core/parameters.py",
+        'return Initialiser("uniform", math.sqrt(6 / (config.hidden_size + pixels)))',
+        "return weights_of(config)",
+        "tests/vit_core/test_parameters.py",
     ),
-    "pixels divided by 256": (
-        Edit(
-            "vit_core/images/steps.py",
-            'number("rescale_factor", scale)',
-            'number("rescale_factor", scale) * 255 / 256',
-            "tests/vit_core/test_image_processing.py",
-        ),
+    "pixels divided by 256": one(
+        "vit_core/images/steps.py",
+        'number("rescale_factor", scale)',
+        'number("rescale_factor", scale) * 255 / 256',
+        "tests/vit_core/test_image_processing.py",
     ),
-    "mean and deviation swapped": (
-        Edit(
-            "vit_core/images/steps.py",
-            "return (picture - centre) / spread",
-            "return (picture - spread) / centre",
-            "tests/vit_core/test_image_processing.py",
-        ),
+    "mean and deviation swapped": one(
+        "vit_core/images/steps.py",
+        "return (picture - centre) / spread",
+        "return (picture - spread) / centre",
+        "tests/vit_core/test_image_processing.py",
     ),
-    "queries and keys swapped in timm's names": (
-        Edit("conversion/dialects/timm.py", '_QKV = ("query", "key", "value")', '_QKV = ("key", "query", "value")'),
+    "queries and keys swapped in timm's names": one(
+        "conversion/dialects/timm.py", '_QKV = ("query", "key", "value")', '_QKV = ("key", "query", "value")'
     ),
-    "kernel axes swapped": (Edit("conversion/layouts.py", '"conv": (3, 2, 0, 1)', '"conv": (3, 2, 1, 0)'),),
-    "output projection not transposed": (
-        Edit(
-            "conversion/layouts.py",
-            'dict.fromkeys(("linear", "heads_in", "heads_out"), (1, 0))',
-            'dict.fromkeys(("linear", "heads_in"), (1, 0))',
-        ),
+    "kernel axes swapped": one("conversion/layouts.py", '"conv": (3, 2, 0, 1)', '"conv": (3, 2, 1, 0)'),
+    "output projection not transposed": one(
+        "conversion/layouts.py",
+        'dict.fromkeys(("linear", "heads_in", "heads_out"), (1, 0))',
+        'dict.fromkeys(("linear", "heads_in"), (1, 0))',
     ),
-    "head_dim before heads": (
-        Edit(
-            "conversion/layouts.py",
-            "return array.reshape(len(array), -1)",
-            "return array.transpose(0, 2, 1).reshape(len(array), -1)",
-        ),
+    "head_dim before heads": one(
+        "conversion/layouts.py",
+        "return array.reshape(len(array), -1)",
+        "return array.transpose(0, 2, 1).reshape(len(array), -1)",
     ),
-    "LayerScale by columns": (
-        Edit(
-            "conversion/folds.py",
-            ".reshape(-1, *[1] * (len(tensor.shape) - 1))",
-            ".reshape(*[1] * (len(tensor.shape) - 1), -1)[..., : tensor.shape[-1]]",
-        ),
+    "LayerScale by columns": one(
+        "conversion/folds.py",
+        ".reshape(-1, *[1] * (len(tensor.shape) - 1))",
+        ".reshape(*[1] * (len(tensor.shape) - 1), -1)[..., : tensor.shape[-1]]",
     ),
-    "BatchNorm's mean forgotten": (
-        Edit(
-            "conversion/dialects/timm.py",
-            "bias.read() - new_weight() @ mean.read().astype(np.float64)",
-            "bias.read().astype(np.float64)",
-        ),
+    "BatchNorm's mean forgotten": one(
+        "conversion/dialects/timm.py",
+        "bias.read() - new_weight() @ mean.read().astype(np.float64)",
+        "bias.read().astype(np.float64)",
     ),
-    "first layer of Keras taken for the second": (Edit("conversion/naming.py", 'number or "0"', 'number or "1"'),),
-    "Google's GELU taken for the exact one": (
-        Edit("conversion/dialects/google.py", '"hidden_act": "gelu_pytorch_tanh"', '"hidden_act": "gelu"'),
+    "first layer of Keras taken for the second": one("conversion/naming.py", 'number or "0"', 'number or "1"'),
+    "Google's GELU taken for the exact one": one(
+        "conversion/dialects/google.py", '"hidden_act": "gelu_pytorch_tanh"', '"hidden_act": "gelu"'
     ),
-    "class row of zeros behind the patches": (
-        Edit(
-            "conversion/folds.py",
-            "np.concatenate([np.zeros((shape[0], 1, shape[2]), table.dtype), table.read()], axis=1)",
-            "np.concatenate([table.read(), np.zeros((shape[0], 1, shape[2]), table.dtype)], axis=1)",
-        ),
+    "class row of zeros behind the patches": one(
+        "conversion/folds.py",
+        "np.concatenate([np.zeros((shape[0], 1, shape[2]), table.dtype), table.read()], axis=1)",
+        "np.concatenate([table.read(), np.zeros((shape[0], 1, shape[2]), table.dtype)], axis=1)",
     ),
 }
