@@ -118,7 +118,9 @@ def test_a_run_goes_on_from_its_state_to_the_bit(backend, name, options):
 
 def test_dropouts_go_by_seed_and_step_alone(backend):
     def losses(seed):
-        step = make_step(backend, CLASSIFIER, "float64", {"hidden_dropout_prob": 0.4}, seed=seed)
+        step = make_step(
+            backend, CLASSIFIER, "float64", {"hidden_dropout_prob": 0.4, "num_hidden_layers": 1}, seed=seed
+        )
         return [float(step(make_batch(CLASSIFIER), 0.0).loss) for _ in range(2)]
 
     one = losses(3)

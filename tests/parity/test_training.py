@@ -26,7 +26,7 @@ def run(backend, name, dtype, steps):
         return trained(backend, name, dtype, steps)
 
 
-@pytest.mark.every_day("few-float64", "few-float32 torch")
+@pytest.mark.every_day("few-float64-finetune", "few torch")
 @pytest.mark.parametrize("backend", INSTALLED)
 @pytest.mark.parametrize("name", RUNS)
 @pytest.mark.parametrize("dtype", LOSS_TOLERANCES)

@@ -74,7 +74,7 @@ TRAININGS = {
 }
 
 
-@pytest.mark.every_day("own loss, compiled", "[float16 by xla", "[bare images]", "features")
+@pytest.mark.every_day("[float16 by xla", "[bare images]", "features")
 @pytest.mark.parametrize("training", TRAININGS)
 def test_the_loss_on_digits_falls_in_two_epochs(training):
     name, options, data = TRAININGS[training]

@@ -58,7 +58,7 @@ def test_an_encoder_shows_what_it_returns(tmp_path, purpose):
 
 
 def test_programs_that_the_page_cannot_show_are_refused(tmp_path):
-    name = exported(tmp_path, "digits-vit-mae", "onnx")
+    name = exported(tmp_path, "digits-vit-mae", "pt2")
     with pytest.raises(InputError, match=r"a program of reconstruction, which the page cannot show\.\nGive the check"):
         open_player(name)
     with pytest.raises(InputError, match="--revision is for checkpoints"):
