@@ -12,12 +12,12 @@ from vit_core.errors import ConfigError
 NOBODY = 65534
 
 
-def refusal(build: Callable[[], Any]) -> str:
-    """The message of the ConfigError that `build` raises: what it is about, then what is wrong."""
-    with pytest.raises(ConfigError) as caught:
-        build()
+def refusal(call: Callable[[], Any], error: type[Exception] = ConfigError) -> str:
+    """The message of the error that a call raises: what it is about, then what is wrong."""
+    with pytest.raises(error) as caught:
+        call()
     message = str(caught.value)
-    assert len(message.split("\n")) <= 3
+    assert message.count("\n") < 3, message
     return message
 
 

@@ -7,6 +7,7 @@ from itertools import product
 import ml_dtypes
 import numpy as np
 import pytest
+import refusing
 
 from vit_core import checked, errors
 from vit_core.config import ViTConfig
@@ -32,10 +33,8 @@ def config(**fields):
 
 
 def refusal(check, *arguments, **options):
-    with pytest.raises(InputError) as caught:
-        check("Model", *arguments, **options)
-    message = str(caught.value)
-    assert message.startswith("Model: ") and len(message.split("\n")) <= 3
+    message = refusing.refusal(lambda: check("Model", *arguments, **options), InputError)
+    assert message.startswith("Model: ")
     return message.removeprefix("Model: ")
 
 

@@ -5,6 +5,7 @@ import socket
 from dataclasses import replace
 
 import pytest
+import refusing
 
 from vit_core.errors import ConfigError, ImageError, MissingFileError
 from vit_core.files.json import json_text, read_json
@@ -21,11 +22,9 @@ def read(path, size=1000, error=ConfigError, **limits):
 
 
 def refusal(path, error=ConfigError, **options):
-    with pytest.raises(error) as caught:
-        read(path, error=error, **options)
-    assert str(caught.value).startswith(f"{path}: ")
-    assert len(str(caught.value)) < len(str(path)) + 200
-    return str(caught.value)
+    message = refusing.refusal(lambda: read(path, error=error, **options), error)
+    assert message.startswith(f"{path}: ") and len(message) < len(str(path)) + 200
+    return message
 
 
 @pytest.mark.parametrize(
