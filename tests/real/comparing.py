@@ -22,6 +22,8 @@ RUNGS = {
     "float16": {"largest": 1.7e-2, "typical": 5e-3, "cosine": 6.5e-6},  # 8.5e-3, 2.9e-3, 3.2e-6
 }
 
+TENSORS = {"torch": "pt", "tf": "tf", "flax": "jax"}  # what image processors call them
+
 
 def load(source: Any, backend: str, dtype: str = "float32", **options: Any) -> Any:
     """The encoder, without a pooler."""

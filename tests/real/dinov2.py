@@ -6,6 +6,7 @@ rest.
 onnx and onnxruntime are imported where they are used, so that this module can be collected without them.
 """
 
+import json
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -25,6 +26,7 @@ HIDDEN_STATES = (EMBEDDINGS, *(f"/backbone/encoder/layer.{i}/Add_1_output_0" for
 PROCESSOR = ViTImageProcessor(size=224, image_mean=(0.485, 0.456, 0.406), image_std=(0.229, 0.224, 0.225))
 
 # DINOv2's name of a module -> transformers' of it, in a layer.
+_ENCODER = ("embeddings.", "encoder.", "layernorm.")  # in front of the names of transformers' Dinov2Model
 _MATRICES = {"attn.proj": "attention.output.dense", "mlp.fc1": "mlp.fc1", "mlp.fc2": "mlp.fc2"}
 
 
@@ -81,6 +83,19 @@ def write(path: Path) -> Path:
     """A weight file as DINOv2 publishes it, without a configuration; loading folds its LayerScales."""
     save_file(published(), path)
     return path
+
+
+def write_folder(folder: Path) -> Path:
+    """A folder as transformers' Dinov2Model is stored, under the names that it left in the graph."""
+    tensors = {name: array for name, array in stored().items() if name.startswith(_ENCODER)}
+    tensors["embeddings.position_embeddings"] = positions()
+    tensors["embeddings.mask_token"] = np.zeros((1, HIDDEN), np.float32)  # which the graph does not hold
+    sizes = {"hidden_size": HIDDEN, "num_hidden_layers": LAYERS, "num_attention_heads": 6, "mlp_ratio": 4}
+    sizes |= {"image_size": 518, "patch_size": 14, "layer_norm_eps": 1e-6}
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"model_type": "dinov2", "architectures": ["Dinov2Model"], **sizes}))
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    return folder
 
 
 def photographs() -> list[Any]:

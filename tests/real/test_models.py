@@ -7,6 +7,7 @@ from real.comparing import RUNGS
 
 import conversion
 from vit_core.positions import resize_table
+from vit_core.tensors import from_numpy, to_numpy
 
 pytestmark = pytest.mark.real
 
@@ -46,6 +47,24 @@ def test_layer_scale_kept_computes_the_same(backend, published, images, expected
     scales = [name for name in model.canonical_tensors() if name.endswith("lambda1")]
     assert len(scales) == 2 * dinov2.LAYERS and model.config.layerscale_value == 1.0
     comparing.check(comparing.states(model, backend, images), expected)
+
+
+@pytest.mark.parametrize("options", [{}, {"layerscale_value": 1.0}], ids=["folded", "kept"])
+def test_names_of_transformers_compute_the_same(backend, options, images, expected, tmp_path):
+    model = comparing.load(dinov2.write_folder(tmp_path / "dinov2"), backend, **options)
+    comparing.check(comparing.states(model, backend, images[:2]), [state[:2] for state in expected])
+
+
+def test_features_from_inside_are_the_graph_s(backend, folder, images, expected):
+    """Blocks count from 0 there and embeddings are no block: block i gives state i + 1."""
+    model, two = comparing.load(folder, backend), images[:2]
+    blocks, pixels = [2, 5, 11], from_numpy(two, comparing.TENSORS[backend])
+    maps = model.forward_intermediates(pixels, blocks, intermediates_only=True)
+    for block, found in zip(blocks, maps, strict=True):
+        state = expected[block + 1][:2, 1:]
+        comparing.check([to_numpy(found)], [state.swapaxes(1, 2).reshape(2, dinov2.HIDDEN, 16, 16)])
+    ((patches, token),) = model.get_intermediate_layers(pixels, 1, return_class_token=True)
+    comparing.check([to_numpy(patches), to_numpy(token)], [expected[-1][:2, 1:], expected[-1][:2, 0]])
 
 
 @pytest.mark.parametrize("size", SIZES, ids="{0[0]}x{0[1]}".format)
