@@ -72,6 +72,7 @@ def oracle_once(known, monkeypatch):
     monkeypatch.setattr(certificate, "forward", once)
 
 
+@pytest.mark.timeout(900)  # three minutes alone
 @pytest.mark.parametrize("name", BOUNDS)
 def test_integers_keep_the_class_token(name, folder, photographs, oracle_once, tmp_path):
     to, int8 = name.split()

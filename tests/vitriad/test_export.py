@@ -15,6 +15,7 @@ from programs import FIELDS
 
 import vitriad
 import vitriad.models
+from vit_core.config.relatives import OF_DINOV2_HEADS
 from vit_core.errors import BackendError, CheckpointError, ConfigError, InputError, MissingFileError, UnsafeFileError
 from vit_core.images.processor import ViTImageProcessor
 from vitriad import cli, engines
@@ -30,6 +31,7 @@ CLASSES = {  # class -> the purposes of its programs
     "ViTMAEModel": ("features", "attentions"),
     "ViTMAEForPreTraining": ("reconstruction", "features"),
 }
+REGISTERS = {"num_register_tokens": 3, "layerscale_value": 0.1, "use_swiglu_ffn": True}
 MODELS = {"torch": "torch_models", "tf": "tf_models", "flax": "flax_models"}
 PREFIXES = {"torch": "", "tf": "TF", "flax": "Flax"}
 EVERY_DAY = [  # of each format one cell; those of pt2 and savedmodel are in test_engines.py and test_export_files.py
@@ -56,9 +58,9 @@ def make(backend, cls, **fields):
     return import_module(MODELS[backend]).make_model(PREFIXES[backend] + cls, **{**FIELDS, **square, **fields})
 
 
-def check_cell(cell, folder):
+def check_cell(cell, folder, **fields):
     to, backend, cls, purpose, dynamic = cell
-    model = make(backend, cls)
+    model = make(backend, cls, **fields)
     layers = (0, -1) if purpose == "features" else ()
     found = vitriad.export(model, folder, to, outputs=purpose, dynamic=dynamic, layers=layers)
     assert found.holds
@@ -73,6 +75,20 @@ def check_cell(cell, folder):
 @pytest.mark.parametrize("cell", EVERY_DAY, ids="-".join)
 def test_a_program_computes_what_its_model_does(cell, tmp_path):
     check_cell(cell, tmp_path / "program")
+
+
+@pytest.mark.every_day("onnx-torch", "savedmodel-tf", "stablehlo-flax")
+@pytest.mark.parametrize("writer", WRITERS, ids="-".join)
+def test_a_program_of_a_model_with_options_computes_what_that_does(writer, tmp_path):
+    cell = (*writer, "ViTForImageClassification", "logits", "size")
+    check_cell(cell, tmp_path / "program", **REGISTERS, **OF_DINOV2_HEADS)
+
+
+@pytest.mark.programs
+@pytest.mark.parametrize("fields", [{"use_mean_pooling": True}, REGISTERS], ids=["mean", "registers"])
+@pytest.mark.parametrize("writer", WRITERS, ids="-".join)
+def test_features_of_a_model_with_options_are_those_of_the_model(writer, fields, tmp_path):
+    check_cell((*writer, "ViTModel", "features", "size"), tmp_path / "program", **fields)
 
 
 @pytest.mark.programs
