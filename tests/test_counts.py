@@ -33,10 +33,10 @@ EXPECTED = {
 }
 TRACES = {"torch": 0, "tf": 1, "flax": 2}  # of calls with batches of 2, 3 and 2
 PASSES = {  # of 640 x 480 pixels: by Pillow, and the most memory of NumPy, as a share of the result
-    "RGB": (["resize"], 1.98),
-    "L": (["resize"], 1.77),
-    "RGBA": (["convert", "resize"], 1.95),
-    "P": (["convert", "resize"], 1.94),
+    "RGB": (["resize"], 1.53),
+    "L": (["resize"], 1.32),
+    "RGBA": (["convert", "resize"], 1.50),
+    "P": (["convert", "resize"], 1.49),
 }
 
 

@@ -121,7 +121,7 @@ class Batch:
         planes = [*steps.planes(picture)]
         planes *= channels // len(planes)
         for levels, plane, into in zip(table, planes, _planes(result, layout), strict=True):
-            levels.take(plane, out=into, mode="wrap")  # "raise" would write through a buffer
+            steps.look_up(levels, plane, into)
         return result
 
     def _row(self, index: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:

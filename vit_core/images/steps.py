@@ -16,6 +16,7 @@ from vit_core.tensors import Array
 Picture = Array | Image.Image  # a PIL image is of mode L or RGB
 
 _LEVELS = np.arange(256, dtype=np.uint8)
+_LOOKED_UP = 2**14  # pixels at a time
 
 
 def resize(picture: Picture, sides: tuple[int, int], code: int, *, compatible: bool = False) -> Picture:
@@ -164,3 +165,13 @@ def levels(channels: int, options: Mapping[str, Any]) -> Array:
     """What the last two steps make of each of the 256 levels of an 8-bit picture: (channels, 256)."""
     ramp = np.repeat(_LEVELS[:, None, None], channels, axis=2)  # (height 256, width 1, channels)
     return np.ascontiguousarray(rescale_and_normalize(ramp, options)[:, 0].T)
+
+
+def look_up(levels: Array, plane: Array, into: Array) -> None:
+    """Writes the numbers of the levels of a plane, both (height, width), some rows at a time.
+
+    NumPy makes indices of eight bytes of what it looks up, which stay in the cache for this many.
+    """
+    rows = max(1, _LOOKED_UP // max(1, plane.shape[1]))
+    for first in range(0, plane.shape[0], rows):
+        levels.take(plane[first : first + rows], out=into[first : first + rows], mode="wrap")  # "raise" has a buffer
