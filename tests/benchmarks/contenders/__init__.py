@@ -52,7 +52,7 @@ def without_other_frameworks() -> None:
 
 def groups() -> dict[str, Group]:
     """All groups by name, in the order of the page."""
-    from benchmarks.contenders import embedding, forward, importing, loading, preprocessing, training
+    from benchmarks.contenders import embedding, forward, growth, importing, loading, preprocessing, training
 
     return {
         **forward.GROUPS,
@@ -61,4 +61,5 @@ def groups() -> dict[str, Group]:
         **importing.GROUPS,
         **preprocessing.GROUPS,
         **embedding.GROUPS,
+        **growth.GROUPS,
     }
