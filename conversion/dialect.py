@@ -59,6 +59,7 @@ class Target:
         file: its name in a folder; None where a checkpoint is one file, of the caller's name.
         prefix: what stands in front of the encoder's names in models with a head.
         lacks: start of a canonical name -> what the dialect does not have.
+        options: of the family's, see `PretrainedConfig.family_options`, those that its programs have too.
         needs_qkv_bias: whether it cannot say that queries, keys and values have no biases.
         activations: ours -> what its config.json calls it; None where it says none, or all as we do.
         scopes: model class -> the group that its weights are in; of HDF5 files.
@@ -72,6 +73,7 @@ class Target:
     file: str | None = None
     prefix: str = ""
     lacks: Mapping[str, str] = field(default_factory=dict)
+    options: Collection[str] = ()
     needs_qkv_bias: bool = False
     activations: Mapping[str, str] | None = None
     scopes: Mapping[str, str] = field(default_factory=dict)

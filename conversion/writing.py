@@ -94,8 +94,9 @@ def _check_expressible(dialect: Dialect, target: Target, model: str, config: Pre
             problem = f"it has no {lacking}, and the model has {tensor}"
     if target.needs_qkv_bias and not config.qkv_bias:
         problem = "queries, keys and values always have biases there, and in the model they have none"
-    if not dialect.is_canonical and config.family_options:
-        problem = f"it has no {', '.join(config.family_options)}"
+    options = [name for name in config.family_options if name not in target.options]
+    if not dialect.is_canonical and options:
+        problem = f"it has no {', '.join(options)}"
     if not dialect.is_canonical and any(config.pruned_heads.values()):
         problem = "it has no pruned heads, and the model has"
     if target.activations is not None and config.hidden_act not in target.activations:

@@ -277,6 +277,13 @@ def _write_config(config: Any, model: str, processor: ViTImageProcessor | None) 
     }
     if config.hidden_act != "gelu":
         fields["model_args"]["act_layer"] = _ACTIVATIONS[config.hidden_act]
+    if config.use_mean_pooling:
+        fields["global_pool"] = "avg"
+        fields["model_args"] |= {"global_pool": "avg", "fc_norm": not config.norm_before_pooling}
+    if not config.use_class_token:
+        fields["model_args"] |= {"class_token": False}
+    if config.layerscale_value is not None:
+        fields["model_args"] |= {"init_values": config.layerscale_value}
     if labels != [f"LABEL_{i}" for i in range(classes)]:
         fields["label_names"] = labels
     return fields
@@ -347,7 +354,8 @@ TIMM = Dialect(
         container="safetensors",
         suffix=".safetensors",
         file="model.safetensors",
-        lacks={"embeddings.mask_token": "mask token", "pooler.": "pooler"},
+        lacks={"embeddings.mask_token": "mask token", "pooler.dense": "pooler", "pooler.activation": "pooler"},
+        options=("use_mean_pooling", "norm_before_pooling", "use_class_token", "layerscale_value"),
         activations=_ACTIVATIONS,
         config=_write_config,
     ),

@@ -20,12 +20,17 @@ pytestmark = pytest.mark.timm
 
 SIZES = {**torch_models.SIZES, "layer_norm_eps": 1e-6}
 CLASSIFIER = {**SIZES, "id2label": {0: "cat", 1: "dog", 2: "owl"}}
+_NORM_FIRST = {"use_mean_pooling": True, "norm_before_pooling": True}
 CASES = {
     "classifier": ("ViTForImageClassification", CLASSIFIER),
     "no qkv bias": ("ViTForImageClassification", {**CLASSIFIER, "qkv_bias": False}),
     "another activation": ("ViTForImageClassification", {**CLASSIFIER, "hidden_act": "quick_gelu"}),
     "one channel": ("ViTForImageClassification", {**CLASSIFIER, "num_channels": 1}),
     "encoder": ("ViTModel", SIZES),
+    "mean": ("ViTForImageClassification", {**CLASSIFIER, "use_mean_pooling": True}),
+    "norm, then mean": ("ViTForImageClassification", {**CLASSIFIER, **_NORM_FIRST, "layerscale_value": 0.5}),
+    "patches alone": ("ViTForImageClassification", {**CLASSIFIER, **_NORM_FIRST, "use_class_token": False}),
+    "scaled encoder": ("ViTModel", {**SIZES, "layerscale_value": 0.5}),
 }
 ARGUMENTS = {"img_size": [12, 20], "patch_size": 4, "embed_dim": 24, "depth": 2, "num_heads": 3, "mlp_ratio": 1.5}
 
