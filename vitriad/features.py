@@ -40,7 +40,8 @@ class Embedder:
         backend: as for `vitriad.load`.
         features: some of "class_token" and "patch_mean", (batch, hidden), and "patch_tokens", (batch, patches, hidden).
         layers: which hidden states to take them from: 0 is what enters the first layer, the number of layers what the
-            last one gives, before the final norm; -1 is the output of the model, after it.
+            last one gives, before the final norm; -1 is the output of the model, after it (which
+            is the norm of the mean with `use_mean_pooling` alone: the tokens and `patch_mean` are then without).
         processor: how images are prepared, in place of the checkpoint's: an image processor, or where to read one.
         dtype: "float32" or "float16", of what is returned.
         **options: as for `vitriad.load`, such as `revision`, `config` and `optimize`; of an exported program `threads`.
