@@ -63,6 +63,8 @@ class Target:
         needs_qkv_bias: whether it cannot say that queries, keys and values have no biases.
         activations: ours -> what its config.json calls it; None where it says none, or all as we do.
         scopes: model class -> the group that its weights are in; of HDF5 files.
+        unfold: makes what its programs have of tensors by canonical names without prefix, in place; from the
+            configuration and those.
         config: the fields of its config.json, from the configuration, the name of the class and the image processor;
             None where it has the one of transformers.
     """
@@ -77,6 +79,7 @@ class Target:
     needs_qkv_bias: bool = False
     activations: Mapping[str, str] | None = None
     scopes: Mapping[str, str] = field(default_factory=dict)
+    unfold: Callable[[Any, Tensors], None] | None = None
     config: Callable[[Any, str, ViTImageProcessor | None], Fields] | None = None
 
 

@@ -92,20 +92,25 @@ def scales(where: str, found: Tensors, layers: int) -> list[str]:
     return [f"folded: {len(names)} LayerScales into the layers before them"] if names else []
 
 
-def register_positions(where: str, found: Tensors, allow: Collection[str]) -> list[str]:
-    """Some programs have positions for registers too, which are sums of both as far as a model sees."""
-    registers, table = (found.get(f"embeddings.{name}") for name in ("register_tokens", "position_embeddings"))
+def register_positions(found: Tensors, patches: int) -> list[str]:
+    """Some programs have positions for registers too, which are sums of both as far as a model sees.
+
+    Args:
+        found: tensors by canonical name, with or without a prefix; changed in place.
+        patches: how many the positions are for.
+    """
+    at = next((name.removesuffix("register_tokens") for name in found if name.endswith("register_tokens")), "")
+    registers, table = (found.get(f"{at}{name}") for name in ("register_tokens", "position_embeddings"))
     if registers is None or table is None or len(registers.shape) != 3 or len(table.shape) != 3:
         return []
-    first, count = int("embeddings.cls_token" in found), registers.shape[1]
-    patches = table.shape[1] - first - count
-    if side_of(patches) is None or side_of(patches + count) is not None or registers.shape[2:] != table.shape[2:]:
+    first, count = int(f"{at}cls_token" in found), registers.shape[1]
+    if table.shape[1:] != (first + count + patches, *registers.shape[2:]):
         return []
-    found["embeddings.register_tokens"] = LazyArray(
+    found[f"{at}register_tokens"] = LazyArray(
         registers.dtype, registers.shape, lambda: registers.read() + table.read()[:, first : first + count]
     )
     gone = [*range(first, first + count)]
-    found["embeddings.position_embeddings"] = mapped(table, lambda rows: np.delete(rows, gone, axis=1))
+    found[f"{at}position_embeddings"] = mapped(table, lambda rows: np.delete(rows, gone, axis=1))
     return [f"folded: the positions of {count} registers into them"]
 
 

@@ -97,12 +97,14 @@ def stored_grid(
     """
     tokens = _shape(where, tensors, "embeddings.position_embeddings", 3)[1]
     patch = _shape(where, tensors, "embeddings.patch_embeddings.projection.weight", 4)[2:]
+    first = int("embeddings.cls_token" in tensors)
+    # Positions may be of the class token and the patches, of the patches alone, or of registers too.
+    known = [tokens - rows for rows in (first, 0, first + _registers(tensors))]
     if image_size is not None:
         rows, columns = (side // size for side, size in zip(pair(image_size), patch, strict=True))
-        if rows * columns in (tokens - 1, tokens):
+        if rows * columns in known:
             return rows, columns
-    with_row = (tokens - 1,) if "embeddings.cls_token" in tensors else ()
-    for patches in (*with_row, *(() if dialect.has_class_row else (tokens,))):
+    for patches in known[:1] if dialect.has_class_row else known:
         if side := side_of(patches):
             return side, side
     raise CheckpointError(
@@ -116,7 +118,6 @@ def _encoder(where: str, tensors: Mapping[str, LazyArray]) -> Fields:
     hidden, channels, height, width = _shape(where, tensors, "embeddings.patch_embeddings.projection.weight", 4)
     mlp, _ = _shape(where, tensors, "encoder.layer.0.intermediate.dense.weight", 2)
     _, inner = _shape(where, tensors, "encoder.layer.0.output.dense.weight", 2)
-    registers = tensors.get("embeddings.register_tokens")
     return {
         "model_type": "vit",
         "hidden_size": hidden,
@@ -127,8 +128,13 @@ def _encoder(where: str, tensors: Mapping[str, LazyArray]) -> Fields:
         "qkv_bias": "encoder.layer.0.attention.attention.query.bias" in tensors,
         "use_swiglu_ffn": mlp == 2 * inner,
         "use_class_token": "embeddings.cls_token" in tensors,
-        "num_register_tokens": 0 if registers is None else registers.shape[-2],
+        "num_register_tokens": _registers(tensors),
     }
+
+
+def _registers(tensors: Mapping[str, LazyArray]) -> int:
+    tokens = tensors.get("embeddings.register_tokens")
+    return 0 if tokens is None else tokens.shape[-2]
 
 
 def _pooling(where: str, tensors: Mapping[str, LazyArray], fields: Mapping[str, Any]) -> Fields:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from conversion.adapting import asked
 from conversion.detecting import Source, held_source, open_source
 from conversion.fitting import Fitted, Grid, Stored, Wanted, fit
-from conversion.folds import check_allowed, scales, with_class_row
+from conversion.folds import check_allowed, register_positions, scales, with_class_row
 from conversion.inference import is_of_transformers, said_size, stored_grid
 from conversion.keywords import ASSERTIONS, CHOOSING, FITTING, LOADING, MODEL_OPTIONS, OPENING, checked
 from conversion.naming import HEADS
@@ -125,7 +125,7 @@ def _loaded(source: Source, model: str, given: Mapping[str, Any]) -> Loaded:
     if given.get("use_safetensors") and any(f.metadata.get("format") in CONTAINERS for f in source.weights.files):
         raise CheckpointError(f"{source.where}: use_safetensors=True, and its weights are in another kind of file.")
     config = config_of(source, model, given, config_data(source, model, given))
-    source = _unscaled(source, config)
+    source = _folded(source, config, model, given)
     options = {name: given.get(name, default) for name, default in MODEL_OPTIONS.get(model, {}).items()}
     config.dtype = chosen_dtype(source, config, given)
     fitting = {name: given[name] for name in FITTING if name in given}
@@ -217,15 +217,20 @@ def _described(
     config, names = config_of(source, model, given, data), source.bare
     found = {"add_pooling_layer": has_pooler(config, names), "use_mask_token": "embeddings.mask_token" in names}
     model_options = {name: given.get(name, found[name]) for name in MODEL_OPTIONS.get(model, {})}
-    return _unscaled(source, config), config, model, model_options
+    return _folded(source, config, model, given), config, model, model_options
 
 
-def _unscaled(source: Source, config: Any) -> Source:
-    """A checkpoint without LayerScales where the configuration has none; those saved here stay, and are told of."""
-    if source.dialect.is_canonical or config.layerscale_value is not None:
+def _folded(source: Source, config: Any, model: str, given: Mapping[str, Any]) -> Source:
+    """A checkpoint after the folds that its configuration decides: those saved here stay as they are.
+
+    LayerScales go where the configuration has none, and fits tell of them; positions of registers go into those where
+    the table has rows for them.
+    """
+    if source.dialect.is_canonical:
         return source
-    arrays = dict(source.arrays)
-    notes = scales(source.where, arrays, config.num_hidden_layers)
+    arrays, grid = dict(source.arrays), _stored_grid(source, model, given)
+    notes = register_positions(arrays, math.prod(grid)) if grid else []
+    notes += scales(source.where, arrays, config.num_hidden_layers) if config.layerscale_value is None else []
     return source._replace(arrays=arrays, notes=[*source.notes, *notes])
 
 

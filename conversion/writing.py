@@ -50,9 +50,11 @@ def expressed(
     """
     bare = {name.removeprefix(BASE_PREFIX): tensor for name, tensor in tensors.items()}
     _check_expressible(dialect, target, model, config, bare)
+    if target.unfold:
+        target.unfold(config, bare)
     notes = []
     for field, value in (dialect.numerics or {}).items():
-        found = getattr(config, field)
+        found = value if field == "hidden_act" and config.use_swiglu_ffn else getattr(config, field)
         if found != value and not (field == "hidden_act" and found in (target.activations or ())):
             change = f"{field} {found!r} becomes {value!r} in the dialect {dialect.name!r}"
             check_allowed(change, "numerics", allow)
@@ -99,7 +101,7 @@ def _check_expressible(dialect: Dialect, target: Target, model: str, config: Pre
         problem = f"it has no {', '.join(options)}"
     if not dialect.is_canonical and any(config.pruned_heads.values()):
         problem = "it has no pruned heads, and the model has"
-    if target.activations is not None and config.hidden_act not in target.activations:
+    if target.activations is not None and config.mlp_act not in (*target.activations, "swiglu"):
         problem = f"it does not know the activation {config.hidden_act!r}"
     if problem:
         raise CheckpointError(f"{model} as {dialect.name!r}: {problem}.")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from conversion.dialect import Dialect, Fields, Images, Opened, Part, Row, Target, Tensors
-from conversion.folds import dead_head, distillation, register_positions, zero_biases
+from conversion.folds import dead_head, distillation, mapped, zero_biases
 from conversion.images import BICUBIC, FILTERS, IMAGENET, in_colour
 from vit_core.config import pair
 from vit_core.config.foreign_fields import FOREIGN, Foreign
@@ -184,6 +184,9 @@ _HARMLESS = {
         "fix_init",
     ),
 }
+# Architectures whose arguments a file may change. That of the MLP is none of those: a gated one is some models' own.
+_PLAIN_MODEL = "vit_base_patch16_224"
+_GATED_MODELS = ("vit_giant_patch14_dinov2", "vit_giant_patch14_reg4_dinov2", "vit_giant_patch14_reg1_tipsv2")
 _OPTIONS = {"class_token": "use_class_token", "reg_tokens": "num_register_tokens"}
 _AS_IF_ABSENT = {"pool_include_prefix": False, "dynamic_img_pad": False}
 _LEGACY_SMALL = (768, 8, 2304)  # timm's first vit_small, which divides scores by sqrt(768)
@@ -219,6 +222,10 @@ def _read_config(where: str, data: Mapping[str, Any]) -> Fields:
         fields["norm_before_pooling"] = pool == "avg" and not arguments["fc_norm"]
     if "num_heads" in arguments:
         fields["num_attention_heads"] = arguments["num_heads"]
+    if name in _GATED_MODELS and arguments.get("act_layer") not in (None, "silu"):
+        raise CheckpointError(
+            f"{where}: config.json: {name}: act_layer {short(arguments['act_layer'])}: gates here are of silu only."
+        )
     if "act_layer" in arguments:
         ours = {theirs: ours for ours, theirs in _ACTIVATIONS.items()}
         fields["hidden_act"] = ours.get(arguments["act_layer"], arguments["act_layer"])
@@ -243,6 +250,13 @@ def _read_labels(data: Mapping[str, Any]) -> tuple[str, Any] | None:
     return next(((name, labels) for name, labels in named if labels), None)
 
 
+def _with_register_rows(config: Any, tensors: Tensors) -> None:
+    """Where the class token has a position, all tokens in front of the patches have one there: zeros for registers."""
+    if config.num_register_tokens and config.use_class_token:
+        rows, name = [1] * config.num_register_tokens, "embeddings.position_embeddings"
+        tensors[name] = mapped(tensors[name], lambda table: np.insert(table, rows, 0, axis=1))
+
+
 def _write_config(config: Any, model: str, processor: ViTImageProcessor | None) -> Fields:
     """The config.json of a timm repository."""
     hidden, mlp = config.hidden_size, config.intermediate_size
@@ -251,7 +265,7 @@ def _write_config(config: Any, model: str, processor: ViTImageProcessor | None) 
     size = list(pair(config.image_size))
     labels = [config.id2label[i] for i in range(classes)]
     fields: Fields = {
-        "architecture": "vit_base_patch16_224",  # what timm then changes by these arguments
+        "architecture": _GATED_MODELS[0] if config.use_swiglu_ffn else _PLAIN_MODEL,
         "num_classes": classes,
         "num_features": hidden,
         "global_pool": "token",
@@ -275,15 +289,22 @@ def _write_config(config: Any, model: str, processor: ViTImageProcessor | None) 
             **_said_of_images(processor),
         },
     }
-    if config.hidden_act != "gelu":
-        fields["model_args"]["act_layer"] = _ACTIVATIONS[config.hidden_act]
+    if config.use_swiglu_ffn:  # where timm's own model has a LayerScale
+        fields["model_args"] |= {"init_values": 0}
+    elif config.hidden_act != "gelu":
+        fields["model_args"] |= {"act_layer": _ACTIVATIONS[config.hidden_act]}
     if config.use_mean_pooling:
         fields["global_pool"] = "avg"
         fields["model_args"] |= {"global_pool": "avg", "fc_norm": not config.norm_before_pooling}
     if not config.use_class_token:
         fields["model_args"] |= {"class_token": False}
+    if config.num_register_tokens:
+        fields["model_args"] |= {
+            "reg_tokens": config.num_register_tokens,
+            "no_embed_class": not config.use_class_token,
+        }
     if config.layerscale_value is not None:
-        fields["model_args"] |= {"init_values": config.layerscale_value}
+        fields["model_args"] |= {"init_values": config.layerscale_value or 1.0}  # 0 is none at all there
     if labels != [f"LABEL_{i}" for i in range(classes)]:
         fields["label_names"] = labels
     return fields
@@ -340,7 +361,7 @@ TIMM = Dialect(
     convention="torch",
     rows=_ROWS,
     folded=_FOLDED,
-    folds=(_batch_norm, distillation, register_positions, zero_biases, dead_head),
+    folds=(_batch_norm, distillation, zero_biases, dead_head),
     dropped=_DROPPED,
     marks=_MARKS,
     numerics={"layer_norm_eps": 1e-6, "hidden_act": "gelu"},
@@ -355,8 +376,12 @@ TIMM = Dialect(
         suffix=".safetensors",
         file="model.safetensors",
         lacks={"embeddings.mask_token": "mask token", "pooler.dense": "pooler", "pooler.activation": "pooler"},
-        options=("use_mean_pooling", "norm_before_pooling", "use_class_token", "layerscale_value"),
+        options=(
+            *("use_mean_pooling", "norm_before_pooling", "use_class_token", "layerscale_value"),
+            *("num_register_tokens", "use_swiglu_ffn"),
+        ),
         activations=_ACTIVATIONS,
+        unfold=_with_register_rows,
         config=_write_config,
     ),
 )

@@ -216,33 +216,3 @@ def test_others_may_come_and_go_beside_a_named_file(shared, monkeypatch):
 
     monkeypatch.setattr(places, "open_any", beside)
     assert conversion.load(shared / "vit.npz")[2].model == CLS and next(count) == 1
-
-
-WRITTEN_BY_TIMM = {
-    "mean": {"use_mean_pooling": True},
-    "norm first": {"use_mean_pooling": True, "norm_before_pooling": True},
-    "patches alone": {"use_mean_pooling": True, "norm_before_pooling": True, "use_class_token": False},
-}
-
-
-@pytest.mark.parametrize("what", WRITTEN_BY_TIMM)
-def test_options_that_timm_has_are_written_for_it_and_come_back(what, tmp_path):
-    config = make_config("ViTForImageClassification", layer_norm_eps=1e-6, **WRITTEN_BY_TIMM[what])
-    tensors = make_tensors("ViTForImageClassification", config)
-    conversion.save_pretrained(tmp_path / "ours", config, tensors, class_name="ViTForImageClassification")
-    conversion.convert(tmp_path / "ours", tmp_path / "timm", to="timm")
-    said = json.loads((tmp_path / "timm" / "config.json").read_text())["model_args"]
-    assert (said["global_pool"], said["fc_norm"]) == ("avg", what == "mean")
-    back, found, _ = conversion.load(tmp_path / "timm")
-    assert back.family_options == config.family_options and found.keys() == tensors.keys()
-    for name, array in tensors.items():
-        np.testing.assert_array_equal(found[name], array)
-
-
-@pytest.mark.parametrize("options", [{"num_register_tokens": 2}, {"use_swiglu_ffn": True}])
-def test_options_that_are_not_written_for_timm_are_refused_by_name(options, tmp_path):
-    config = make_config("ViTForImageClassification", layer_norm_eps=1e-6, **options)
-    tensors = make_tensors("ViTForImageClassification", config)
-    conversion.save_pretrained(tmp_path / "ours", config, tensors, class_name="ViTForImageClassification")
-    with pytest.raises(CheckpointError, match=f"as 'timm': it has no {next(iter(options))}"):
-        conversion.convert(tmp_path / "ours", tmp_path / "timm", to="timm")

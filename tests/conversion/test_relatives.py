@@ -330,6 +330,59 @@ def test_arguments_of_other_models_are_refused_by_name(argument, tmp_path):
         conversion.load(timm_folder(tmp_path, **{argument: OTHERS[argument]}))
 
 
+# Models with options as timm has them
+
+_NORM_FIRST = {"use_mean_pooling": True, "norm_before_pooling": True}
+_GATED = {"use_swiglu_ffn": True, "intermediate_size": 14}
+_PATCHES_ALONE = {**_NORM_FIRST, "use_class_token": False}
+WRITTEN_BY_TIMM = {  # fields -> what model_args says of them
+    "mean": ({"use_mean_pooling": True}, {"global_pool": "avg", "fc_norm": True}),
+    "norm first": (_NORM_FIRST, {"global_pool": "avg", "fc_norm": False}),
+    "patches alone": (_PATCHES_ALONE, {"class_token": False, "global_pool": "avg"}),
+    "registers": ({"num_register_tokens": 3}, {"reg_tokens": 3, "no_embed_class": False}),
+    "registers and patches": ({**_PATCHES_ALONE, "num_register_tokens": 2}, {"reg_tokens": 2, "no_embed_class": True}),
+    "gated": (_GATED, {"init_values": 0}),
+    "all": (
+        {**_GATED, **_NORM_FIRST, "num_register_tokens": 1, "layerscale_value": 0.5, "hidden_act": "relu"},
+        {"reg_tokens": 1, "init_values": 0.5, "fc_norm": False},
+    ),
+    "LayerScale from zero": ({"layerscale_value": 0.0}, {"init_values": 1.0}),
+}
+
+
+@pytest.mark.parametrize("sides", [12, (12, 20)])
+@pytest.mark.parametrize("what", WRITTEN_BY_TIMM)
+def test_options_that_timm_has_are_written_for_it_and_come_back(what, sides, tmp_path):
+    fields, expected = WRITTEN_BY_TIMM[what]
+    config = make_config("ViTForImageClassification", layer_norm_eps=1e-6, **{**fields, "image_size": sides})
+    tensors = make_tensors("ViTForImageClassification", config)
+    conversion.save_pretrained(tmp_path / "ours", config, tensors, class_name="ViTForImageClassification")
+    conversion.convert(tmp_path / "ours", tmp_path / "timm", to="timm")
+    said = json.loads((tmp_path / "timm" / "config.json").read_text())
+    assert said["model_args"].items() >= expected.items()
+    assert ("giant" in said["architecture"]) == config.use_swiglu_ffn  # whose MLP is gated
+    back, found, _ = conversion.load(tmp_path / "timm", layerscale_value=config.layerscale_value)
+    assert back.family_options == config.family_options and found.keys() == tensors.keys()
+    for name, array in tensors.items():
+        np.testing.assert_array_equal(found[name], array)
+
+
+def test_a_head_on_class_token_and_mean_is_not_written_for_timm(tmp_path):
+    config = make_config("ViTForImageClassification", layer_norm_eps=1e-6, **OF_DINOV2_HEADS)
+    tensors = make_tensors("ViTForImageClassification", config)
+    conversion.save_pretrained(tmp_path / "ours", config, tensors, class_name="ViTForImageClassification")
+    with pytest.raises(CheckpointError, match="as 'timm': it has no pool_class_token"):
+        conversion.convert(tmp_path / "ours", tmp_path / "timm", to="timm")
+
+
+def test_a_gate_of_another_activation_is_refused(tmp_path):
+    folder = timm_folder(tmp_path, act_layer="gelu")
+    said = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**said, "architecture": "vit_giant_patch14_dinov2"}))
+    with pytest.raises(CheckpointError, match="act_layer 'gelu': gates here are of silu only"):
+        conversion.load(folder)
+
+
 # The same models in the names of DINOv2's own files
 
 

@@ -31,6 +31,45 @@ CASES = {
     "norm, then mean": ("ViTForImageClassification", {**CLASSIFIER, **_NORM_FIRST, "layerscale_value": 0.5}),
     "patches alone": ("ViTForImageClassification", {**CLASSIFIER, **_NORM_FIRST, "use_class_token": False}),
     "scaled encoder": ("ViTModel", {**SIZES, "layerscale_value": 0.5}),
+    "registers": ("ViTForImageClassification", {**CLASSIFIER, "num_register_tokens": 3}),
+    "registers and patches": (
+        "ViTForImageClassification",
+        {**CLASSIFIER, **_NORM_FIRST, "use_class_token": False, "num_register_tokens": 2},
+    ),
+    "gated": ("ViTForImageClassification", {**CLASSIFIER, "use_swiglu_ffn": True, "hidden_act": "relu"}),
+    "DINOv2's giant": (
+        "ViTModel",
+        {**SIZES, "use_swiglu_ffn": True, "num_register_tokens": 4, "layerscale_value": 0.5, "qkv_bias": False},
+    ),
+    "all under a mean": (
+        "ViTForImageClassification",
+        {**CLASSIFIER, "use_mean_pooling": True, "use_swiglu_ffn": True, "num_register_tokens": 1},
+    ),
+}
+_GIANT = {"architecture": "vit_giant_patch14_dinov2"}  # with a gated MLP and LayerScale
+THEIRS = {
+    "classifier": {"num_classes": 5},
+    "encoder": {"num_classes": 0},
+    "no qkv bias": {"num_classes": 5, "qkv_bias": False},
+    "positions of registers": {"num_classes": 5, "reg_tokens": 3},
+    "registers without positions": {"num_classes": 5, "reg_tokens": 3, "no_embed_class": True},
+    "registers and patches": {
+        **{"num_classes": 5, "reg_tokens": 2, "class_token": False, "global_pool": "avg", "fc_norm": True},
+        "no_embed_class": True,
+    },
+    "positions of registers and patches": {
+        **{"num_classes": 5, "reg_tokens": 2, "class_token": False, "global_pool": "avg", "fc_norm": False},
+    },
+    "giant": {**_GIANT, "num_classes": 0},
+    "giant on the mean": {**_GIANT, "num_classes": 5, "global_pool": "avg", "mlp_ratio": 2.5},
+    "giant with registers": {
+        "architecture": "vit_giant_patch14_reg4_dinov2",
+        **{"num_classes": 5, "init_values": 0.3},
+    },
+    "a named model with registers": {
+        "architecture": "vit_medium_patch16_reg4_gap_256",
+        **{"num_classes": 5, "mlp_ratio": 2},
+    },
 }
 ARGUMENTS = {"img_size": [12, 20], "patch_size": 4, "embed_dim": 24, "depth": 2, "num_heads": 3, "mlp_ratio": 1.5}
 
@@ -54,7 +93,7 @@ def check_outputs(model, images, theirs):
         found = model.eval()(images, output_hidden_states=True)
     if "logits" in found:
         check_same(found.logits, theirs["logits"])
-        norm = model.vit.layernorm
+        norm = getattr(model.vit, "layernorm", None) or torch.nn.Identity()  # else that of the mean
         check_same(norm(found.hidden_states[-1]).detach(), theirs["tokens"])
     else:
         check_same(found.last_hidden_state, theirs["tokens"])
@@ -75,8 +114,9 @@ def test_ours_loads_there(case, tmp_path):
     assert report["labels"] == (["cat", "dog", "owl"] if name != "ViTModel" else None)
 
 
-@pytest.mark.parametrize("more", [{"num_classes": 5}, {"num_classes": 0}, {"num_classes": 5, "qkv_bias": False}])
-def test_theirs_loads_here(more, tmp_path):
+@pytest.mark.parametrize("case", THEIRS)
+def test_theirs_loads_here(case, tmp_path):
+    more = THEIRS[case]
     (tmp_path / "arguments.json").write_text(json.dumps({**ARGUMENTS, **more}))
     images, theirs, _ = ask("save", tmp_path)
     assert conversion.detect(tmp_path) == "timm"

@@ -17,7 +17,7 @@ from timm.models import save_for_hf
 def save(folder: Path) -> None:
     """Writes config.json and model.safetensors."""
     arguments = json.loads((folder / "arguments.json").read_text())
-    model = timm.create_model("vit_tiny_patch16_224", **arguments)
+    model = timm.create_model(arguments.pop("architecture", "vit_tiny_patch16_224"), **arguments)
     generator = torch.Generator().manual_seed(7)
     for parameter in model.parameters():
         parameter.data.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
