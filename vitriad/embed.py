@@ -13,6 +13,7 @@ from argparse import Namespace
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from vit_core.config import patch_grid
 from vit_core.errors import ImageError, InputError, VitError
 from vit_core.files.atomic_folder import write_file
 from vit_core.files.json import read_json
@@ -36,6 +38,8 @@ from vitriad.ray_pool import pooled, ray_module
 
 _SHARD_BYTES, _SHARD_IMAGES = 64_000_000, 512  # of features, in memory at once
 _BATCHES = (1, 2, 4, 8, 16, 32)  # that are tried
+_UNTRIED = 8  # the batch where trying would take longer than it saves
+_TRIED_SHARE = 0.05  # at most so many of the images' number are computed to try batches
 _WORTH = 0.95  # a larger batch has to take at most so much of the time of a smaller one, for each image
 _WORKERS = 2  # actors of Ray, unless said
 _SLOW = 2.0  # seconds of a batch at which none larger is tried
@@ -108,7 +112,7 @@ def embed(
     found = _begun(parts, asked, force)
     if found is None and os.path.lexists(out) and not force:
         raise InputError(f"{out}: something is there already.\n--force replaces it.")
-    plan = found or {**asked, "called": origin.model, **_sizes(embedder, batch_size)}
+    plan = found or {**asked, "called": origin.model, **_sizes(embedder, batch_size, len(sources))}
     origin = origin._replace(model=plan["called"])  # one model has several names, and the file is the same to the byte
     if found is None:
         write_file(parts / "run.json", json.dumps(plan, indent=1) + "\n", error=InputError)
@@ -173,19 +177,28 @@ def _begun(parts: Path, asked: dict[str, Any], force: bool) -> dict[str, Any] | 
     return None
 
 
-def _sizes(embedder: Embedder, batch_size: int | None) -> dict[str, int]:
+def _sizes(embedder: Embedder, batch_size: int | None, count: int) -> dict[str, int]:
     """Images of a batch and of a shard."""
-    batch = batch_size or fastest_batch(embedder)
-    one = embedder({"pixel_values": _zeros(embedder, batch)})
-    size = sum(array.nbytes for array in one.values()) // batch
+    batch = batch_size or _batch_for(embedder, count)
+    patches = prod(patch_grid(embedder.config, embedder.size))
+    rows = sum(patches if name.endswith("patch_tokens") else 1 for name in embedder.names)
+    size = rows * embedder.config.hidden_size * np.dtype(embedder.dtype).itemsize
     return {"batch": batch, "shard": max(1, min(_SHARD_IMAGES, _SHARD_BYTES // max(size, 1)) // batch) * batch}
 
 
-def fastest_batch(embedder: Embedder) -> int:
+def _batch_for(embedder: Embedder, count: int) -> int:
+    """Images at a time: the fastest, where so many images repay trying; evened out, so that little is filled up."""
+    tried = [batch for batch in _BATCHES if 2 * (2 * batch - 1) <= _TRIED_SHARE * count]  # two calls of each up to it
+    batch = fastest_batch(embedder, tried) if _UNTRIED in tried else _UNTRIED
+    calls = max(1, -(-count // batch))
+    return max(1, -(-count // calls))
+
+
+def fastest_batch(embedder: Embedder, batches: Sequence[int] = _BATCHES) -> int:
     """How many images at a time take the least time for each, by trying; the smaller one where it hardly matters."""
     best, least = 1, np.inf
-    for batch in _BATCHES:
-        pixels = _zeros(embedder, batch)
+    for batch in batches:
+        pixels = np.zeros((batch, embedder.config.num_channels, *embedder.size), embedder.pixel_dtype)
         try:
             embedder({"pixel_values": pixels})  # the first call of a size may compile
             start = time.perf_counter()
@@ -198,10 +211,6 @@ def fastest_batch(embedder: Embedder) -> int:
         if spent > _SLOW:
             break
     return best
-
-
-def _zeros(embedder: Embedder, batch: int) -> Array:
-    return np.zeros((batch, embedder.config.num_channels, *embedder.size), embedder.pixel_dtype)
 
 
 # --- one shard -------------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from backends import INSTALLED
 from PIL import Image
 
 import vitriad
+from vit_core import ViTConfig
 from vit_core.errors import InputError, MissingFileError
 from vit_core.images.sources import ImageSource, image_sources
 from vit_core.installing import install_command
@@ -363,16 +364,48 @@ def test_files_of_something_else_are_no_features(tmp_path):
             read_features(tmp_path / name)
 
 
-def test_the_fastest_batch_is_the_one_that_takes_least(monkeypatch, embedder):
-    times = {1: 0.10, 2: 0.15, 4: 0.20, 8: 0.39, 16: 0.90, 32: 2.0}
-    clock = [0.0]
+class Timed:
+    """In place of an embedder: counts the images of its calls, and moves the clock on."""
 
-    class Timed:
-        config, size, pixel_dtype = embedder.config, embedder.size, embedder.pixel_dtype
+    size, pixel_dtype, dtype = (16, 16), np.dtype(np.float32), "float32"
+    names = ("class_token", "layer_1.patch_tokens")
 
-        def __call__(self, batch):
-            clock[0] += times[len(batch["pixel_values"])]
-            return {}
+    def __init__(self, monkeypatch):
+        self.clock, self.images, self.config = 0.0, 0, ViTConfig(hidden_size=48, num_attention_heads=3, patch_size=4)
+        monkeypatch.setattr(embed.time, "perf_counter", lambda: self.clock)
 
-    monkeypatch.setattr(embed.time, "perf_counter", lambda: clock[0])
-    assert embed.fastest_batch(Timed()) == 4
+    def __call__(self, batch):
+        count = len(batch["pixel_values"])
+        self.images += count
+        self.clock += {1: 0.10, 2: 0.15, 4: 0.20, 8: 0.39, 16: 0.90, 32: 2.0}[count]
+        return {}
+
+
+def test_the_fastest_batch_is_the_one_that_takes_least(monkeypatch):
+    assert embed.fastest_batch(Timed(monkeypatch)) == 4
+
+
+@pytest.mark.parametrize(
+    ("count", "batch", "tried"),
+    [(1, 1, 0), (3, 3, 0), (8, 8, 0), (9, 5, 0), (16, 8, 0), (599, 8, 0), (600, 4, 30), (5000, 4, 126)],
+)
+def test_batches_are_tried_where_the_images_repay_it(count, batch, tried, monkeypatch):
+    timed = Timed(monkeypatch)
+    assert embed._sizes(timed, None, count)["batch"] == batch
+    assert timed.images == tried <= count / 20
+
+
+def test_a_shard_holds_what_its_features_leave_room_for(monkeypatch):
+    timed = Timed(monkeypatch)
+    assert embed._sizes(timed, 8, 1000) == {"batch": 8, "shard": 512}
+    monkeypatch.setattr(embed, "_SHARD_BYTES", 100 * (1 + 16) * 48 * 4)  # of 100 images, each 1 + 16 rows
+    assert embed._sizes(timed, 8, 1000) == {"batch": 8, "shard": 96}
+    assert timed.images == 0
+
+
+def test_the_size_of_a_shard_is_that_of_real_features(monkeypatch, everything):
+    one = sum(array.nbytes for array in everything({"pixel_values": everything.read(DIGITS[0])[None]}).values())
+    monkeypatch.setattr(embed, "_SHARD_BYTES", 7 * one)
+    assert embed._sizes(everything, 1, 1000)["shard"] == 7
+    monkeypatch.setattr(embed, "_SHARD_BYTES", 7 * one - 1)
+    assert embed._sizes(everything, 1, 1000)["shard"] == 6

@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from tempfile import mkdtemp
@@ -18,21 +19,28 @@ from benchmarks.contenders.forward import Calls
 
 CODE = "import time; start = time.perf_counter(); {}; print(time.perf_counter() - start)"
 ROOT = Path(__file__).parents[3]
-OURS = ("vit_core", "conversion", "vit_torch", "vit_tf", "vit_flax")
+OURS = ("vit_core", "conversion", "vit_torch", "vit_tf", "vit_flax", "vitriad")
 
 
-def importing(statement: str, folder: Path, tiny: bool) -> Calls:
-    """Of a copy of our packages, for which Python keeps what it compiles, as pip has it for all installed packages."""
+def runner(folder: Path) -> Callable[[list[str]], str]:
+    """Runs Python with arguments, beside a copy of our packages, and returns what it prints.
+
+    Python keeps what it compiles of the copy, as pip has it for all installed packages.
+    """
     folder = Path(mkdtemp(dir=folder))  # since contenders start together
     for package in OURS:
         shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
     environment["PYTHONPATH"] = str(folder)
+    options = {"capture_output": True, "text": True, "check": True, "env": environment, "cwd": folder}
+    return lambda arguments: subprocess.run([sys.executable, *arguments], **options).stdout
+
+
+def importing(statement: str, folder: Path, tiny: bool) -> Calls:
+    python = runner(folder)
 
     def run() -> float:
-        command = [sys.executable, "-c", CODE.format(statement)]
-        ran = subprocess.run(command, capture_output=True, text=True, check=True, env=environment, cwd=folder)
-        return float(ran.stdout)
+        return float(python(["-c", CODE.format(statement)]))
 
     run()  # compiles
     return {"import": run}
