@@ -103,6 +103,8 @@ class Dialect:
         folds: what makes canonical tensors of those, one step after the other. A step takes the tensors by canonical
             names without prefix, changes that dictionary, and returns what it did, a line each; its last argument names
             the steps that may change outputs (`conversion.folds.LOSSY`).
+        settle: gives tensors that its files only number the names that the configuration tells, in place; they are by
+            canonical names, with the prefix where there is a head.
         dropped: start of a name -> why the tensor means nothing to a model.
         marks: words of a name -> what that no ViT here has; see `conversion.marks`.
         framework: "pt", "tf" or "flax" where classes of transformers write it: `from_pt=True` and alike ask for it.
@@ -129,6 +131,7 @@ class Dialect:
     stacked: Mapping[str, str] = field(default_factory=dict)
     folded: Mapping[str, Row] = field(default_factory=dict)
     folds: tuple[Callable[[str, Tensors, Collection[str]], list[str]], ...] = ()
+    settle: Callable[[Any, Tensors], None] | None = None
     dropped: Mapping[str, str] = field(default_factory=dict)
     marks: Mapping[str, str] = field(default_factory=dict)
     framework: str | None = None

@@ -214,21 +214,25 @@ def _described(
     model = None if cls is None else canonical_class(cls)
     data = config_data(source, model, given)
     model = model or _stored_class(data, source)
-    config, names = config_of(source, model, given, data), source.bare
+    config = config_of(source, model, given, data)
+    source = _folded(source, config, model, given)
+    names = source.bare
     found = {"add_pooling_layer": has_pooler(config, names), "use_mask_token": "embeddings.mask_token" in names}
     model_options = {name: given.get(name, found[name]) for name in MODEL_OPTIONS.get(model, {})}
-    return _folded(source, config, model, given), config, model, model_options
+    return source, config, model, model_options
 
 
 def _folded(source: Source, config: Any, model: str, given: Mapping[str, Any]) -> Source:
-    """A checkpoint after the folds that its configuration decides: those saved here stay as they are.
+    """A checkpoint after what its configuration decides; those saved here stay as they are, and fits tell of them.
 
-    LayerScales go where the configuration has none, and fits tell of them; positions of registers go into those where
-    the table has rows for them.
+    Numbered tensors get their names; LayerScales go where the configuration has none, and positions of registers go
+    into those where the table has rows for them.
     """
     if source.dialect.is_canonical:
         return source
     arrays, grid = dict(source.arrays), _stored_grid(source, model, given)
+    if source.dialect.settle:
+        source.dialect.settle(config, arrays)
     notes = register_positions(arrays, math.prod(grid)) if grid else []
     notes += scales(source.where, arrays, config.num_hidden_layers) if config.layerscale_value is None else []
     return source._replace(arrays=arrays, notes=[*source.notes, *notes])

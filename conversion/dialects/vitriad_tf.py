@@ -1,7 +1,8 @@
 """Dialect "vitriad_tf": what `save` and `save_weights` of Keras make of the models of vit_tf.
 
-Names are those of Keras 3, as in `conversion.dialects.keras_hub`. The number of the position table depends on the
-tokens that there are, so there is a table for each case.
+Names are those of Keras 3, as in `conversion.dialects.keras_hub`. Tokens and the position table have numbers only, in
+the order in which they are made. A table for each count of them names the usual ones; the configuration, which such
+files need, then tells which they are.
 
 Source: keras 3.15.1; the layers of vit_tf.
 """
@@ -9,8 +10,9 @@ Source: keras 3.15.1; the layers of vit_tf.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from conversion.dialect import Dialect, Row
+from conversion.dialect import Dialect, Row, Tensors
 from conversion.dialects.keras_hub import DROPPED, variables
 
 _MODULES = {
@@ -61,21 +63,44 @@ _SHARED: dict[str, Row] = {
     **variables("decoder.decoder_norm", "decoder/decoder_norm"),
     **variables("decoder.decoder_pred", "decoder/decoder_pred"),
 }
-# The tokens of the embeddings that a model may have, in the order in which they are made. Registers without a mask
-# token are not among them: their numbers are those of a mask token, so such a file is refused for what is missing.
+_MADE = ("cls_token", "mask_token", "register_tokens", "position_embeddings")  # in this order
 _TOKENS = (
     ("position_embeddings",),
     ("cls_token", "position_embeddings"),
     ("cls_token", "mask_token", "position_embeddings"),
-    ("cls_token", "mask_token", "register_tokens", "position_embeddings"),
+    _MADE,
 )
+
+
+def _settle(config: Any, found: Tensors) -> None:
+    """Names the tokens that a model of this configuration has; one more than that is a mask token.
+
+    A wrong configuration is seen: where it has more tokens than the file, or none for several that stand together.
+    """
+    at = next((name.removesuffix(_MADE[-1]) for name in found if name.endswith(_MADE[-1])), "")
+    held = [at + name for name in _MADE if at + name in found]
+    is_there = {"cls_token": config.use_class_token, "register_tokens": config.num_register_tokens, _MADE[-1]: True}
+    is_there["mask_token"] = len(held) > sum(map(bool, is_there.values()))
+    meant = [at + name for name in _MADE if is_there[name]]
+    if len(meant) != len(held):
+        return
+    tensors = dict(zip(meant, [found.pop(name) for name in held], strict=True))
+    mask_token = tensors.get(f"{at}mask_token")
+    if mask_token is not None and mask_token.shape[1:2] != (1,) and not config.num_register_tokens:
+        tensors[f"{at}register_tokens"] = tensors.pop(f"{at}mask_token")
+    found.update(tensors)
 
 
 def _dialect(tokens: Sequence[str]) -> Dialect:
     own: dict[str, Row] = {f"embeddings.{name}": (f"embeddings/vars/{k}",) for k, name in enumerate(tokens)}
-    rows = {**own, **_SHARED}
     return Dialect(
-        name="vitriad_tf", convention="keras", rows=rows, encoder_prefix="vit/", dropped=DROPPED, framework="tf"
+        name="vitriad_tf",
+        convention="keras",
+        rows={**own, **_SHARED},
+        encoder_prefix="vit/",
+        settle=_settle,
+        dropped=DROPPED,
+        framework="tf",
     )
 
 

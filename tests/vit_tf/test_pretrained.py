@@ -1,6 +1,8 @@
 """Saving and loading: what only this backend has."""
 
+import itertools
 import json
+from contextlib import suppress
 
 import keras
 import ml_dtypes
@@ -12,7 +14,8 @@ from tf_models import make_config, make_model, make_tensors
 
 import conversion
 import vit_tf
-from vit_core import CheckpointError, InputError
+from vit_core import CheckpointError, ConfigError, InputError
+from vit_core.parameters import parameter_table
 
 
 def test_nothing_is_initialised_and_nothing_is_called_while_loading(name, tmp_path, monkeypatch):
@@ -99,6 +102,65 @@ def test_what_keras_saves_is_read_without_keras(case, suffix, tmp_path):
     config, found, report = conversion.load(path, config=case.config, cls=case.cls, **case.options)
     assert report.dialect == "vitriad_tf" and config.hidden_size == case.config.hidden_size
     assert {name: array.tobytes() for name, array in found.items()} == {n: a.tobytes() for n, a in tensors.items()}
+
+
+TINY = {"hidden_size": 4, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 6, "image_size": 4}
+TINY |= {"patch_size": 2, "encoder_stride": 2}
+_NORM_FIRST = {"use_mean_pooling": True, "norm_before_pooling": True}
+POOLINGS = [{}, {"use_mean_pooling": True}, _NORM_FIRST, {**_NORM_FIRST, "pool_class_token": True}]
+
+
+def configurations(cls, registers, class_token):
+    """Every legal one of a class with so many registers and with a class token or none."""
+    fields = {**TINY, "num_register_tokens": registers, "use_class_token": class_token}
+    for pooling, scale, gated in itertools.product(POOLINGS, (None, 0.5), (False, True)):
+        with suppress(ConfigError):
+            config = vit_tf.ViTConfig(**fields, **pooling, layerscale_value=scale, use_swiglu_ffn=gated)
+            parameter_table(config, cls)
+            yield config
+
+
+@pytest.mark.every_day("ViTModel-False-3-True", "ViTForMaskedImageModeling-True-1-False")
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")  # Keras, saving
+@pytest.mark.parametrize("class_token", [True, False])
+@pytest.mark.parametrize("registers", [0, 1, 3])
+@pytest.mark.parametrize(
+    ("cls", "mask_token"),
+    [
+        *(("ViTModel", False), ("ViTModel", True)),
+        *(("ViTForImageClassification", False), ("ViTForMaskedImageModeling", True)),
+    ],
+)
+def test_what_keras_saves_is_read_with_every_option(cls, mask_token, registers, class_token, tmp_path):
+    options, path = {"use_mask_token": mask_token} if cls == "ViTModel" else {}, tmp_path / "model.weights.h5"
+    count = 0
+    for config in configurations(cls, registers, class_token):
+        tensors = draw_any(config, cls, options)
+        getattr(vit_tf, f"TF{cls}").from_tensors(config, tensors, **options).save_weights(path)
+        _, found, _ = conversion.load(path, config=config, cls=cls)
+        assert found.keys() == tensors.keys(), config
+        assert mask_token == any("embeddings.mask_token" in name for name in found)
+        for name, tensor in tensors.items():
+            np.testing.assert_array_equal(found[name], tensor, err_msg=name)
+        count += 1
+    assert count >= 4
+
+
+def draw_any(config, cls, options):
+    """Tensors of which no two are alike."""
+    table, random = parameter_table(config, cls, **options), np.random.default_rng(3)
+    return {name: random.standard_normal(row.shape).astype(np.float32) for name, row in table.items()}
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")  # Keras, saving
+def test_registers_that_a_configuration_does_not_have_are_not_taken_for_a_mask_token(tmp_path):
+    config = vit_tf.ViTConfig(**TINY, num_register_tokens=3)
+    vit_tf.TFViTModel(config).save_weights(tmp_path / "model.weights.h5")
+    with pytest.raises(CheckpointError, match=r"1 unexpected: embeddings.register_tokens"):
+        vit_tf.TFViTModel.from_pretrained(tmp_path / "model.weights.h5", config=vit_tf.ViTConfig(**TINY))
+    with pytest.raises(CheckpointError, match=r"register_tokens \(1, 3, 4\) instead of \(1, 2, 4\)"):
+        fields = {**TINY, "num_register_tokens": 2}
+        vit_tf.TFViTModel.from_pretrained(tmp_path / "model.weights.h5", config=vit_tf.ViTConfig(**fields))
 
 
 def test_loaded_models_train_what_the_table_says(name, tmp_path):
