@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from conversion.auto import architecture
 from vit_core.errors import InputError
 from vit_core.images.sources import image_paths
+from vit_core.likeness import TOP, best, cosines, divergences, in_common
 from vit_core.tensors import Array, to_numpy
 from vitriad.backends import backend_name
 from vitriad.classify import load_classifier, load_processor, predict, probabilities
@@ -22,8 +23,6 @@ from vitriad.identity import encoder_digest
 from vitriad.models import find
 from vitriad.printing import print_table, shown
 from vitriad.viewing import check_picture, is_resized, load_encoder, processed_size, read_images, save_picture
-
-_TOP = 5
 
 
 class Side(NamedTuple):
@@ -137,24 +136,26 @@ def compared(first: Seen, second: Seen) -> dict[str, Any]:
     rows = np.linspace(0, len(first.states) - 1, depths).round().astype(int)
     others = np.linspace(0, len(second.states) - 1, depths).round().astype(int)
     pairs = [(first.states[one], second.states[two]) for one, two in zip(rows, others, strict=True)]
-    measure = _cosine if same_width else _cka
+    measure = _mean_cosine if same_width else _cka
     curve = [measure(*pair) for pair in pairs]
     found: dict[str, Any] = {"measure": "cosine" if same_width else "similarity", "curve": curve}
     found["parts_at"] = next((depth for depth, value in enumerate(curve) if not value >= 0.99), None)
     if first.scores is not None and second.scores is not None:
-        tops = _best(first.scores, first.labels), _best(second.scores, second.labels)
-        found["top1"] = float(np.mean([one[0] == two[0] for one, two in zip(*tops, strict=True)]))
-        found[f"top{_TOP}"] = float(np.mean([len({*one} & {*two}) / len(one) for one, two in zip(*tops, strict=True)]))
+        numbers = {label: i for i, label in enumerate(dict.fromkeys([*first.labels, *second.labels]))}
+        tops = [
+            _best(scores, [numbers[label] for label in side.labels])
+            for scores, side in ((first.scores, first), (second.scores, second))
+        ]
+        for name, count in (("top1", 1), (f"top{TOP}", TOP)):
+            found[name] = float(in_common(*(top[:, :count] for top in tops)).mean())
         if [*first.labels] == [*second.labels]:
-            ratio = np.log(np.maximum(first.scores, 1e-30)) - np.log(np.maximum(second.scores, 1e-30))
-            found["kl"] = float((first.scores * ratio).sum(axis=1).mean())
+            logits = (np.log(np.maximum(scores, 1e-30)) for scores in (second.scores, first.scores))
+            found["kl"] = float(divergences(*logits).mean())
     return found
 
 
-def _cosine(one: Array, two: Array) -> float:
-    """The mean cosine of rows; of two rows of zeros 1."""
-    norms = np.linalg.norm(one, axis=1) * np.linalg.norm(two, axis=1)
-    return float(np.divide((one * two).sum(axis=1), norms, out=np.ones(len(one)), where=norms > 0).mean())
+def _mean_cosine(one: Array, two: Array) -> float:
+    return float(cosines(one, two).mean())
 
 
 def _cka(one: Array, two: Array) -> float:
@@ -165,10 +166,11 @@ def _cka(one: Array, two: Array) -> float:
     return shared / own if own > 0 else 1.0
 
 
-def _best(scores: Array, labels: Sequence[str]) -> list[list[str]]:
-    """The labels of the best classes of every image."""
-    order = np.argsort(-scores, axis=1, kind="stable")[:, :_TOP]
-    return [[labels[i] for i in row] for row in order.tolist()]
+def _best(scores: Array, numbers: Sequence[int]) -> Array:
+    """The numbers of the labels of the best classes of every image."""
+    order = best(scores, TOP)
+    found: Array = np.where(order < 0, -1, np.asarray(numbers)[order])
+    return found
 
 
 def _print(sides: Sequence[Side], what: str, found: Mapping[str, Any]) -> None:
@@ -178,7 +180,7 @@ def _print(sides: Sequence[Side], what: str, found: Mapping[str, Any]) -> None:
     print_table([("after layer", found["measure"]), *rows])
     parts = found["parts_at"]
     print("nowhere below 0.99" if parts is None else f"below 0.99 first after layer {[*depths, 'output'][parts]}")
-    for name, said in (("top1", "same best class"), (f"top{_TOP}", f"common classes among the best {_TOP}")):
+    for name, said in (("top1", "same best class"), (f"top{TOP}", f"common classes among the best {TOP}")):
         if name in found:
             print(f"{said}: {found[name]:.1%}")
     if "kl" in found:

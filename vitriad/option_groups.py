@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from vit_core.errors import InputError
 from vitriad.backends import BACKENDS, backend_name
 from vitriad.models import NAMES
 from vitriad.optimizing import add_option
@@ -56,6 +57,23 @@ def running(parser: argparse.ArgumentParser, said: str) -> None:
     parser.add_argument("--threads", metavar="N", type=positive, help="that an exported program may use")
     text = "run an exported program that is machine code: only from people you trust"
     parser.add_argument("--machine-code", action="store_true", help=text)
+
+
+def on_images(parser: argparse.ArgumentParser) -> None:
+    """The options that say on which images two are compared."""
+    text = "image files or folders to compare on (random numbers)"
+    parser.add_argument("--images", metavar="PATH", nargs="+", default=(), help=text)
+    parser.add_argument("--processor", metavar="DIR_OR_ID", help=PROCESSOR)
+
+
+def check_images(arguments: argparse.Namespace) -> None:
+    """Refuses a processor that has nothing to prepare.
+
+    Raises:
+        InputError: --processor without --images.
+    """
+    if arguments.processor is not None and not arguments.images:
+        raise InputError("--processor: it prepares images, and there are none.\n--images names some.")
 
 
 def reading(parser: argparse.ArgumentParser, json_output: bool = True) -> None:

@@ -18,6 +18,7 @@ from vitriad.option_groups import (
     asking,
     at_least_0,
     numbers,
+    on_images,
     positive,
     reading,
     reporting,
@@ -307,11 +308,11 @@ def _add_conversion(commands: Any) -> None:
 
     _add_export(commands, any_dialect)
     example = "vitriad verify digits-vit digits-vit --tolerance 0"
-    verify = _command(commands, "verify", "compare what two checkpoints compute for one image", example)
+    verify = _command(commands, "verify", "compare what two checkpoints compute for the same images", example)
     verify.add_argument("source", metavar="SRC", help=any_dialect)
     verify.add_argument("target", metavar="DST", help="another checkpoint, of the same sizes, or an exported program")
     running(verify, "framework (%(default)s)")
-    verify.add_argument("--image", metavar="FILE", help="image to compare with (random numbers)")
+    on_images(verify)
     share = "of an output's largest value (1e-5, or what the precision of an exported program allows)"
     verify.add_argument("--tolerance", type=float, metavar="X", help=share)
     reading(verify)
@@ -361,6 +362,7 @@ def _add_parity(commands: Any) -> None:
     for option, known, default, said in lists:
         text = f"some of {', '.join(known)} ({said})"
         parity.add_argument(option, metavar="NAMES", type=some_of(known), default=default, help=text)
+    on_images(parity)
     parity.add_argument("--json", dest="json_file", metavar="FILE", help="write everything that was found")
     parity.add_argument("--html", dest="html_file", metavar="FILE", help="write a report for people, in one file")
     reading(parity, json_output=False)

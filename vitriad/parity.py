@@ -26,10 +26,11 @@ from vit_core.files.atomic_folder import write_file
 from vit_core.files.saving import save_folder
 from vit_core.files.targets import check_target
 from vit_core.installing import own_version
+from vit_core.likeness import COLUMNS, Likeness, cells, least, likeness
 from vit_core.tensors import Array, missing_backend
 from vitriad.backends import BACKENDS
 from vitriad.engines import ENGINES, engine_of
-from vitriad.option_groups import reading_options
+from vitriad.option_groups import check_images, reading_options
 from vitriad.parity_matrix import cases as parity_cases
 from vitriad.parity_matrix import training as parity_training
 from vitriad.parity_matrix.cases import Case
@@ -76,6 +77,9 @@ def run(arguments: Namespace) -> int:
     needed = [writer(name) if name in ENGINES else name for name in backends]
     if missing := [backend for backend in needed or BACKENDS if backend not in installed]:
         raise missing_backend(missing[0], f"--backends {missing[0]}")
+    check_images(arguments)
+    if arguments.images and arguments.model is None:
+        raise InputError("parity: --images: random models see random numbers.\nName a checkpoint in front of them.")
     for file in (arguments.json_file, arguments.html_file):
         if file:
             check_target(file, is_folder=False, error=InputError)
@@ -83,7 +87,7 @@ def run(arguments: Namespace) -> int:
     if arguments.preset is not None:
         cases = parity_cases.preset(arguments.preset)
     elif arguments.model is not None:
-        cases = parity_cases.checkpoint(arguments.model, **options)
+        cases = parity_cases.checkpoint(arguments.model, arguments.images, arguments.processor, **options)
     else:
         cases = [*parity_cases.sweep(), *(parity_cases.every_patch() if engines else ())]
     what = arguments.model or arguments.preset or f"{len(cases)} small random models"
@@ -256,6 +260,7 @@ def _against_oracle(
 ) -> Iterator[Row]:
     want = _flat(expected["outputs"])
     errors: dict[str, dict[str, float]] = {}
+    alike: dict[str, list[Likeness]] = {}
     if backend in ENGINES:  # which return some of it
         want = {name: reference for name, reference in want.items() if f"o:{name}" in found}
     for name, reference in want.items():
@@ -264,6 +269,8 @@ def _against_oracle(
         scale = float(np.abs(reference).max(initial=0.0)) or 1.0
         error = float(np.abs(got - reference).max(initial=0.0)) / scale if same_shape else float("inf")
         errors.setdefault(_kind(name), {})[name] = error if error == error else float("inf")
+        if got is not None and same_shape and got.ndim:
+            alike.setdefault(_kind(name), []).append(likeness(name, got, reference))
     if (derivatives := expected["derivatives"]) and backend in BACKENDS:
         scale = max(map(abs, derivatives.values())) or 1.0
         errors["gradients"] = {
@@ -272,13 +279,15 @@ def _against_oracle(
         }
     for check, by_name in errors.items():
         if check in checks:
-            yield _row(check, case, backend, "oracle", dtype, by_name, TOLERANCES[dtype][check])
+            between = least(alike.get(check, ()))
+            yield _row(check, case, backend, "oracle", dtype, by_name, TOLERANCES[dtype][check], between)
 
 
 def _against_each_other(
     case: Case, found: Mapping[str, Mapping[str, Array]], one: str, two: str, dtype: str, checks: Any
 ) -> Iterator[Row]:
     errors: dict[str, dict[str, float]] = {}
+    alike: dict[str, list[Likeness]] = {}
     whole = max((float(np.abs(a).max(initial=0)) for n, a in found[one].items() if n.startswith("g:")), default=1.0)
     for name, first in found[one].items():
         second = found[two].get(name)
@@ -289,13 +298,23 @@ def _against_each_other(
         same_shape = second is not None and second.shape == first.shape
         error = float(np.abs(first - second).max(initial=0.0)) / (scale or 1.0) if same_shape else float("inf")
         errors.setdefault(check, {})[name[2:]] = error if error == error else float("inf")
+        if second is not None and same_shape and name.startswith("o:") and first.ndim:
+            alike.setdefault(check, []).append(likeness(name[2:], second, first))
     for check, by_name in errors.items():
         if check in checks:
-            yield _row(check, case, one, two, dtype, by_name, 2 * TOLERANCES[dtype][check])
+            between = least(alike.get(check, ()))
+            yield _row(check, case, one, two, dtype, by_name, 2 * TOLERANCES[dtype][check], between)
 
 
 def _row(
-    check: str, case: Case, backend: str, against: str, dtype: str, errors: Mapping[str, float], tolerance: float
+    check: str,
+    case: Case,
+    backend: str,
+    against: str,
+    dtype: str,
+    errors: Mapping[str, float],
+    tolerance: float,
+    alike: Likeness | None,
 ) -> Row:
     """One line of the result; `first` is the first named value, in the order of the forward pass, that departs."""
     worst = max(errors, key=lambda name: errors[name])
@@ -312,6 +331,7 @@ def _row(
         "passed": errors[worst] <= tolerance,
         "first": next((name for name, error in errors.items() if error > tolerance), None),
         "errors": dict(errors) if check == "hidden" else None,
+        **(alike._asdict() if alike else {}),
     }
 
 
@@ -368,16 +388,18 @@ def _print(found: Row) -> None:
     groups: dict[tuple[str, ...], list[Row]] = {}
     for row in found["rows"]:
         groups.setdefault((row["check"], row["backend"], row["against"], row["dtype"]), []).append(row)
-    table: list[tuple[str, ...]] = [("check", "backend", "against", "dtype", "models", "worst error", "tolerance", "")]
+    table: list[tuple[str, ...]] = [
+        ("check", "backend", "against", "dtype", "models", "worst error", "tolerance", "", *COLUMNS)
+    ]
     for key, rows in sorted(groups.items(), key=lambda item: CHECKS.index(item[0][0])):
         worst = max(rows, key=lambda row: row["error"] / (row["tolerance"] or 1.0))
         passed = all(row["passed"] for row in rows)
-        table.append(
-            (*key, str(len(rows)), f"{worst['error']:.1e}", f"{worst['tolerance']:.1e}", "ok" if passed else "FAIL")
-        )
+        numbers = (str(len(rows)), f"{worst['error']:.1e}", f"{worst['tolerance']:.1e}", "ok" if passed else "FAIL")
+        alike = least(Likeness(*(row[name] for name in Likeness._fields)) for row in rows if "cosine" in row)
+        table.append((*key, *numbers, *cells(alike)))
     for left in found["not_for_programs"]:
         words = (left["check"], left["backend"], "", left["dtype"], str(left["models"]))
-        table.append((*words, "", "", "not for programs"))
+        table.append((*words, "", "", "not for programs", *cells(None)))
     print_table(table)
     for backend, process in found["processes"].items():
         print(f"{backend}: process {process['pid']}, " + ", ".join(f"{n} {v}" for n, v in process["versions"].items()))

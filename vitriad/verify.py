@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,17 @@ from conversion.loading import plan
 from conversion.report import report_of
 from vit_core.config import pair, patch_grid
 from vit_core.errors import InputError
+from vit_core.images.sources import image_paths
+from vit_core.likeness import COLUMNS, Likeness, cells, likeness
 from vit_core.masking import noise
 from vit_core.tensors import Array, to_numpy
 from vitriad.auto import model_class
 from vitriad.backends import BACKENDS
 from vitriad.engines import artefact_folder, check_engine
 from vitriad.models import find
-from vitriad.option_groups import reading_options
+from vitriad.option_groups import check_images, reading_options
 from vitriad.printing import print_table
+from vitriad.viewing import prepared
 
 _SEED = 0
 TOLERANCE = 1e-5  # of an output's largest value
@@ -36,6 +40,7 @@ _POOLER = "pooler.dense.weight"
 
 def run(arguments: Namespace) -> int:
     """Prints the largest difference of every output, and what explains it; 1 if one is above the tolerance."""
+    check_images(arguments)
     if folder := artefact_folder(arguments.target):
         return _verify_program(arguments, folder)
     check_engine(arguments.target, arguments.backend)
@@ -43,7 +48,12 @@ def run(arguments: Namespace) -> int:
         raise InputError(f"verify: --threads and --machine-code are for exported programs, {arguments.target} is none.")
     tolerance = TOLERANCE if arguments.tolerance is None else arguments.tolerance
     found = compare(
-        arguments.source, arguments.target, arguments.backend, arguments.image, **reading_options(arguments)
+        arguments.source,
+        arguments.target,
+        arguments.backend,
+        arguments.images,
+        arguments.processor,
+        **reading_options(arguments),
     )
     rows = found["outputs"]
     worst = max(row["difference"] / row["scale"] for row in rows)
@@ -51,8 +61,10 @@ def run(arguments: Namespace) -> int:
     if arguments.json:
         print(json.dumps({"same": is_same, "tolerance": tolerance, **found}))
     else:
-        heads = [("output", "largest difference", "largest value")]
-        print_table(heads + [(row["output"], f"{row['difference']:.2e}", f"{row['scale']:.3g}") for row in rows])
+        table = [("output", "largest difference", "largest value", *COLUMNS)]
+        for row in rows:
+            table.append((row["output"], f"{row['difference']:.2e}", f"{row['scale']:.3g}", *cells(row)))
+        print_table(table)
         for note in found["notes"]:
             print(f"note: {note}")
         print(_verdict(rows, tolerance))
@@ -66,6 +78,8 @@ def _verify_program(arguments: Namespace, folder: Path) -> int:
 
     artefact = read_artefact(folder)
     check_trusted(artefact, arguments.machine_code)
+    if arguments.processor is not None:
+        raise InputError(f"verify: --processor: {arguments.target} is a program, which has its own in vitriad.json.")
     backend = arguments.backend
     if backend not in BACKENDS:  # which are those of the source
         check_format(artefact, backend)
@@ -74,8 +88,7 @@ def _verify_program(arguments: Namespace, folder: Path) -> int:
     if artefact.program.model == "ViTModel":
         options["add_pooling_layer"] = artefact.program.has_pooler
     model = model_class(artefact.program.model, backend).from_pretrained(find(arguments.source), **options)
-    pictures = [arguments.image] if arguments.image else []
-    certificate = certify(artefact, model, pictures, arguments.threads)
+    certificate = certify(artefact, model, list(image_paths(arguments.images)), arguments.threads)
     if arguments.tolerance is not None:
         if artefact.program.int8 is not None:
             raise InputError("verify: --tolerance: a program of 8-bit integers is judged by its cosines.")
@@ -97,23 +110,33 @@ def _verdict(rows: list[dict[str, Any]], tolerance: float) -> str:
     )
 
 
-def compare(src: str, dst: str, backend: str = "auto", image: str | None = None, **options: Any) -> dict[str, Any]:
-    """Every output of two checkpoints for the same image, read for the class that the first one holds.
+def compare(
+    src: str,
+    dst: str,
+    backend: str = "auto",
+    images: Sequence[str] = (),
+    processor: str | None = None,
+    **options: Any,
+) -> dict[str, Any]:
+    """Every output of two checkpoints for the same images, read for the class that the first one holds.
 
     Args:
         src, dst: folders, weight files of any dialect, or hub names.
         backend: as for `vitriad.load`.
-        image: path of an image; None for noise of the normal distribution.
+        images: image files and folders; none for one image of noise of the normal distribution.
+        processor: image processor in place of the first checkpoint's: folder, JSON file or hub name.
         **options: as for `conversion.load`.
 
     Returns:
-        outputs: for every one its name, the largest difference, and the largest value (at least 1e-6) of the first;
-            where the two compute with other constants, also how much of the difference these alone make ("expected"),
-            and what is left without them ("rest").
+        outputs: for every one its name, the largest difference, the largest value (at least 1e-6) of the first, and
+            the fields of `vit_core.likeness.Likeness`; where the two compute with other constants, also how much of the
+            difference these alone make ("expected"), and what is left without them ("rest").
+        images: how many.
         notes: what explains a difference, a line each: other constants, and what was left out because it was allowed.
 
     Raises:
-        InputError: the two are of different sizes.
+        InputError: the two are of different sizes, or nothing tells how images are prepared.
+        ImageError: an image that cannot be used.
         CheckpointError: one of them lacks weights that the class has: what would stand there is drawn at random.
     """
     _, config, name, _ = first = plan(find(src), **options)
@@ -124,9 +147,9 @@ def compare(src: str, dst: str, backend: str = "auto", image: str | None = None,
     if name == "ViTModel":
         reading = {"add_pooling_layer": _has_pooler(src, first, dst, second, options.get("cls") is not None), **reading}
     cls = model_class(name, backend)
-    inputs = {"pixel_values": _pixels(config, image)}
+    inputs = {"pixel_values": prepared(images, src, config, processor) if images else _noise(config)}
     if config.model_type == "vit_mae":
-        inputs["noise"] = noise(_SEED, 1, int(np.prod(patch_grid(config))))
+        inputs["noise"] = noise(_SEED, len(inputs["pixel_values"]), int(np.prod(patch_grid(config))))
 
     def outputs(path: str, **fields: Any) -> dict[str, Array]:
         output = cls.from_pretrained(find(path), **{**reading, **fields})(**inputs)
@@ -142,7 +165,7 @@ def compare(src: str, dst: str, backend: str = "auto", image: str | None = None,
         notes += [
             f"{path}: {note}; its own program computes with it, and how far that is cannot be told" for note in left
         ]
-    return {"outputs": rows, "notes": notes}
+    return {"outputs": rows, "images": len(inputs["pixel_values"]), "notes": notes}
 
 
 def _has_pooler(src: str, first: Any, dst: str, second: Any, is_asked_for: bool) -> bool:
@@ -179,6 +202,7 @@ def _row(
     if one.shape != two.shape:
         raise InputError(f"verify: {key}: {one.shape} of {src} and {two.shape} of {dst}: nothing to compare.")
     row = {"output": key, "difference": _largest(one - two), "scale": max(_largest(one), 1e-6)}
+    row |= likeness(key, two, one)._asdict() if one.ndim else dict.fromkeys(Likeness._fields)  # no image's: a loss
     if between is not None:
         row |= {"expected": _largest(one - between[key]), "rest": _largest(between[key] - two)}
     return row
@@ -201,14 +225,8 @@ def _numerics_note(config: Any, changed: dict[str, Any], src: str, dst: str, row
     )
 
 
-def _pixels(config: Any, image: str | None) -> Any:
-    """(1, channels, height, width), float32."""
-    if image is None:
-        shape = (1, config.num_channels, *pair(config.image_size))
-        return np.random.default_rng(_SEED).standard_normal(shape).astype(np.float32)
-    from vit_core.images.files import open_image
-    from vit_core.images.processor import ViTImageProcessor
-
-    height, width = pair(config.image_size)
-    processor = ViTImageProcessor(size={"height": height, "width": width}, do_convert_rgb=True)
-    return processor(open_image(image), return_tensors="np")["pixel_values"]
+def _noise(config: Any) -> Array:
+    """One image of random numbers: (1, channels, height, width), float32."""
+    shape = (1, config.num_channels, *pair(config.image_size))
+    drawn: Array = np.random.default_rng(_SEED).standard_normal(shape).astype(np.float32)
+    return drawn

@@ -20,7 +20,7 @@ from vit_core.images.processor import ViTImageProcessor
 from vit_core.images.sources import image_paths
 from vit_core.tensors import Array
 from vitriad.auto import model_class
-from vitriad.classify import read_pixels
+from vitriad.classify import load_processor, read_pixels
 from vitriad.engines import artefact_folder
 from vitriad.models import find
 
@@ -79,6 +79,24 @@ def read_images(
         yield path, pixels
     if not found:
         raise InputError("no image that can be used.")
+
+
+def prepared(names: Iterable[str], name_or_path: str | Path, config: PretrainedConfig, given: str | None) -> Array:
+    """Image files at the size of a model: (images, channels, height, width), float32.
+
+    Args:
+        names: image files and folders.
+        name_or_path: the checkpoint, whose image processor prepares them.
+        config: of the model.
+        given: an image processor in place of the checkpoint's: folder, JSON file or "owner/name".
+
+    Raises:
+        ImageError: one that cannot be used.
+        InputError: a folder without images, or nothing tells how images are prepared for the model.
+    """
+    processor, sides = load_processor(given, find(name_or_path), config), pair(config.image_size)
+    found: Array = np.stack([read_pixels(path, processor, config, size=sides) for path in image_paths(names)])
+    return found
 
 
 def processed_size(processor: ViTImageProcessor, config: PretrainedConfig) -> tuple[int, int]:

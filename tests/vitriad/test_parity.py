@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,10 @@ import pytest
 import small_models  # noqa: F401  # has XLA compile quickly, in child processes too
 from backends import INSTALLED
 
+from vit_core.images.files import open_image
+from vit_core.images.processor import AutoImageProcessor
 from vit_core.parameters import MODEL_CLASSES
-from vitriad import parity
+from vitriad import models, parity
 from vitriad.cli import main
 from vitriad.parity_matrix import cases as parity_cases
 from vitriad.parity_matrix import training as parity_training
@@ -130,12 +133,12 @@ def test_a_backend_that_is_broken_is_found(what, monkeypatch, capsys):
     assert message in capsys.readouterr().out
 
 
-def broken_by(patch):
-    """`subprocess.run` with the last backend's worker patched."""
+def broken_by(patch, backends=INSTALLED[-1:]):
+    """`subprocess.run` with the worker of some backends patched."""
     run = subprocess.run
 
     def broken(command, **options):
-        if command[3] == INSTALLED[-1]:
+        if command[3] in backends:
             command = [sys.executable, "-c", BROKEN.format(patch=patch), *command[3:]]
         return run(command, **options)
 
@@ -205,6 +208,67 @@ def row(check, backend, case="a", dtype="float32", **fields):
 def test_every_cause_is_one_line(rows, line):
     found = causes(rows, ["torch", "tf"], lambda backend, case, dtype, layer: [f"MLP of {case}"])
     assert found == ([] if line is None else [line])
+
+
+SWAPPED = """
+sound = worker.model_class
+class Changed:
+    def __init__(self, cls): self.cls = cls
+    def from_tensors(self, config, tensors, **options):
+        turn = [1, 0, *range(2, config.num_labels)]
+        turned = {n: t[turn] if n.startswith('classifier.') else t for n, t in tensors.items()}
+        return self.cls.from_tensors(config, turned, **options)
+worker.model_class = lambda *words: Changed(sound(*words))
+"""
+
+
+def test_two_rows_of_a_head_exchanged_show_in_the_class_and_not_in_the_cosine(monkeypatch, tmp_path, capsys):
+    (case,) = (
+        case for case in parity_cases.sweep()[:4] if case.cls == "ViTForImageClassification" and "plain" in case.name
+    )
+    tensors = {**case.tensors, "classifier.bias": np.float64([106, 105, 98, 98, 98])}  # the first two are best
+    monkeypatch.setattr(parity.subprocess, "run", broken_by(SWAPPED, INSTALLED))
+    monkeypatch.setattr(parity_cases, "sweep", lambda: [replace(case, tensors=tensors)])
+    words = ["--backends", ",".join(INSTALLED), "--dtype", "float64", "--checks", "forward"]
+    file = tmp_path / "found.json"
+    assert main(["parity", *words, "--json", str(file)]) == 1
+    exact = replace(case, tensors=tensors).expected()["logits"]
+    np.testing.assert_array_less(exact[:, 2:].max(axis=1), exact[:, :2].min(axis=1))  # so all images change
+    shares = np.exp(exact) / np.exp(exact).sum(axis=1, keepdims=True)
+    worst = ((shares[:, 0] - shares[:, 1]) * (exact[:, 0] - exact[:, 1])).max()
+    rows = json.loads(file.read_text())["rows"]
+    for row in rows:
+        assert row["cosine"] > 0.99 and row["top5"] == 1
+        assert row["top1"] == (0 if row["against"] == "oracle" else 1), row
+        np.testing.assert_allclose(row["kl"], worst if row["against"] == "oracle" else 0, rtol=1e-9, atol=1e-12)
+    assert {row["backend"] for row in rows} == {*INSTALLED}
+    assert re.search(r"FAIL +0\.99\d+ +0\.0% +100\.0% +\d", capsys.readouterr().out)
+
+
+def test_the_user_s_images_are_what_is_compared_on(tmp_path):
+    files = [str(file) for file in models.digit_files()[::5]]
+    words = ["--backends", INSTALLED[0], "--dtype", "float32", "--checks", "forward,hidden", "--images", *files]
+    file = tmp_path / "found.json"
+    assert main(["parity", "digits-vit", *words, "--json", str(file)]) == 0
+    head, states = json.loads(file.read_text())["rows"]
+    assert (head["top1"], head["top5"]) == (1, 1) and 0 <= head["kl"] < 1e-9 and 1 - head["cosine"] < 1e-9
+    assert states["top1"] is None and states["kl"] is None and 1 - states["cosine"] < 1e-9
+    (case,) = parity_cases.checkpoint("digits-vit", files)
+    prepared = AutoImageProcessor.from_pretrained(models.find("digits-vit"))([open_image(file) for file in files])
+    np.testing.assert_array_equal(case.inputs["pixel_values"], prepared["pixel_values"])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--images", "x.png"], "random models see random numbers"),
+        (["digits-vit", "--images", "nowhere.png"], "nowhere.png"),
+        (["digits-vit", "--processor", "digits-vit"], "--images names some"),
+    ],
+)
+def test_images_that_nothing_sees_are_refused(words, message, capsys):
+    assert main(["parity", *words, "--backends", INSTALLED[0]]) == 1
+    assert message in capsys.readouterr().err
 
 
 def test_a_process_that_fails_is_an_error(monkeypatch, capsys):

@@ -178,13 +178,6 @@ def test_the_bounds_of_floats_are_those_of_the_comparison_of_backends():
     assert {dtype: parity.TOLERANCES[dtype]["forward"] for dtype in FLOATS} == FLOATS
 
 
-def test_cosines_of_nothing():
-    zero, one = np.zeros((1, 3)), np.ones((1, 3))
-    pairs = ((zero, zero, 1), (zero, one, 0), (one, -one, -1), (one * np.nan, one, np.nan))
-    for got, exact, expected in pairs:
-        np.testing.assert_allclose(held_out.cosines_of(got, exact), [expected], rtol=1e-12)
-
-
 def test_the_loss_is_of_every_picture():
     exact = [[np.float64([[4, 0], [0, 4]])], [np.float64([[0, 4]])]]
     got = [[exact[0][0]], [np.float64([[4, 3]])]]

@@ -1,6 +1,7 @@
 """`vitriad verify`: what it compares, what it refuses to compare, and what it says of differences to expect."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -8,7 +9,10 @@ from backends import INSTALLED
 from checkpoints import make_config, make_tensors, write
 from foreign import ENTRIES, source
 
+import conversion
 import vitriad
+from vit_core.reference import forward
+from vitriad import models, verify
 from vitriad.cli import main
 
 
@@ -38,6 +42,54 @@ def refused(capsys, *words):
 def compared(capsys, *words, status=0):
     assert main(["verify", "--json", "--backend", INSTALLED[0], *words]) == status
     return json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.every_day("torch")
+@pytest.mark.parametrize("backend", INSTALLED)
+def test_a_head_with_two_rows_exchanged_shows_in_the_class_and_not_in_the_cosine(backend, made, capsys):
+    def lifted(tensors):  # all classes alike, so that the cosine sees little of what parts them
+        return {**tensors, "classifier.bias": tensors["classifier.bias"] + 50}
+
+    start = made("start", change=lifted, num_labels=7)
+    config, tensors, _ = conversion.load(start, cls="ViTForImageClassification")
+    logits = forward("ViTForImageClassification", config, tensors, verify._noise(config))["logits"][0]
+    first, second = np.argsort(-logits)[:2]
+    turn = np.arange(7)
+    turn[[first, second]] = second, first
+
+    def exchanged(tensors):
+        return {n: array[turn] if n.startswith("classifier.") else array for n, array in lifted(tensors).items()}
+
+    found = compared(capsys, start, made("turned", change=exchanged, num_labels=7), "--backend", backend, status=1)
+    (row,) = found["outputs"]
+    assert row["cosine"] > 0.99 and (row["top1"], row["top5"]) == (0, 1)
+    shares = np.exp(logits) / np.exp(logits).sum()
+    apart = (shares[first] - shares[second]) * (logits[first] - logits[second])
+    np.testing.assert_allclose(row["kl"], apart, rtol=1e-3)
+    assert main(["verify", start, start, "--backend", backend]) == 0
+    assert re.search(r"logits +0\.00e\+00 +\S+ +1\.0000000 +100\.0% +100\.0% +0\.0e\+00\n", capsys.readouterr().out)
+
+
+def test_images_of_the_user_are_what_is_compared_on(capsys):
+    files = [str(file) for file in models.digit_files()[:3]]
+    found = compared(capsys, "digits-vit", "digits-vit", "--images", *files)
+    assert found["images"] == 3 and [(row["output"], row["top1"]) for row in found["outputs"]] == [("logits", 1)]
+    assert compared(capsys, "digits-vit", "digits-vit", "--image", str(models.digit_files()[0].parent))["images"] == 20
+    encoder = compared(capsys, "digits-vit", "digits-vit", "--images", *files, "--class", "ViTModel")["outputs"]
+    assert [(row["top1"], row["kl"]) for row in encoder] == [(None, None)]
+    masked = compared(capsys, "digits-vit-mae", "digits-vit-mae", "--images", *files)
+    near = {row["output"]: row["cosine"] for row in masked["outputs"]}
+    assert near.pop("loss") is None and len(near) == 3  # which is of no one image
+    np.testing.assert_allclose([*near.values()], 1, rtol=1e-12)
+
+
+def test_images_that_cannot_be_used_and_processors_for_nothing_are_refused(made, tmp_path, capsys):
+    same = ["digits-vit", "digits-vit"]
+    (tmp_path / "text.png").write_text("no image")
+    assert "text.png" in refused(capsys, *same, "--images", str(tmp_path / "text.png"))
+    assert "--images names some" in refused(capsys, *same, "--processor", "digits-vit")
+    plain, file = made("plain"), str(models.digit_files()[0])
+    assert "Pass --processor" in refused(capsys, plain, plain, "--images", file)
 
 
 def without(*starts):

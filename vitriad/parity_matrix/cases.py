@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from zlib import crc32
@@ -16,6 +16,7 @@ from vit_core.parameters import MODEL_CLASSES, Parameter, has_pooler, parameter_
 from vit_core.reference import forward
 from vit_core.tensors import Array
 from vitriad.models import find
+from vitriad.viewing import prepared
 
 STEP = 1e-30  # of a complex step: far below rounding, far above underflow
 _MOST = 12  # tensors of a large model whose gradients are compared
@@ -123,15 +124,18 @@ def preset(name: str) -> list[Case]:
     return [build(name, "ViTMAEForPreTraining" if is_mae else "ViTForImageClassification", config, batch=1)]
 
 
-def checkpoint(name_or_path: str, **options: Any) -> list[Case]:
-    """The model of a checkpoint, as it is."""
+def checkpoint(
+    name_or_path: str, images: Sequence[str] = (), processor: str | None = None, **options: Any
+) -> list[Case]:
+    """The model of a checkpoint, as it is, on image files and folders in one batch; else on two images of noise."""
     _, config, cls, fitted = plan(find(name_or_path), **options)
     tensors = {name: np.asarray(tensor.read(), np.float64) for name, tensor in fitted.tensors.items()}
     extra = {
         "add_pooling_layer": has_pooler(config, tensors),
         "use_mask_token": "embeddings.mask_token" in tensors,
     }
-    return [build(str(name_or_path), cls, config, tensors, extra if cls == "ViTModel" else {}, batch=2)]
+    pixels = prepared(images, name_or_path, config, processor) if images else None
+    return [build(str(name_or_path), cls, config, tensors, extra if cls == "ViTModel" else {}, 2, pixels)]
 
 
 def build(
@@ -141,13 +145,14 @@ def build(
     tensors: dict[str, Array] | None = None,
     options: dict[str, bool] | None = None,
     batch: int = 3,
+    pixels: Array | None = None,
 ) -> Case:
-    """A case with random inputs, and random weights unless there are some."""
+    """A case with random inputs unless there are `pixels`, and random weights unless there are some."""
     table = parameter_table(config, cls, **(options or {}))
     random, (rows, columns) = _random(name, "inputs"), patch_grid(config)
-    inputs: dict[str, Array] = {
-        "pixel_values": random.standard_normal((batch, config.num_channels, *pair(config.image_size))).astype("f4")
-    }
+    if pixels is None:
+        pixels = random.standard_normal((batch, config.num_channels, *pair(config.image_size))).astype("f4")
+    inputs, batch = {"pixel_values": pixels}, len(pixels)
     if cls.startswith("ViTMAE"):
         inputs["noise"] = noise(0, batch, rows * columns)
     if cls == "ViTForMaskedImageModeling" and pair(config.patch_size) == (config.encoder_stride,) * 2:

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from itertools import accumulate
 from typing import Any
 
+from vit_core.likeness import Likeness
+
 Row = Mapping[str, Any]
 
 _STYLE = """
@@ -111,7 +113,9 @@ def _cell(rows: list[Row], head: str, nothing: str = "") -> str:
         return f'<td data-head="{head}">{nothing}</td>'
     worst = max(rows, key=lambda row: row["error"])
     passed = all(row["passed"] for row in rows)
-    title = _text(f"{worst['case']}: {worst['worst']}, tolerance {worst['tolerance']:g}")
+    alike = [(name, worst[name]) for name in Likeness._fields if worst.get(name) is not None]
+    said = "".join(f", {name} {value:.7g}" for name, value in alike)
+    title = _text(f"{worst['case']}: {worst['worst']}, tolerance {worst['tolerance']:g}{said}")
     style = f'class="e{"" if passed else " fail"}" style="background:{_colour(worst["error"], worst["tolerance"])}"'
     return f'<td {style} data-head="{head}" title="{title}">{worst["error"]:.1e}</td>'
 

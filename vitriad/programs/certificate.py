@@ -18,6 +18,7 @@ from vit_core.config import pair, patch_grid
 from vit_core.errors import BackendError, CheckpointError
 from vit_core.images.files import open_image
 from vit_core.images.processor import ViTImageProcessor
+from vit_core.likeness import likeness
 from vit_core.masking import noise
 from vit_core.parameters import has_pooler
 from vit_core.programs import Program
@@ -27,7 +28,7 @@ from vitriad.artefacts import Artefact
 from vitriad.engines import engine_version, run_apart
 from vitriad.models import digit_files
 from vitriad.programs.certificate_files import decoded, encoded, prepared, whole_files
-from vitriad.programs.held_out import HeldOut, Kept, agreed, cosines_of, divergences, measured
+from vitriad.programs.held_out import HeldOut, Kept, measured
 from vitriad.programs.precision import FLOATS, RECOMMENDED
 
 _SEED = 0
@@ -46,6 +47,7 @@ class Row(NamedTuple):
         source: largest error against the model that was exported, as it computes here.
         cosine: the smallest of any image, with the oracle.
         top1: share of images whose largest logit is the oracle's; None for other outputs.
+        top5: mean share of the five largest logits that are among the oracle's five; None for other outputs.
         kl: largest Kullback-Leibler divergence from the oracle's probabilities, in nats; None for other outputs.
     """
 
@@ -56,6 +58,7 @@ class Row(NamedTuple):
     source: float
     cosine: float
     top1: float | None
+    top5: float | None
     kl: float | None
 
 
@@ -119,12 +122,15 @@ class Certificate(NamedTuple):
         if self.precision != "float32":
             return self._reduced()
         cosine, notes = min(row.cosine for row in self.rows), "".join(f"; {note}" for note in self.notes)
-        agreed = [row.top1 for row in self.rows if row.top1 is not None]
-        top1 = f", top-1 {np.mean(agreed):.0%}" if agreed else ""
+        classes = [row for row in self.rows if row.top1 is not None]
+        agreed = ""
+        if classes:
+            top1, top5 = (np.mean([getattr(row, name) for row in classes]) for name in ("top1", "top5"))
+            agreed = f", top-1 {top1:.0%}, top-5 {top5:.0%}, KL {max(row.kl or 0.0 for row in classes):.1e}"
         batches = len({row.images for row in self.rows})
         return (
             f"{self.to}: {'equal' if self.holds else 'NOT EQUAL'} to the float64 oracle: off by {self.worst:.1e} of "
-            f"scale, {self.tolerance:g} allowed; cosine {cosine:.7f}{top1}; {batches} batches, run by "
+            f"scale, {self.tolerance:g} allowed; cosine {cosine:.7f}{agreed}; {batches} batches, run by "
             f"{self.engine}{notes}"
         )
 
@@ -374,14 +380,9 @@ def _row(output: str, images: str, got: Array, exact: Array, near: Array) -> Row
         raise BackendError(f"{output}: the program returns {got.shape} for {images}, the model {exact.shape}.")
     scale = max(float(np.abs(exact).max()), _TINY)
     off = np.abs(got - exact)
-    cosines = cosines_of(got, exact)
-    top1 = kl = None
-    if output == "logits" and exact.ndim == 2 and exact.shape[1] > 1:
-        top1 = float(agreed(got, exact).mean())
-        kl = float(divergences(got, exact).max())
     source = float(np.abs(got - near).max()) / scale
     worst, mean = float(off.max()) / scale, float(off.mean()) / scale
-    return Row(output, images, worst, mean, source, float(cosines.min()), top1, kl)
+    return Row(output, images, worst, mean, source, *likeness(output, got, exact))
 
 
 def text(certificate: Certificate) -> str:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from vit_core.likeness import best, cosines, divergences, has_classes, in_common
 from vit_core.tensors import Array
 from vitriad.engines import run_apart
 
@@ -88,43 +89,14 @@ def measured(outputs: Sequence[str], got: Sequence[Sequence[Array]], exact: Sequ
     ]
     kept = []
     for name, *pair in zip(outputs, *joined, strict=True):
-        cosines = cosines_of(*pair)
-        kept.append(Kept(name, float(cosines.mean()), float(cosines.min())))
+        near = cosines(*pair)
+        kept.append(Kept(name, float(near.mean()), float(near.min())))
     ours, theirs = joined[0][0], joined[1][0]
     top1 = kl = None
-    if outputs[0] == "logits" and theirs.ndim == 2 and theirs.shape[1] > 1:
-        top1, kl = float(agreed(ours, theirs).mean()), float(divergences(ours, theirs).mean())
+    if has_classes(outputs[0], theirs):
+        top1 = float(in_common(best(ours, 1), best(theirs, 1)).mean())
+        kl = float(divergences(ours, theirs).mean())
     return HeldOut(len(theirs), tuple(kept), top1, kl)
-
-
-def cosines_of(got: Array, exact: Array) -> Array:
-    """(batch,): the cosine of each image's numbers; one where all of both are zero, zero where all of one are."""
-    flat, other = got.reshape(len(got), -1), exact.reshape(len(exact), -1)
-    one, two = np.linalg.norm(flat, axis=1), np.linalg.norm(other, axis=1)
-    found: Array = np.divide(
-        (flat * other).sum(axis=1), one * two, out=(one == two).astype(float), where=one * two != 0
-    )
-    return found
-
-
-def agreed(got: Array, exact: Array) -> Array:
-    """(batch,): whether the largest logit is the same one."""
-    same: Array = got.argmax(axis=1) == exact.argmax(axis=1)
-    return same
-
-
-def divergences(got: Array, exact: Array) -> Array:
-    """(batch,): Kullback-Leibler divergence of the probabilities, in nats."""
-    theirs, ours = _log_shares(exact), _log_shares(got)
-    found: Array = (np.exp(theirs) * (theirs - ours)).sum(axis=1)
-    return found
-
-
-def _log_shares(logits: Array) -> Array:
-    """The logarithm of the softmax over the classes."""
-    powers = logits - logits.max(axis=1, keepdims=True)
-    shares: Array = powers - np.log(np.exp(powers).sum(axis=1, keepdims=True))
-    return shares
 
 
 def against_float32(
