@@ -6,6 +6,7 @@
     python tests/mutate.py --beside     those beside the models: files, hub, images, conversion, commands
     python tests/mutate.py --random 10  ten of each backend, at places that chance picks
     python tests/mutate.py --write      and puts the table into docs/reference/parity.md
+    python tests/mutate.py --keep FILE  a run in parts: what FILE has is not run again, and Ctrl-C loses nothing
 
 The copy is tested in a fresh process by the fast set of its package; one that outlives that meets all tests of the
 package. It is a catch only if tests fail, not if they cannot be collected.
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import json
 import os
 import random
 import re
@@ -24,6 +26,7 @@ import sys
 import tempfile
 import threading
 import tokenize
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from itertools import pairwise
@@ -53,10 +56,34 @@ OTHERS = {"+": "-", "-": "+", "*": "+", "/": "*", "//": "*", "<": ">=", "==": "!
 
 
 class Verdict(NamedTuple):
-    """What became of a fault: whether it was caught, and how, in words."""
+    """What became of a fault: whether it was caught, how, in words, and the day of the run."""
 
     caught: bool
     how: str
+    day: str
+
+
+class Kept:
+    """What was found so far, in a file where there is one, so that a run goes on where it was stopped.
+
+    A verdict is of the day that it carries: after a change of the code or of the tests, begin with a new file.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.path, self.lock = path, threading.Lock()
+        self.found: dict[str, list] = json.loads(path.read_text()) if path and path.exists() else {}
+
+    def once(self, key: str, make: Callable[[], tuple]) -> list:
+        """What the file has under a key, or else what `make` finds now."""
+        if key not in self.found:
+            value = [*make()]
+            with self.lock:
+                self.found[key] = value
+                if self.path:
+                    half = self.path.with_name(f"{self.path.name}.half")
+                    half.write_text(json.dumps(self.found, indent=1))
+                    half.replace(self.path)
+        return self.found[key]
 
 
 def copy(scratch: Path) -> None:
@@ -97,13 +124,18 @@ def run(tests: str, scratch: Path) -> str | None:
     return f"{float(error[1]) / float(scale[1]):.0e}" if error and scale else failed[1]
 
 
-def judge(edit: Edit, root: Path) -> Verdict:
+def judge(edit: Edit, root: Path, kept: Kept) -> Verdict:
+    """What catches a fault: now, or in the part of the run that has planted it."""
+    return Verdict(*kept.once("\n".join(edit), lambda: planted(edit, root)))
+
+
+def planted(edit: Edit, root: Path) -> Verdict:
     """Plants a fault and sees what catches it."""
     with tempfile.TemporaryDirectory(dir=root) as folder:
         copy(Path(folder))
         plant(edit, Path(folder))
         how = run(fast(edit), Path(folder)) or run(every(edit), Path(folder))
-    return Verdict(how is not None, how or "SURVIVED")
+    return Verdict(how is not None, how or "SURVIVED", str(date.today()))
 
 
 def fast(edit: Edit) -> str:
@@ -118,12 +150,13 @@ def every(edit: Edit) -> str:
     return f"tests/{package}{own}"
 
 
-def check_sound(tests: str, root: Path) -> None:
-    """Tests that fail without a fault would catch anything."""
+def check_sound(tests: str, root: Path) -> tuple[str]:
+    """Tests that fail without a fault would catch anything; the day on which they did not."""
     with tempfile.TemporaryDirectory(dir=root) as folder:
         copy(Path(folder))
         if failed := run(tests, Path(folder)):
             raise SystemExit(f"fails without a fault: {failed}, of {tests}")
+    return (str(date.today()),)
 
 
 def by_chance(package: str, count: int, seed: int) -> dict[str, tuple[Edit, ...]]:
@@ -164,13 +197,36 @@ def chosen(packages: list[str], each: int | None) -> dict[str, tuple[Edit, ...]]
 
 
 def row(what: str, edits: tuple[Edit, ...], verdicts: list[Verdict]) -> str:
-    """One line of the table: a column for each backend, and one for what they share."""
+    """One line of the table: a column for each backend, one for what they share, and the day of the oldest verdict."""
     cells = dict.fromkeys((*BACKENDS, "shared"), "")
     for edit, verdict in zip(edits, verdicts, strict=True):
         package, _, file = edit.file.partition("/")
         column, name = (package, file) if package in BACKENDS else ("shared", edit.file)
         cells[column] = f"{name}, {verdict.how}"
-    return f"| {what} | {' | '.join(cells.values())} |"
+    return f"| {what} | {' | '.join(cells.values())} | {min(verdict.day for verdict in verdicts)} |"
+
+
+def rows_of(faults: dict[str, tuple[Edit, ...]], kept: Kept) -> tuple[list[str], int]:
+    """The lines of the table, printed as they come, and how many faults survived."""
+    lines, survivors = ["| fault | torch | tf | flax | shared | run |", f"{'| --- ' * 6}|"], 0
+    print(*lines, sep="\n")
+    edits = [edit for several in faults.values() for edit in several]
+    new = {fast(edit) for edit in edits if "\n".join(edit) not in kept.found}
+    with tempfile.TemporaryDirectory() as root, ThreadPoolExecutor(os.cpu_count()) as pool:
+        try:
+            list(pool.map(lambda tests: kept.once(f"sound: {tests}", lambda: check_sound(tests, Path(root))), new))
+            found = iter(
+                tqdm(pool.map(lambda edit: judge(edit, Path(root), kept), edits), total=len(edits), disable=None)
+            )
+            for what, several in faults.items():
+                verdicts = [next(found) for _ in several]
+                survivors += sum(not verdict.caught for verdict in verdicts)
+                lines.append(row(what, several, verdicts))
+                print(lines[-1], flush=True)
+        except BaseException:  # Ctrl-C, or tests that did not run: what waits need not begin
+            pool.shutdown(cancel_futures=True)
+            raise
+    return [*lines, "", f"{date.today()}: {len(edits)} faults, {len(edits) - survivors} caught."], survivors
 
 
 def write(section: str, lines: list[str]) -> None:
@@ -189,6 +245,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of that chance (%(default)s)")
     parser.add_argument("--each", type=int, metavar="N", help="so many of every package")
     parser.add_argument("--beside", action="store_true", help="only those beside the models")
+    parser.add_argument("--keep", type=Path, metavar="FILE", help="put verdicts there, and run what it lacks")
     parser.add_argument("--write", action="store_true", help="put the table into docs/reference/parity.md")
     arguments = parser.parse_args()
     faults = chosen(arguments.packages, arguments.each)
@@ -199,18 +256,7 @@ def main() -> None:
     if arguments.random is not None:
         backends = [name for name in BACKENDS if name in (arguments.packages or BACKENDS)]
         faults = {k: v for name in backends for k, v in by_chance(name, arguments.random, arguments.seed).items()}
-    lines = ["| fault | torch | tf | flax | shared |", "| --- | --- | --- | --- | --- |"]
-    print(*lines, sep="\n")
-    edits, survivors = [edit for several in faults.values() for edit in several], 0
-    with tempfile.TemporaryDirectory() as root, ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(lambda tests: check_sound(tests, Path(root)), {fast(edit) for edit in edits}))
-        found = iter(tqdm(pool.map(lambda edit: judge(edit, Path(root)), edits), total=len(edits), disable=None))
-        for what, several in faults.items():
-            verdicts = [next(found) for _ in several]
-            survivors += sum(not verdict.caught for verdict in verdicts)
-            lines.append(row(what, several, verdicts))
-            print(lines[-1], flush=True)
-    lines += ["", f"{date.today()}: {len(edits)} faults, {len(edits) - survivors} caught."]
+    lines, survivors = rows_of(faults, Kept(arguments.keep))
     print(*lines[-2:], sep="\n")
     if arguments.write:
         section = "beside" if arguments.beside else "faults"
