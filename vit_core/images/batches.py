@@ -21,7 +21,7 @@ from vit_core.images import steps
 from vit_core.images.options import CHECKS, ChannelDimension, height_width, layout
 from vit_core.images.pictures import each_image, inferred_layout, is_drawn, read
 from vit_core.images.pixel_budget import PixelBudget
-from vit_core.images.steps import Picture
+from vit_core.images.steps import Parts, Picture
 from vit_core.limits import Limits, check_limits
 from vit_core.plain_values import short
 from vit_core.tensors import Array, framework_of
@@ -98,8 +98,11 @@ class Batch:
             total = "" if self.total is None else f" of {self.total}"
             raise ImageError(f"image {index}{total}: {reason}") from None
 
-    def _resized(self, picture: Picture) -> Picture:
-        if self.sides:
+    def _resized(self, picture: Picture | Parts) -> Picture:
+        if isinstance(picture, Parts):
+            sides = height_width("size", self.options["size"])  # only what is to be resized comes in parts
+            picture = steps.resize_parts(picture, sides, self.options["resample"])
+        elif self.sides:
             compatible = bool(self.options["compatible"])
             picture = steps.resize(picture, self.sides, self.options["resample"], compatible=compatible)
         if self.crop_sides:
@@ -175,7 +178,7 @@ def _channels(picture: Picture) -> int:
     return len(picture.getbands()) if isinstance(picture, Image.Image) else int(picture.shape[2])
 
 
-def _check_inferred(picture: Picture, layout: str) -> None:
+def _check_inferred(picture: Picture | Parts, layout: str) -> None:
     if isinstance(picture, np.ndarray) and picture.shape[2] not in (1, 3, 4):
         raise ImageError(
             f"expected 1, 3 or 4 channels, got {picture.shape[2]} when read as {layout} like the first array.\n"
@@ -183,7 +186,7 @@ def _check_inferred(picture: Picture, layout: str) -> None:
         )
 
 
-def _warn_if_scaled(picture: Picture) -> None:
+def _warn_if_scaled(picture: Picture | Parts) -> None:
     if isinstance(picture, np.ndarray) and picture.dtype != np.uint8 and picture.min() >= 0 and picture.max() <= 1:
         _logger.warning("The first image holds 0..1 already and is rescaled again; pass do_rescale=False.")
 

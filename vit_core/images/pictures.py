@@ -1,5 +1,7 @@
 """From what callers hand over to pictures: arrays (height, width, channels), or 8-bit PIL images of mode L or RGB.
 
+Large PIL images that need a conversion come as `Parts`, and are converted while they are resized.
+
 PIL modes, by what becomes of them (Pillow's own conversion unless said):
 
     L, RGB                  as they are; L for a processor of colours: three equal channels
@@ -14,7 +16,8 @@ Arrays of uint16 are as I is.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from os import PathLike
 from typing import Any, NamedTuple
 
@@ -22,7 +25,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from vit_core.errors import ImageError
-from vit_core.images.steps import Picture
+from vit_core.images.steps import PART, Parts, Picture
 from vit_core.tensors import Array, framework_of, to_numpy
 
 _logger = logging.getLogger("vitriad")
@@ -32,6 +35,7 @@ _ORIENTATION = 0x0112  # EXIF tag
 _GRAY_MODES = ("1", "L", "LA")
 _DEEP_MODES = ("I", "F")  # I;16 and its kin too
 _SIXTEEN_BITS = 65_535
+_OF_SIXTEEN_BITS = _SIXTEEN_BITS / 255
 
 
 def each_image(images: Any, rank: int) -> Iterator[Any]:
@@ -54,12 +58,12 @@ class Read(NamedTuple):
     """One image, read.
 
     Attributes:
-        picture: array or PIL image, see above.
+        picture: array, PIL image, or one in parts, see above.
         layout: the one it came in.
         is_spread: whether its one gray channel is still to be repeated three times (after resizing, which is cheaper).
     """
 
-    picture: Picture
+    picture: Picture | Parts
     layout: str
     is_spread: bool
 
@@ -74,8 +78,7 @@ def read(image: Any, layout: str | None, options: Mapping[str, Any]) -> Read:
         wanted = 3 if options["do_convert_rgb"] else _channels_wanted(options)
         picture = _from_pil(_loaded(image), wanted, options)
         is_converted = options["do_convert_rgb"] is not False
-        is_gray = picture.mode == "L" if isinstance(picture, Image.Image) else picture.shape[2] == 1
-        return Read(picture, "channels_last", is_converted and is_gray and wanted == 3)
+        return Read(picture, "channels_last", is_converted and _is_gray(picture) and wanted == 3)
     array = _array(image)
     layout = layout or inferred_layout(array.shape)
     picture = _channels_last(array, layout)
@@ -107,18 +110,43 @@ def _loaded(image: Image.Image) -> Image.Image:
     return image
 
 
-def _from_pil(image: Image.Image, wanted: int | None, options: Mapping[str, Any]) -> Picture:
+def _is_gray(picture: Picture | Parts) -> bool:
+    if isinstance(picture, Parts):
+        picture = picture.convert(picture.image.crop((0, 0, 1, 1)))
+    return picture.mode == "L" if isinstance(picture, Image.Image) else picture.shape[2] == 1
+
+
+def _from_pil(image: Image.Image, wanted: int | None, options: Mapping[str, Any]) -> Picture | Parts:
     if options["do_exif_transpose"] and image.getexif().get(_ORIENTATION, 1) != 1:
         image = ImageOps.exif_transpose(image)
     if len(image.getbands()) == wanted and image.mode in ("RGBA", "LA"):
         return np.asarray(image)  # a mean for alpha too
     if options["do_convert_rgb"] is False:
         return _as_it_is(image)
+    background = options["alpha_background"]
+    is_large = options["do_resize"] and image.width * image.height > PART
+    convert: Callable[[Image.Image], Picture]
     if image.mode.startswith(_DEEP_MODES):
-        return _deep(image, options["alpha_background"])
-    if options["alpha_background"] is not None and image.has_transparency_data:
-        image = _composited(image, options["alpha_background"])
-    return _converted(image, "L" if image.mode in _GRAY_MODES and wanted in (None, 1, 3) else "RGB")
+        convert = _deep(image, background)
+        is_large = is_large and image.mode != "F" and not options["compatible"]
+    else:
+        is_clear = background is not None and image.has_transparency_data
+        if image.mode in ("L", "RGB") and image.mode == _mode(image, wanted) and not is_clear:
+            return image
+        convert = partial(_shallow, wanted=wanted, background=background if is_clear else None)
+    return Parts(image, convert) if is_large else convert(image)
+
+
+def _mode(image: Image.Image, wanted: int | None) -> str:
+    """What 8-bit images are converted to."""
+    return "L" if image.mode in _GRAY_MODES and wanted in (None, 1, 3) else "RGB"
+
+
+def _shallow(image: Image.Image, wanted: int | None, background: list[int] | None) -> Image.Image:
+    """An image of 8 bits as L or RGB, over a background if there is one."""
+    if background is not None:
+        image = _composited(image, background)
+    return _converted(image, _mode(image, wanted))
 
 
 def _converted(image: Image.Image, mode: str) -> Image.Image:
@@ -137,7 +165,7 @@ def _as_it_is(image: Image.Image) -> Picture:
     if image.mode in ("RGBA", "LA"):
         return np.asarray(image)
     if image.mode.startswith(_DEEP_MODES):
-        return _deep(image, None)
+        return _deep(image, None)(image)
     raise ImageError(
         f"do_convert_rgb=False: expected a PIL image of mode L, LA, RGB, RGBA, I;16, I or F, got mode {image.mode}.\n"
         "Leave do_convert_rgb unset to have it converted."
@@ -152,27 +180,47 @@ def _composited(image: Image.Image, background: list[int]) -> Image.Image:
     return over.convert("L" if is_gray else "RGB")
 
 
-def _deep(image: Image.Image, background: list[int] | None) -> Array:
-    """The float32 numbers of an image of more than 8 bits: (height, width, 1), or 3 with a background in colour."""
-    array = np.asarray(image)[:, :, None]
-    levels = _check_numbers(array) if image.mode == "F" else _eight_bits(image.mode, array)
+def _deep(image: Image.Image, background: list[int] | None) -> Callable[[Image.Image], Array]:
+    """What makes float32 numbers of an image of more than 8 bits, or of a part of it.
+
+    They are (height, width, 1), or 3 with a background in colour.
+    """
     see_through = image.info.get("transparency")  # one level, in PNG files of 16 bits
-    if background is None or see_through is None:
-        return levels
-    colour = background[:1] if len({*background}) == 1 else background
-    return np.where(array == see_through, np.array(colour, np.float32), levels)
+    scale = 1.0 if image.mode == "F" else _scale(image)
+
+    def levels_of(part: Image.Image) -> Array:
+        array = np.asarray(part)[:, :, None]
+        levels = _check_numbers(array) if part.mode == "F" else _scaled(array, scale)
+        if background is None or see_through is None:
+            return levels
+        colour = background[:1] if len({*background}) == 1 else background
+        return np.where(array == see_through, np.array(colour, np.float32), levels)
+
+    return levels_of
 
 
-def _eight_bits(mode: str, array: Array) -> Array:
-    low, high = int(array.min()), int(array.max())
+def _scale(image: Image.Image) -> float:
+    """What to divide the levels by: those of 16 bits, or 1 for an I of at most 255.
+
+    Raises:
+        ImageError: they are neither.
+    """
+    if image.mode != "I":
+        return _OF_SIXTEEN_BITS
+    extrema: Any = image.getextrema()
+    low, high = extrema
     if low < 0 or high > _SIXTEEN_BITS:
         raise ImageError(
-            f"expected levels in 0..255 or 0..65535, got a PIL image of mode {mode} with {low} to {high}.\n"
+            f"expected levels in 0..255 or 0..65535, got a PIL image of mode I with {low} to {high}.\n"
             "Scale it to 0..255 first."
         )
+    return _OF_SIXTEEN_BITS if high > 255 else 1.0
+
+
+def _scaled(array: Array, scale: float) -> Array:
     levels = array.astype(np.float32)
-    if mode != "I" or high > 255:
-        levels /= _SIXTEEN_BITS / 255  # in place: these pictures may be large
+    if scale != 1:
+        levels /= scale  # in place: these pictures may be large
     return levels
 
 
@@ -193,7 +241,7 @@ def _array(image: Any) -> Array:
     if array.size == 0:
         raise ImageError(f"expected at least one pixel, got shape {array.shape}.")
     if array.dtype == np.uint16 and array.max() > 255:  # 16 bits, as in PIL's mode I
-        return _eight_bits("I", array)
+        return _scaled(array, _OF_SIXTEEN_BITS)
     return _check_numbers(array)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Condition, Lock
 
-PIXELS_IN_WORK = 64_000_000  # decoded, they take 200 MB as RGB, and again as much while they are converted
+PIXELS_IN_WORK = 64_000_000  # decoded, they take 256 MB as RGB
 
 
 class PixelBudget:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -17,6 +17,19 @@ Picture = Array | Image.Image  # a PIL image is of mode L or RGB
 
 _LEVELS = np.arange(256, dtype=np.uint8)
 _LOOKED_UP = 2**14  # pixels at a time
+PART = 2**20  # pixels that are converted at a time
+
+
+class Parts(NamedTuple):
+    """A large PIL image in another mode, which is converted part by part while it is resized.
+
+    Attributes:
+        image: the whole, in its own mode.
+        convert: makes a picture of any part of it, pixel by pixel.
+    """
+
+    image: Image.Image
+    convert: Callable[[Image.Image], Picture]
 
 
 def resize(picture: Picture, sides: tuple[int, int], code: int, *, compatible: bool = False) -> Picture:
@@ -50,6 +63,31 @@ def resize(picture: Picture, sides: tuple[int, int], code: int, *, compatible: b
     return _resized_planes(picture.astype(np.float32, copy=False), sides, code)
 
 
+def resize_parts(parts: Parts, sides: tuple[int, int], code: int) -> Array:
+    """As `resize` does with the converted image, which is never whole in memory: uint8, or float32 for floats.
+
+    Pillow resizes one axis first, and rounds in between, so that rows (or columns) can be taken a few at a time.
+    """
+    (image, convert), (height, width) = parts, sides
+    if code == Image.Resampling.NEAREST:
+        return as_array(convert(image.resize((width, height), Image.Resampling.NEAREST)))
+    is_width_first = image.width != width and _is_width_first(image, sides)
+    side, across = image.size[::-1] if is_width_first else image.size
+    step, found = max(1, PART // across), []
+    for first in range(0, side, step):
+        last = min(first + step, side)
+        box = (0, first, image.width, last) if is_width_first else (first, 0, last, image.height)
+        part_sides = (last - first, width) if is_width_first else (height, last - first)
+        found.append(_resized_array(as_array(convert(image.crop(box))), part_sides, code))
+    return _resized_array(np.concatenate(found, axis=0 if is_width_first else 1), sides, code)
+
+
+def _resized_array(picture: Array, sides: tuple[int, int], code: int) -> Array:
+    if picture.dtype == np.uint8:
+        return _resized_bytes(picture, sides, code, compatible=False)
+    return _resized_planes(picture, sides, code)
+
+
 def _are_whole(picture: Array) -> bool:
     return bool(np.isclose(picture, picture.astype(int), rtol=1e-5, atol=1e-8).all())
 
@@ -78,12 +116,16 @@ def _stretched(image: Image.Image, sides: tuple[int, int], code: int) -> Image.I
     older ones never; each rounds in between. Here it is done for all of them.
     """
     height, width = sides
-    if code == Image.Resampling.NEAREST or image.height - height <= max(0, 2 * (image.width - width)):
+    if code == Image.Resampling.NEAREST or _is_width_first(image, sides):
         return image.resize((width, height), Image.Resampling(code))
     weighted = {"LA": "La", "RGBA": "RGBa"}.get(image.mode)  # so that colours are weighted once, as in one call
     started = (image.convert(weighted) if weighted else image).resize((image.width, height), Image.Resampling(code))
     done = started.resize((width, height), Image.Resampling(code))
     return done.convert(image.mode) if weighted else done
+
+
+def _is_width_first(image: Image.Image, sides: tuple[int, int]) -> bool:
+    return image.height - sides[0] <= max(0, 2 * (image.width - sides[1]))
 
 
 def center_crop(picture: Array, sides: tuple[int, int]) -> Array:
@@ -144,8 +186,10 @@ def rescale_and_normalize(picture: Array, options: Mapping[str, Any]) -> Array:
     return picture
 
 
-def as_array(picture: Picture) -> Array:
+def as_array(picture: Picture | Parts) -> Array:
     """The picture as (height, width, channels)."""
+    if isinstance(picture, Parts):
+        picture = picture.convert(picture.image)
     if isinstance(picture, Image.Image):
         return np.asarray(picture).reshape(picture.height, picture.width, -1)
     return picture
