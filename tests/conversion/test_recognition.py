@@ -2,11 +2,15 @@
 
 import numpy as np
 import pytest
-from checkpoints import make_config, make_tensors
+from checkpoints import make_config, make_tensors, write
 
 import conversion
 from conversion.detecting import detect
+from conversion.dialects import targets
+from vit_core import reference
+from vit_core.config.relatives import OF_DINOV2_HEADS
 from vit_core.errors import CheckpointError
+from vit_core.files.containers import open_any
 from vit_core.files.safetensors import serialised
 from vit_core.files.saving import write_pieces
 
@@ -31,6 +35,56 @@ def renamed(outer, blocks, modules):
     """The tensors of a small model under another program's names."""
     names = [*outer, *(f"{blocks}.{i}.{module}.{end}" for i in range(4) for module in modules for end in ENDS)]
     return {name: np.ones((3, 3), np.float32) for name in names}
+
+
+# Dialect that needs no config.json -> its head's weight and whether that is (inputs, classes); all widths are the same.
+HEADS = {
+    "timm": ("head.weight", False),
+    "google": ("head/kernel", True),
+    "torchvision": ("heads.head.weight", False),
+}
+
+
+@pytest.mark.parametrize("is_held", [False, True], ids=["file", "state_dict"])
+@pytest.mark.parametrize("dialect", HEADS)
+def test_a_head_of_double_width_is_one_on_class_token_and_mean(dialect, is_held, tmp_path):
+    constants = {"layer_norm_eps": 1e-6, "hidden_act": "gelu_pytorch_tanh" if dialect == "google" else "gelu"}
+    plain = make_config(CLASSIFIER, image_size=12, hidden_size=20, num_attention_heads=5, **constants)
+    write(tmp_path / "plain", plain, make_tensors(CLASSIFIER, plain))
+    suffix = "" if dialect == "timm" else targets()[dialect].suffix
+    conversion.convert(tmp_path / "plain", path := tmp_path / f"other{suffix}", to=dialect)
+    file = path / "model.safetensors" if dialect == "timm" else path
+    tensors = {name: tensor.read() for name, tensor in open_any(file).tensors.items()}
+    name, is_turned = HEADS[dialect]
+    wide = np.random.default_rng(4).standard_normal((5, 40)).astype(np.float32)
+    tensors[name] = np.ascontiguousarray(wide.T) if is_turned else wide
+    given = {"num_attention_heads": 5}
+    if is_held:
+        loaded = conversion.load_pretrained(None, CLASSIFIER, given, tensors=tensors)
+        config, found = loaded.config, loaded.tensors
+    else:
+        write_pieces(tmp_path / "alone.safetensors", serialised(tensors, lambda size: None, metadata=None))
+        config, found, _ = conversion.load(tmp_path / "alone.safetensors", **given)
+    assert config.family_options == OF_DINOV2_HEADS and config.num_labels == 5
+    np.testing.assert_array_equal(found["classifier.weight"], wide)
+    pixels = np.random.default_rng(5).standard_normal((2, 3, 12, 12))
+    hidden = reference.forward("ViTModel", config, without_head(found), pixels)["last_hidden_state"]
+    read = np.concatenate([hidden[:, 0], hidden[:, 1:].mean(1)], axis=1)
+    logits = reference.forward(CLASSIFIER, config, found, pixels)["logits"]
+    np.testing.assert_allclose(logits, read @ wide.T + found["classifier.bias"], rtol=0, atol=1e-10)
+
+
+def without_head(tensors):
+    return {name.removeprefix("vit."): tensor for name, tensor in tensors.items() if name.startswith("vit.")}
+
+
+def test_a_head_of_double_width_that_the_configuration_does_not_have_is_told_of():
+    config = make_config(CLASSIFIER)
+    wide = make_tensors(CLASSIFIER, make_config(CLASSIFIER, **OF_DINOV2_HEADS))
+    with pytest.raises(
+        CheckpointError, match=r"classifier.weight \(5, 24\) instead of \(5, 12\) \(a head of class token"
+    ):
+        conversion.load_pretrained(None, CLASSIFIER, {"config": config}, tensors=wide)
 
 
 ENDS = ("weight", "bias")
