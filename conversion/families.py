@@ -54,8 +54,11 @@ def form_of(config: PretrainedConfig, model: str, names: Collection[str]) -> For
     if not config.family_options:
         return None
     form = _dinov2(config, model, names) or _ijepa(config, model, names)
-    if form is not None:
-        return form
+    return own_form(config) if form is None else form
+
+
+def own_form(config: PretrainedConfig) -> Form:
+    """How a model with options is stored under its canonical names: as our type, and marked where they are a ViT's."""
     is_like_a_vit = {*config.family_options} <= {*OF_DINOV2_HEADS} and config.norm_before_pooling
     return Form({"model_type": OWN_TYPE}, added={MARK: ((1,), 1.0)} if is_like_a_vit else {})
 

@@ -5,12 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from torch import nn
 
 from conversion import written_config
+from conversion.families import Form, own_form
 from vit_core.config import CONFIG_NAME
-from vit_core.errors import ConfigError
-from vit_core.files.atomic_folder import write_file
+from vit_core.errors import CheckpointError, ConfigError
+from vit_core.files.atomic_folder import replacing_file, write_file
+from vit_core.files.containers import open_any
+from vit_core.files.safetensors import serialised
+from vit_core.files.saving import write_pieces
 from vit_core.parameters import class_name
 from vit_core.tensors import dtype_name
 from vit_torch.recomputing import Recomputed
@@ -46,14 +52,19 @@ class ModelFolders:
             save_directory: folder, made where missing.
             **kwargs: of the processor's `save_pretrained`.
 
+        The weights of a model with options that transformers' own class would load without a word, and compute
+        otherwise, get one tensor more (`conversion.families`), which Trainer reports when it goes on from them.
+
         Raises:
             ConfigError: the configuration cannot be saved.
+            CheckpointError: the weights cannot be written again.
         """
         model: Any = getattr(self.model, "_orig_mod", self.model)  # what torch.compile wraps
         is_ours = isinstance(model, Recomputed)
         if is_ours:
             text = written_config(model.config, class_name(type(model)), dtype_name(model.dtype))
             write_file(Path(save_directory) / CONFIG_NAME, text, error=ConfigError)
+            _mark(Path(save_directory), own_form(model.config))
         if self.processor is not None:
             self.processor.save_pretrained(save_directory, **kwargs)
 
@@ -83,6 +94,22 @@ class ModelFolders:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """What the processor makes of images."""
         return self.processor(*args, **kwargs)
+
+
+def _mark(folder: Path, form: Form) -> None:
+    """Adds to the weights that Trainer wrote what says that they are of no ViT of transformers, where names do not."""
+    weights, pickled = folder / "model.safetensors", folder / "pytorch_model.bin"
+    if form.added and weights.exists():
+        held = open_any(weights).tensors
+        dtype = next(iter(held.values())).dtype
+        marks = {name: np.full(shape, value, dtype) for name, (shape, value) in form.added.items()}
+        with replacing_file(weights, error=CheckpointError, size=weights.stat().st_size) as new:
+            write_pieces(new, serialised({**held, **marks}, lambda size: None))
+    if form.added and pickled.exists():
+        state = torch.load(pickled, map_location="cpu", mmap=True, weights_only=True)
+        state |= {name: torch.full(shape, value) for name, (shape, value) in form.added.items()}
+        with replacing_file(pickled, error=CheckpointError, size=pickled.stat().st_size) as new:
+            torch.save(state, new)
 
 
 def _no_event(*args: Any, **kwargs: Any) -> None:

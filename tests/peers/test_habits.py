@@ -27,6 +27,7 @@ SCRIPTS = {
     "with_trainer": (
         *("same_losses", "label_smoothing", "masked_image_modeling", "masked_autoencoder", "gradient_checkpointing"),
         *("whole_folders", "the_callback_alone", "the_best_model", "resuming", "prediction"),
+        "options_that_theirs_has_not",
     ),
     "with_accelerate": ("the_end_of_an_example", "two_processes"),
     "with_peft": ("lora", "recomputed_layers"),

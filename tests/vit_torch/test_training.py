@@ -1,5 +1,6 @@
 """Layers that are recomputed, and the folders that transformers' Trainer saves."""
 
+import json
 import os
 from types import SimpleNamespace
 
@@ -11,6 +12,7 @@ from torch_models import make_inputs, make_model
 
 import vit_torch
 from vit_core import CheckpointError, InputError, MissingFileError
+from vit_core.files.containers import open_any
 from vit_torch.training import ModelFolders
 
 CLASSIFIER = "ViTForImageClassification"
@@ -89,6 +91,40 @@ def test_model_folders_complete_what_trainer_saves(wrapped, tmp_path):
     folders.save_pretrained(tmp_path / "out" / "elsewhere")  # as processing_class
     for folder in ("checkpoint-4", ".", "elsewhere"):
         check_loads(tmp_path / "out" / folder, model)
+
+
+ON_THE_MEAN = {"use_mean_pooling": True, "norm_before_pooling": True}
+
+
+@pytest.mark.parametrize("pickled", [False, True])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_model_folders_mark_weights_that_transformers_would_take_for_a_vit(dtype, pickled, tmp_path):
+    folders, model = ModelFolders(), make_model(CLASSIFIER, dtype=dtype, **ON_THE_MEAN)
+    folders.on_init_end(*events(tmp_path), model=model)
+    save_as_trainer(tmp_path / "checkpoint-4", model)
+    if pickled:
+        os.remove(tmp_path / "checkpoint-4" / "model.safetensors")
+        torch.save(model.state_dict(), tmp_path / "checkpoint-4" / "pytorch_model.bin")
+    for _ in range(2):  # as processing_class, and as callback
+        folders.on_save(*events(tmp_path))
+    said = json.loads((tmp_path / "checkpoint-4" / "config.json").read_text())
+    assert said["model_type"] == "vitriad_vit"
+    stored = open_any(tmp_path / "checkpoint-4" / ("pytorch_model.bin" if pickled else "model.safetensors")).tensors
+    assert {*stored} - {*model.state_dict()} == {"mean_pooling"}
+    loaded = vit_torch.ViTForImageClassification.from_pretrained(tmp_path / "checkpoint-4", dtype="auto")
+    torch.testing.assert_close(loaded.state_dict(), model.state_dict(), rtol=0, atol=0)
+    loaded.save_pretrained(tmp_path / "ours")
+    assert {*open_any(tmp_path / "ours" / "model.safetensors").tensors} == {*stored}
+
+
+@pytest.mark.parametrize("options", [{}, {"num_register_tokens": 2}, {"use_mean_pooling": True}])
+def test_model_folders_leave_other_weights_as_they_are(options, tmp_path):
+    folders, model = ModelFolders(), make_model(CLASSIFIER, **options)
+    folders.on_init_end(*events(tmp_path), model=model)
+    save_as_trainer(tmp_path / "checkpoint-4", model)
+    before = (tmp_path / "checkpoint-4" / "model.safetensors").read_bytes()
+    folders.on_save(*events(tmp_path))
+    assert (tmp_path / "checkpoint-4" / "model.safetensors").read_bytes() == before
 
 
 def test_model_folders_do_nothing_else(tmp_path):

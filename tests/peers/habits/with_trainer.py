@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import transformers
-from cases import CLASSIFIER, Images, batch, check_state, main, make_model, make_processor
+from cases import CLASSIFIER, FIELDS, SIZES, Images, batch, check_state, main, make_model, make_processor
 
 import vit_torch
 from vit_core import MissingFileError
@@ -126,6 +126,24 @@ def the_callback_alone(folder):
     trainer.save_model()
     for place in ("out", "out/checkpoint-8"):
         check_folder(folder / place, trainer.model)
+
+
+def options_that_theirs_has_not(folder):
+    """A folder of a model on the mean of its patches: their class does not load it without a word; ours goes on."""
+    fields = {**SIZES, **FIELDS[CLASSIFIER], "use_mean_pooling": True, "norm_before_pooling": True}
+    model = vit_torch.ViTForImageClassification(vit_torch.ViTConfig(**fields))
+    folders = ModelFolders(make_processor())
+    trainer = make_trainer(folder / "out", model=model, callbacks=[folders], processing_class=folders)
+    trainer.train()
+    trainer.save_model(str(folder / "elsewhere"))
+    for place in ("out/checkpoint-8", "elsewhere"):
+        ours = vit_torch.ViTForImageClassification.from_pretrained(folder / place)
+        check_state(ours.state_dict(), trainer.model.state_dict())
+        _, said = transformers.ViTForImageClassification.from_pretrained(folder / place, output_loading_info=True)
+        assert [*said["unexpected_keys"]] == ["mean_pooling"], said
+    again = make_trainer(folder / "out", model=vit_torch.ViTForImageClassification(model.config), callbacks=[folders])
+    again.train(resume_from_checkpoint=str(folder / "out" / "checkpoint-4"))
+    check_state(again.model.state_dict(), trainer.model.state_dict())
 
 
 def a_bare_folder_explains_itself(folder):
