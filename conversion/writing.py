@@ -86,25 +86,32 @@ def expressed(
     return whole, notes
 
 
+_WITHOUT = {  # parts that can stay behind -> how
+    "mask token": "use_mask_token=False (--set use_mask_token=false) leaves it out; only masked modelling needs it.",
+    "pooler": "add_pooling_layer=False (--set add_pooling_layer=false) leaves it out.",
+}
+
+
 def _check_expressible(dialect: Dialect, target: Target, model: str, config: PretrainedConfig, bare: Tensors) -> None:
+    advice = ""
     problem = "" if model in target.classes else f"it has {', '.join(target.classes)} only"
     for tensor in bare if not problem else ():
         lacking = next((what for start, what in target.lacks.items() if tensor.startswith(start)), None)
         if lacking is None and template(tensor) not in dialect.rows:
             lacking = "activation with parameters"
         if lacking:
-            problem = f"it has no {lacking}, and the model has {tensor}"
+            problem, advice = f"it has no {lacking}, and the model has {tensor}", _WITHOUT.get(lacking, "")
     if target.needs_qkv_bias and not config.qkv_bias:
         problem = "queries, keys and values always have biases there, and in the model they have none"
     options = [name for name in config.family_options if name not in target.options]
     if not dialect.is_canonical and options:
-        problem = f"it has no {', '.join(options)}"
+        problem, advice = f"it has no {', '.join(options)}", "to='hf' (--to hf) keeps every option."
     if not dialect.is_canonical and any(config.pruned_heads.values()):
         problem = "it has no pruned heads, and the model has"
     if target.activations is not None and config.mlp_act not in (*target.activations, "swiglu"):
         problem = f"it does not know the activation {config.hidden_act!r}"
     if problem:
-        raise CheckpointError(f"{model} as {dialect.name!r}: {problem}.")
+        raise CheckpointError(f"{model} as {dialect.name!r}: {problem}." + (advice and f"\n{advice}"))
 
 
 def _laid_out(tensor: LazyArray, name: str, convention: str, config: Any) -> LazyArray:

@@ -371,8 +371,21 @@ def test_a_head_on_class_token_and_mean_is_not_written_for_timm(tmp_path):
     config = make_config("ViTForImageClassification", layer_norm_eps=1e-6, **OF_DINOV2_HEADS)
     tensors = make_tensors("ViTForImageClassification", config)
     conversion.save_pretrained(tmp_path / "ours", config, tensors, class_name="ViTForImageClassification")
-    with pytest.raises(CheckpointError, match="as 'timm': it has no pool_class_token"):
+    with pytest.raises(CheckpointError, match=r"as 'timm': it has no pool_class_token.\nto='hf' .* keeps every option"):
         conversion.convert(tmp_path / "ours", tmp_path / "timm", to="timm")
+
+
+def test_a_part_that_timm_lacks_is_left_out_as_the_error_says(tmp_path):
+    with pytest.raises(CheckpointError, match=r"it has no mask token, .*\nuse_mask_token=False .* leaves it out"):
+        conversion.convert(GOLDEN / "dinov2_registers", tmp_path / "timm", to="timm")
+    conversion.convert(GOLDEN / "dinov2_registers", tmp_path / "timm", to="timm", use_mask_token=False)
+    tensors = make_tensors("ViTModel", config := make_config("ViTModel"))
+    conversion.save_pretrained(tmp_path / "pooled", config, tensors, class_name="ViTModel")
+    with pytest.raises(CheckpointError, match=r"it has no pooler, .*\nadd_pooling_layer=False .* leaves it out"):
+        conversion.convert(tmp_path / "pooled", tmp_path / "pooled-timm", to="timm", allow=("numerics",))
+    conversion.convert(
+        tmp_path / "pooled", tmp_path / "pooled-timm", to="timm", allow=("numerics",), add_pooling_layer=False
+    )
 
 
 def test_a_gate_of_another_activation_is_refused(tmp_path):
