@@ -16,7 +16,7 @@ from conversion.heads import KNOWN, KNOWN_DECODERS
 from vit_core.config import pair
 from vit_core.config.labels import label_table
 from vit_core.config.relatives import OF_DINOV2_HEADS
-from vit_core.errors import CheckpointError, ConfigError
+from vit_core.errors import CheckpointError, ConfigError, on_command_line
 from vit_core.files.arrays import LazyArray
 
 
@@ -109,7 +109,7 @@ def stored_grid(
             return side, side
     raise CheckpointError(
         f"{where}: {tokens} positions make no square.\n"
-        "Pass image_size=(height, width) (--set image_size=... on the command line)."
+        f"Pass image_size=(height, width) {on_command_line('--set image_size=...')}."
     )
 
 
@@ -188,7 +188,7 @@ def _ask(where: str, fields: Fields, given: Mapping[str, Any], name: str, why: s
     if name not in fields and given.get(name) is None:
         option = "--heads" if name == "num_attention_heads" else f"--set {name}=..."
         raise CheckpointError(
-            f"{where}: {name} is not in the file, and {why}.\nPass {name}= ({option} on the command line)."
+            f"{where}: {name} is not in the file, and {why}.\nPass {name}= {on_command_line(option)}."
         )
 
 

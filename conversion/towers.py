@@ -15,7 +15,7 @@ from conversion.dialect import Dialect, Part
 from conversion.dialects import DIALECTS
 from conversion.naming import LONGEST, explained, template
 from vit_core.config import ViTConfig
-from vit_core.errors import CheckpointError
+from vit_core.errors import CheckpointError, on_command_line
 from vit_core.parameters import parameter_table
 from vit_core.plain_values import name_list, short
 
@@ -110,7 +110,7 @@ def chosen(where: str, found: Towers, weights: str | None, asked: str | None) ->
     if fitting:
         raise CheckpointError(
             f"{where}: several sets of weights: {_quoted(fitting)}.\n"
-            f"Say which one: weights={short(fitting[0])} (--weights on the command line)."
+            f"Say which one: weights={short(fitting[0])} {on_command_line('--weights')}."
         )
     there = f"there is {_quoted([*names])}" if any(names) else "it holds one set of weights, under no name"
     raise CheckpointError(f"{where}: no weights in it under {short(asked)}; {there}.\nSay one that is, or nothing.")

@@ -93,8 +93,11 @@ _WITHOUT = {  # parts that can stay behind -> how
 
 
 def _check_expressible(dialect: Dialect, target: Target, model: str, config: PretrainedConfig, bare: Tensors) -> None:
-    advice = ""
-    problem = "" if model in target.classes else f"it has {', '.join(target.classes)} only"
+    problem, advice = "", ""
+    if model not in target.classes:
+        problem = f"it has {', '.join(target.classes)} only"
+        if model.startswith("ViTFor") and "ViTModel" in target.classes:
+            advice = "cls='ViTModel' (--class ViTModel) writes the encoder alone."
     for tensor in bare if not problem else ():
         lacking = next((what for start, what in target.lacks.items() if tensor.startswith(start)), None)
         if lacking is None and template(tensor) not in dialect.rows:

@@ -96,6 +96,11 @@ def reading(where: object, error: type[VitError] = CheckpointError) -> Iterator[
         raise error(f"{where}: out of memory{f': {problem}' if str(problem) else ''}.") from None
 
 
+def on_command_line(option: str) -> str:
+    """How to say on the command line what a file does not: only commands about checkpoints have such options."""
+    return f"({option} on the command line; for other commands vitriad convert {option} writes a folder that says it)"
+
+
 def advice(problem: OSError) -> str:
     """A line that says what helps, where something does."""
     if problem.errno in (errno.EMFILE, errno.ENFILE):

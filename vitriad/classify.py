@@ -132,12 +132,12 @@ def load_processor(
     if exported := artefact_folder(folder):
         known = read_artefact(exported, verify=False).input_processor
         if known is None:
-            raise InputError(f"classify: {folder}: no image processor in vitriad.json.\nPass --processor with one.")
+            raise InputError(f"{folder}: no image processor in vitriad.json.\nPass --processor with one.")
         return known
     found = find_processor(open_source(folder, revision=config.hub_commit or revision, verify=False), config)
     if found.processor is None:
         raise InputError(
-            f"classify: {folder}: no {PREPROCESSOR_NAME} there, and {found.said}.\n"
+            f"{folder}: no {PREPROCESSOR_NAME} there, and {found.said}.\n"
             "Pass --processor with the file or folder of one, made by "
             "ViTImageProcessor(size=..., image_mean=..., image_std=...).save_pretrained(folder)."
         )

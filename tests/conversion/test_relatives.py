@@ -375,6 +375,15 @@ def test_a_head_on_class_token_and_mean_is_not_written_for_timm(tmp_path):
         conversion.convert(tmp_path / "ours", tmp_path / "timm", to="timm")
 
 
+def test_a_head_that_a_target_lacks_is_left_to_the_class_that_the_error_names(tmp_path):
+    config = make_config("ViTForMaskedImageModeling")
+    tensors = make_tensors("ViTForMaskedImageModeling", config)
+    conversion.save_pretrained(tmp_path / "ours", config, tensors, class_name="ViTForMaskedImageModeling")
+    with pytest.raises(CheckpointError, match=r"ViTForImageClassification only.\ncls='ViTModel' .* encoder alone"):
+        conversion.convert(tmp_path / "ours", tmp_path / "flax", to="hf_flax")
+    conversion.convert(tmp_path / "ours", tmp_path / "flax", to="hf_flax", cls="ViTModel", use_mask_token=False)
+
+
 def test_a_part_that_timm_lacks_is_left_out_as_the_error_says(tmp_path):
     with pytest.raises(CheckpointError, match=r"it has no mask token, .*\nuse_mask_token=False .* leaves it out"):
         conversion.convert(GOLDEN / "dinov2_registers", tmp_path / "timm", to="timm")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from vit_core.errors import CheckpointError
+from vit_core.errors import CheckpointError, on_command_line
 from vit_core.files import h5, msgpack, npz, torch
 from vit_core.files.arrays import LazyArray, WeightFile, content_of
 from vit_core.files.safetensors import open_file
@@ -85,7 +85,7 @@ def _taken(path: Path, tree: Any, weights: str | None, content: Any) -> WeightFi
     if weights is None and len(sets) > 1:
         raise CheckpointError(
             f"{path}: several sets of weights: {', '.join(map(repr, sets))}.\n"
-            f"Say which one: weights={next(iter(sets))!r} (--weights on the command line)."
+            f"Say which one: weights={next(iter(sets))!r} {on_command_line('--weights')}."
         )
     name = next(iter(sets)) if weights is None else weights
     if name not in sets:
@@ -153,7 +153,7 @@ def _elsewhere(tree: Any) -> str:
     """Advice on `weights=`, where weights lie under keys that no known program uses."""
     items = tree.items() if isinstance(tree, dict) else ()
     found = [key for key, value in items if isinstance(key, str) and _has_tensors(value)]
-    return f"\nSay where they are: weights={short(found[0])} (--weights on the command line)." if found else ""
+    return f"\nSay where they are: weights={short(found[0])} {on_command_line('--weights')}." if found else ""
 
 
 def _opaque_in(value: Any) -> torch.Opaque | None:
