@@ -212,7 +212,7 @@ def rows_of(faults: dict[str, tuple[Edit, ...]], kept: Kept) -> tuple[list[str],
     """The lines of the table, printed as they come, and how many faults survived."""
     lines, survivors = ["| fault | torch | tf | flax | shared | run |", f"{'| --- ' * 6}|"], 0
     print(*lines, sep="\n")
-    edits = [edit for several in faults.values() for edit in several]
+    edits, days = [edit for several in faults.values() for edit in several], set()
     new = {fast(edit) for edit in edits if "\n".join(edit) not in kept.found}
     with tempfile.TemporaryDirectory() as root, ThreadPoolExecutor(os.cpu_count()) as pool:
         try:
@@ -223,12 +223,14 @@ def rows_of(faults: dict[str, tuple[Edit, ...]], kept: Kept) -> tuple[list[str],
             for what, several in faults.items():
                 verdicts = [next(found) for _ in several]
                 survivors += sum(not verdict.caught for verdict in verdicts)
+                days |= {verdict.day for verdict in verdicts}
                 lines.append(row(what, several, verdicts))
                 print(lines[-1], flush=True)
         except BaseException:  # Ctrl-C, or tests that did not run: what waits need not begin
             pool.shutdown(cancel_futures=True)
             raise
-    return [*lines, "", f"{date.today()}: {len(edits)} faults, {len(edits) - survivors} caught."], survivors
+    when = " to ".join(sorted({min(days), max(days)}))
+    return [*lines, "", f"{when}: {len(edits)} faults, {len(edits) - survivors} caught."], survivors
 
 
 def write(section: str, lines: list[str]) -> None:
