@@ -19,6 +19,8 @@ from vit_core.config.relatives import OF_DINOV2_HEADS
 from vit_core.errors import CheckpointError, ConfigError, on_command_line
 from vit_core.files.arrays import LazyArray
 
+_PROJECTION = "embeddings.patch_embeddings.projection.weight"
+
 
 def is_of_transformers(data: Mapping[str, Any]) -> bool:
     """Whether a config.json is in the form of transformers, which is ours too, rather than in another program's."""
@@ -96,10 +98,12 @@ def stored_grid(
         CheckpointError: they make no square, and the image size does not fit.
     """
     tokens = _shape(where, tensors, "embeddings.position_embeddings", 3)[1]
-    patch = _shape(where, tensors, "embeddings.patch_embeddings.projection.weight", 4)[2:]
+    patch = _shape(where, tensors, _PROJECTION, 4)[2:]
+    if 0 in patch:
+        raise CheckpointError(f"{where}: {_PROJECTION}: expected patches of pixels, got {patch[0]} x {patch[1]}.")
     first = int("embeddings.cls_token" in tensors)
     # Positions may be of the class token and the patches, of the patches alone, or of registers too.
-    known = [tokens - rows for rows in (first, 0, first + _registers(tensors))]
+    known = [tokens - rows for rows in (first, 0, first + _registers(where, tensors))]
     if image_size is not None:
         rows, columns = (side // size for side, size in zip(pair(image_size), patch, strict=True))
         if rows * columns in known:
@@ -115,9 +119,14 @@ def stored_grid(
 
 def _encoder(where: str, tensors: Mapping[str, LazyArray]) -> Fields:
     """What the shapes of the encoder say."""
-    hidden, channels, height, width = _shape(where, tensors, "embeddings.patch_embeddings.projection.weight", 4)
+    hidden, channels, height, width = _shape(where, tensors, _PROJECTION, 4)
     mlp, _ = _shape(where, tensors, "encoder.layer.0.intermediate.dense.weight", 2)
     _, inner = _shape(where, tensors, "encoder.layer.0.output.dense.weight", 2)
+    if mlp not in (inner, 2 * inner):
+        raise CheckpointError(
+            f"{where}: encoder.layer.0: an MLP {mlp} wide, of which {inner} are read: expected all, or half of a gated "
+            "one.\nThe file is damaged, or of two models."
+        )
     return {
         "model_type": "vit",
         "hidden_size": hidden,
@@ -128,13 +137,13 @@ def _encoder(where: str, tensors: Mapping[str, LazyArray]) -> Fields:
         "qkv_bias": "encoder.layer.0.attention.attention.query.bias" in tensors,
         "use_swiglu_ffn": mlp == 2 * inner,
         "use_class_token": "embeddings.cls_token" in tensors,
-        "num_register_tokens": _registers(tensors),
+        "num_register_tokens": _registers(where, tensors),
     }
 
 
-def _registers(tensors: Mapping[str, LazyArray]) -> int:
-    tokens = tensors.get("embeddings.register_tokens")
-    return 0 if tokens is None else tokens.shape[-2]
+def _registers(where: str, tensors: Mapping[str, LazyArray]) -> int:
+    name = "embeddings.register_tokens"
+    return _shape(where, tensors, name, 3)[1] if name in tensors else 0
 
 
 def _pooling(where: str, tensors: Mapping[str, LazyArray], fields: Mapping[str, Any]) -> Fields:

@@ -218,20 +218,30 @@ def _read_config(where: str, data: Mapping[str, Any]) -> Fields:
             raise CheckpointError(f"{where}: config.json: {name}: {argument}: {problem}.")
     fields: Fields = {"use_mean_pooling": pool == "avg"} if pool else {}
     fields |= {ours: arguments[theirs] for theirs, ours in _OPTIONS.items() if arguments.get(theirs) is not None}
-    if isinstance(arguments.get("fc_norm"), bool):
-        fields["norm_before_pooling"] = pool == "avg" and not arguments["fc_norm"]
+    if (norm := arguments.get("fc_norm")) is not None:
+        if not isinstance(norm, bool):
+            raise CheckpointError(f"{where}: config.json: {name}: fc_norm: expected true or false, got {short(norm)}.")
+        fields["norm_before_pooling"] = pool == "avg" and not norm
     if "num_heads" in arguments:
         fields["num_attention_heads"] = arguments["num_heads"]
     if name in _GATED_MODELS and arguments.get("act_layer") not in (None, "silu"):
         raise CheckpointError(
             f"{where}: config.json: {name}: act_layer {short(arguments['act_layer'])}: gates here are of silu only."
         )
-    if "act_layer" in arguments:
+    if (activation := arguments.get("act_layer")) is not None:
         ours = {theirs: ours for ours, theirs in _ACTIVATIONS.items()}
-        fields["hidden_act"] = ours.get(arguments["act_layer"], arguments["act_layer"])
-    if size := arguments.get("img_size"):
-        fields["image_size"] = size if isinstance(size, int) or len({*size}) > 1 else size[0]
+        fields["hidden_act"] = ours.get(activation, activation) if isinstance(activation, str) else activation
+    if (size := arguments.get("img_size")) is not None:
+        fields["image_size"] = _sides(f"{where}: config.json: {name}: img_size", size)
     return fields
+
+
+def _sides(where: str, size: Any) -> Any:
+    """A size of images as fields have it."""
+    sides = [size, size] if isinstance(size, int) else size
+    if not (isinstance(sides, list) and len(sides) == 2 and all(isinstance(side, int) for side in sides)):
+        raise CheckpointError(f"{where}: expected an int or a [height, width], got {short(size)}.")
+    return sides if sides[0] != sides[1] else sides[0]
 
 
 def _problem(argument: str, value: Any) -> str | None:
