@@ -20,7 +20,6 @@ from conversion.saving import written_config
 from conversion.writing import WRITERS, expressed
 from vit_core.config import CONFIG_NAME, PretrainedConfig
 from vit_core.errors import CheckpointError, ConfigError, InputError, reading
-from vit_core.files.arrays import release
 from vit_core.files.atomic_folder import replacing_file
 from vit_core.files.json import check_text, json_text
 from vit_core.files.saving import progress, replace_folder, replaced_weights, save_folder
@@ -131,8 +130,7 @@ def _releasing(tensor: Any, source: Source) -> Any:
     """A tensor that first releases the pages of the mapped source read so far: each is read once."""
 
     def read() -> Any:
-        for file in source.weights.files:
-            release(file.content)
+        source.weights.release()
         return tensor.read()
 
     return replace(tensor, read=read)

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import gc
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from functools import cache, partial
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
-
-import numpy as np
 
 from conversion.dialect import Dialect, Fields, Part
 from conversion.dialects import DIALECTS
@@ -24,10 +20,11 @@ from conversion.places import Opening, Place, open_place
 from conversion.recognition import dropped, recognised
 from conversion.relatives import refuse_type
 from vit_core.errors import CheckpointError, InputError, VitError, reading
-from vit_core.files.arrays import LazyArray, WeightFile
+from vit_core.files.arrays import LazyArray, WeightFile, held
 from vit_core.files.atomic_folder import finds_folder
 from vit_core.files.containers import CONTAINERS
 from vit_core.files.folders import Weights
+from vit_core.files.reading import uncollected
 from vit_core.files.weight_files import KERAS_HUB, taken
 from vit_core.limits import LIMITS, Limits, check_limits
 from vit_core.parameters import BASE_PREFIX, MODEL_CLASSES, Kind, parameter_table
@@ -126,20 +123,8 @@ def open_source(
     check_limits(limits)
     where = str(src)
     opening = Opening(variant, weights, mmap, verify, wait, limits)
-    with _uncollected(), reading(where):
+    with uncollected(), reading(where):
         return _source(where, open_place(src, opening, **hub), allow, limits, weights)
-
-
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """Turns garbage collection off inside the block: with 100,000 names it takes most of the time and finds nothing."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def held_source(
@@ -156,8 +141,7 @@ def held_source(
     Raises:
         CheckpointError: names of no known dialect.
     """
-    lazy = {name: LazyArray(array.dtype, array.shape, partial(np.asarray, array)) for name, array in tensors.items()}
-    weights = Weights([WeightFile(Path(where), {}, lazy, None)])
+    weights = Weights([WeightFile(Path(where), {}, {name: held(array) for name, array in tensors.items()}, None)])
     return _source(where, Place(weights, config, False, lambda name: None, None), allow, LIMITS)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vit_core.files.arrays import contiguous
+from vit_core.files.arrays import copied
 from vit_core.parameters import Kind
 from vit_core.tensors import Array
 
@@ -19,8 +19,6 @@ AXES: dict[str, dict[Kind, tuple[int, ...]]] = {
     "flax": _CHANNELS_LAST,
     "heads": _CHANNELS_LAST,
 }
-
-_ALIGNMENT = 64  # bytes; what frameworks take over
 
 
 def to_canonical(array: Array, kind: Kind, convention: str) -> Array:
@@ -58,9 +56,9 @@ def canonical_axes(kind: Kind, convention: str) -> tuple[int, ...] | None:
 
 
 def from_canonical(array: Array, kind: Kind, convention: str) -> Array:
-    """A canonical tensor in the layout of a convention: in contiguous memory, aligned so that frameworks can keep it.
+    """A canonical tensor in the layout of a convention: a copy in memory of its own, which frameworks can take over.
 
     The tensor itself where the layout is the same. Other threads run meanwhile.
     """
     axes = canonical_axes(kind, convention)
-    return array if axes is None else contiguous(array.transpose(axes), alignment=_ALIGNMENT)
+    return array if axes is None else copied(array.transpose(axes))

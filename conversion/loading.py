@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,21 +40,26 @@ class Loaded(NamedTuple):
     Attributes:
         config: of the class, with overrides, `name_or_path` and `dtype` set.
         tensors: canonical name -> array in the wanted dtype, a view of the mapped file where nothing had to change.
+            With wait=False a `LazyArray`, which is read, and its values checked, when it is asked for.
         missing: parameters to initialise, in table order.
         options: constructor options of the class.
         info: what output_loading_info=True returns.
         report: what was done.
         stored_dtype: dtype of the first floating tensor in the file.
+        reading: a block in which tensors are read: its errors name the checkpoint, and damage is told first.
+        release: gives the memory that files are mapped into back, while nothing made of views of it is in use.
         check: waits for the digests of the files and raises if one does not match.
     """
 
     config: Any
-    tensors: dict[str, Array]
+    tensors: dict[str, Any]
     missing: list[str]
     options: dict[str, bool]
     info: dict[str, list[str]]
     report: Report
     stored_dtype: str
+    reading: Callable[[], AbstractContextManager[None]]
+    release: Callable[[], object]
     check: Callable[[], object]
 
 
@@ -88,7 +95,8 @@ def load_pretrained(
             any field of the configuration.
         tensors: weights to use instead of those at `name_or_path`, under the names of any dialect. `name_or_path` then
             only gives the configuration, and may be None.
-        wait: for the digests; False leaves it to the caller to call `check()` of the result.
+        wait: until all is read and the digests are compared. False leaves it to the caller to read the tensors inside
+            `reading()` of the result, and to call its `check()` before anybody uses what is made of them.
 
     Raises:
         CheckpointError: the weights are missing, damaged or do not fit.
@@ -98,16 +106,27 @@ def load_pretrained(
     model = canonical_class(cls)
     given = checked(model, kwargs)
     if tensors is not None:
-        loaded = _loaded(_held(name_or_path, tensors, given), model, given)
+        source = _held(name_or_path, tensors, given)
+    else:
+        opening = {name: given[name] for name in OPENING if name in given}
+        source = open_source(name_or_path, wait=wait, **opening)  # type: ignore[arg-type]  # which refuses None
+    with _reading(source):
+        loaded = _loaded(source, model, given)
+        if wait:
+            loaded.tensors.update({name: tensor.read() for name, tensor in loaded.tensors.items()})
+    if tensors is not None:
         loaded.config.name_or_path = str(name_or_path or "")
-        return loaded
-    opening = {name: given[name] for name in OPENING if name in given}
-    source = open_source(name_or_path, wait=wait, **opening)  # type: ignore[arg-type]  # which refuses None
+    return loaded
+
+
+@contextmanager
+def _reading(source: Source) -> Iterator[None]:
+    """What is inside reads a checkpoint. Of a damaged file that is the error, whatever else it led to."""
     try:
         with reading(source.where):
-            return _loaded(source, model, given)
+            yield
     except VitError:
-        source.weights.check()  # of a damaged file that is the error, whatever else it led to
+        source.weights.check()
         raise
 
 
@@ -142,8 +161,10 @@ def _loaded(source: Source, model: str, given: Mapping[str, Any]) -> Loaded:
     }
     anew = {*fitted.missing, *fitted.mismatched}
     missing = [name for name in parameter_table(config, model, **options) if name in anew]
-    tensors = {name: tensor.read() for name, tensor in fitted.tensors.items()}
-    return Loaded(config, tensors, missing, options, info, report, stored_dtype(source), source.weights.check)
+    return Loaded(
+        *(config, fitted.tensors, missing, options, info, report, stored_dtype(source)),
+        *(partial(_reading, source), source.weights.release, source.weights.check),
+    )
 
 
 def load(

@@ -9,6 +9,7 @@ from typing import Any, Self
 import conversion
 from conversion.keywords import check_saving
 from vit_core.config import PretrainedConfig
+from vit_core.files.reading import uncollected
 from vit_core.model import NeutralModel
 from vit_core.parameters import class_name
 from vit_core.tensors import Array
@@ -47,7 +48,7 @@ class PortableModel(NeutralModel):
 
         Args:
             name_or_path: see `conversion.load_pretrained`, also for `keywords` and `tensors`.
-            build: makes the model of what was loaded, with fresh values where the checkpoint lacks some.
+            build: makes the model of what was loaded, whose tensors it reads, with fresh values where some are missing.
 
         Raises:
             CheckpointError: the weights are missing, damaged or do not fit.
@@ -55,7 +56,8 @@ class PortableModel(NeutralModel):
             InputError: a keyword that means nothing here.
         """
         loaded = conversion.load_pretrained(name_or_path, cls, keywords, tensors=tensors, wait=False)
-        model = build(loaded)
+        with uncollected(), loaded.reading():
+            model = build(loaded)
         loaded.check()  # before anybody gets the model
         return model, loaded
 

@@ -60,15 +60,15 @@ BESIDE = {
     "keys that stand there twice": one("vit_core/files/json.py", "if key in keys:", "if False:", JSON),
     "digest not compared": one(
         "vit_core/files/manifest.py",
-        "if known.get(path.name) != record(len(content), hashlib.sha256(content)):",
-        "if known.get(path.name) == 0:",
+        "if path not in waiting or known.digests(path.name) != [each.result() for each in waiting[path]]:",
+        "if path not in waiting:",
         CHECKPOINTS,
     ),
     "shards of one byte less": one("vit_core/files/saving.py", "array.nbytes > room", "array.nbytes >= room", SAVING),
     "weights never synced": one(
         "vit_core/files/saving.py",
-        "        file.flush()\n        os.fsync(file.fileno())\n    return record",
-        "        file.flush()\n    return record",
+        "        file.flush()\n        os.fsync(file.fileno())\n    found = record",
+        "        file.flush()\n    found = record",
         ORDER,
     ),
     "folders never synced": one(

@@ -252,7 +252,8 @@ class FlaxViTPreTrainedModel(PortableModel, CompiledCalls, FlaxIntermediates):
     def _from_loaded(cls, loaded: Loaded, *, dtype: Any, **settings: Any) -> Self:
         made: dict[str, Any] = {**settings, **loaded.options, "params_dtype": loaded.config.dtype}
         model = cls(loaded.config, dtype=loaded.config.dtype if is_auto(dtype) else dtype, _do_init=False, **made)
-        model._params = model.init_weights(model.key, params=laid_out(model.parameter_table(), loaded.tensors))
+        params = laid_out(model.parameter_table(), loaded.tensors, loaded.release)
+        model._params = model.init_weights(model.key, params=params)
         return model
 
     def save_pretrained(

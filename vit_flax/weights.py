@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -15,6 +13,8 @@ from jax import Array
 
 from conversion.layouts import canonical_axes, from_canonical
 from vit_core.errors import InputError
+from vit_core.files.arrays import copied
+from vit_core.files.reading import being_read
 from vit_core.inputs import check_pixel_values
 from vit_core.model import NeutralModel
 from vit_core.parameters import Parameter
@@ -25,7 +25,6 @@ from vit_flax.layers import at_least_float32, initialiser
 Params = Mapping[str, Any]  # a nested dict of arrays, in transformers' Flax tree
 # Linen's words for parameters, by kind; the others keep their names.
 WORDS = {**dict.fromkeys(("linear", "heads_in", "heads_out", "conv"), "kernel"), "norm_scale": "scale"}
-THREADS = 2  # that bring tensors into Flax' layout: memory is what they wait for
 
 
 class HeldParams(NeutralModel):
@@ -82,12 +81,14 @@ class HeldParams(NeutralModel):
         """
         model, shape = type(self).__name__, tuple(input_shape or self.input_shape)
         check_pixel_values(model, self.config, shape, is_float=True, interpolate=False)
-        keys = jax.random.split(checked_key(model, "rng", rng), len(self.parameter_table()))
+        key, rows = checked_key(model, "rng", rng), [*self.parameter_table().values()]
         kept = {} if params is None else flatten_dict(params)
+        if not (missing := [i for i, row in enumerate(rows) if path_of(row) not in kept]):
+            return unflatten_dict(kept)
+        keys = jax.random.split(key, len(rows))  # compiled, which takes longer than loading
         made = {
-            path_of(row): initialiser(row.init, self.config)(key, flax_shape(row), self.params_dtype)
-            for row, key in zip(self.parameter_table().values(), keys, strict=True)
-            if path_of(row) not in kept
+            path_of(rows[i]): initialiser(rows[i].init, self.config)(keys[i], flax_shape(rows[i]), self.params_dtype)
+            for i in missing
         }
         return unflatten_dict({**kept, **made})
 
@@ -138,15 +139,20 @@ def tree_of(table: Mapping[str, Parameter], leaves: Mapping[str, Any]) -> Params
     return unflatten_dict({path_of(table[name]): leaf for name, leaf in leaves.items()})
 
 
-def laid_out(table: Mapping[str, Parameter], tensors: Mapping[str, np.ndarray]) -> Params:
-    """Arrays on the default device, in Flax' layout, each copied once. XLA on a CPU takes over laid-out memory."""
-    kinds = [table[name].kind for name in tensors]
-    with ThreadPoolExecutor(THREADS) as pool:  # which do not see JAX's settings: they hold for this thread
-        ready = pool.map(partial(from_canonical, convention="flax"), tensors.values(), kinds)
-        leaves = {
-            name: jnp.array(array, copy=True) if array is tensors[name] else jax.device_put(array)
-            for name, array in zip(tensors, ready, strict=True)
-        }
+def laid_out(
+    table: Mapping[str, Parameter], tensors: Mapping[str, Any], release: Callable[[], object] = lambda: None
+) -> Params:
+    """Arrays on the default device, in Flax' layout, each copied once. XLA on a CPU takes over laid-out memory.
+
+    `release` is that of `being_read`.
+    """
+
+    def change(name: str, array: np.ndarray) -> np.ndarray:
+        found = from_canonical(array, table[name].kind, "flax")
+        return copied(array) if found is array else found
+
+    with being_read(tensors, change, release) as ready:  # in threads, which do not see JAX's settings
+        leaves = {name: jax.device_put(wait()) for name, wait in ready.items()}
     return tree_of(table, leaves)
 
 

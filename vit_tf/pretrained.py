@@ -212,7 +212,8 @@ class TFViTPreTrainedModel(
 
     @classmethod
     def _from_loaded(cls, loaded: Loaded, *, policy: Any) -> Self:
-        with weights.laid_out(parameter_table(loaded.config, cls, **loaded.options), loaded.tensors):
+        table = parameter_table(loaded.config, cls, **loaded.options)
+        with weights.laid_out(table, loaded.tensors, loaded.release):
             made: dict[str, Any] = {"dtype": policy or loaded.config.dtype, **loaded.options}
             return cls(loaded.config, **made)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -18,37 +17,40 @@ from tensorflow import Tensor
 from conversion.layouts import AXES as LAYOUTS
 from conversion.layouts import canonical_axes, from_canonical
 from vit_core.config import PretrainedConfig
+from vit_core.files.arrays import copied
+from vit_core.files.reading import being_read
 from vit_core.parameters import Kind, Parameter, sincos_of
 from vit_core.tensors import Array, to_numpy
 from vit_tf import _keras
 from vit_tf.modules import VALUE, setting
-
-TRANSPOSERS = 2  # threads: memory is what they wait for
 
 Ready = Callable[[], Any]  # waits for a tensor in Keras' layout
 given: ContextVar[Mapping[str, Ready] | None] = ContextVar("given", default=None)  # by canonical name
 
 
 @contextmanager
-def laid_out(table: Mapping[str, Parameter], tensors: Mapping[str, Any]) -> Iterator[None]:
-    """Models made in here start with these tensors (by canonical name), which threads bring into Keras' layout."""
-    pool = ThreadPoolExecutor(TRANSPOSERS)
-    try:
-        ready = {name: pool.submit(_laid_out, tensor, table[name].kind).result for name, tensor in tensors.items()}
-        with setting(given, ready):
-            yield
-    finally:
-        pool.shutdown(cancel_futures=True)
+def laid_out(
+    table: Mapping[str, Parameter], tensors: Mapping[str, Any], release: Callable[[], object] = lambda: None
+) -> Iterator[None]:
+    """Models made in here start with these tensors (by canonical name), which threads bring into Keras' layout.
+
+    `release` is that of `being_read`.
+    """
+
+    def change(name: str, value: Any) -> Any:
+        return _laid_out(value, table[name].kind)
+
+    with being_read(tensors, change, release) as ready, setting(given, ready):
+        yield
 
 
 def _laid_out(value: Any, kind: Kind) -> Any:
-    """A tensor in Keras' layout. TensorFlow takes over the memory that NumPy transposed it into."""
+    """A tensor in Keras' layout. TensorFlow takes over the memory that NumPy copied it into."""
     axes = canonical_axes(kind, "keras")
-    if axes is None:
-        return value
     if not isinstance(value, np.ndarray) or value.dtype.name == "bfloat16":  # which NumPy cannot hand over
-        return tf.transpose(value, axes)
-    return tf.experimental.dlpack.from_dlpack(from_canonical(value, kind, "keras").__dlpack__())
+        return value if axes is None else tf.transpose(value, axes)
+    array = copied(value) if axes is None else from_canonical(value, kind, "keras")
+    return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
 
 
 def canonical(value: Tensor, row: Parameter | None) -> Array:

@@ -18,6 +18,7 @@ from conversion.model import PortableModel
 from vit_core.calls import Arguments, HasForward, Output
 from vit_core.config import PretrainedConfig, ViTConfig, ViTMAEConfig
 from vit_core.errors import CheckpointError, InputError
+from vit_core.files.reading import being_read
 from vit_core.keywords import check_keywords
 from vit_core.parameters import MODEL_CLASSES, Parameter, check_tensors
 from vit_core.tensors import Array, to_numpy
@@ -194,9 +195,10 @@ class PreTrainedModel(PortableModel, CheckedInputs, Recomputed, Familiar, TorchI
 
     @classmethod
     def _from_loaded(cls, loaded: Loaded, *, device: torch.device, copies: bool) -> Self:
-        with torch.device("meta"):
-            model = cls(loaded.config, **loaded.options)
-        given = {name: as_tensor(array) for name, array in loaded.tensors.items()}
+        with being_read(loaded.tensors, lambda _, array: as_tensor(array), loaded.release) as ready:
+            with torch.device("meta"):
+                model = cls(loaded.config, **loaded.options)
+            given = {name: wait() for name, wait in ready.items()}
         model._assign({name: tensor.clone() for name, tensor in given.items()} if copies else given)
         model._fill_missing(loaded.missing)
         return model._complete(device)

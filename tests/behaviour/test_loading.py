@@ -1,6 +1,8 @@
 """Saving and loading: round trips, reports, hand-overs, and what the documentation's own lines do."""
 
+import gc
 import logging
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,9 @@ from safetensors.numpy import load_file
 from sameness import check_same, check_tensors
 from small_models import FIELDS
 
-from vit_core import CheckpointError, ConfigError, InputError, MissingFileError
+from conversion import save_pretrained
+from vit_core import CheckpointError, ConfigError, InputError, MissingFileError, ViTConfig
+from vit_core.parameters import parameter_table
 from vit_core.positions import resize_table
 from vit_core.projections import bilinear_matrix
 from vit_core.tensors import from_numpy, to_numpy
@@ -234,12 +238,55 @@ def aligned(array: np.ndarray) -> np.ndarray:
 
 
 def test_a_model_keeps_its_weights_when_the_tensors_that_it_was_made_from_change(backend):
-    tensors = {key: aligned(array) for key, array in backend.make_tensors("ViTModel").items()}
-    before = {key: value.copy() for key, value in tensors.items()}
-    model = backend.cls("ViTModel").from_tensors(backend.make_config("ViTModel"), tensors)
-    for array in tensors.values():
-        array[...] = 0
-    check_tensors(model.canonical_tensors(), before)
+    for held in (aligned, lambda array: aligned(array.T).T):  # in the layout of PyTorch, and in that of Keras and Flax
+        tensors = {key: held(array) for key, array in backend.make_tensors("ViTModel").items()}
+        before = {key: value.copy() for key, value in tensors.items()}
+        model = backend.cls("ViTModel").from_tensors(backend.make_config("ViTModel"), tensors)
+        for array in tensors.values():
+            array[...] = 0
+        check_tensors(model.canonical_tensors(), before)
+
+
+def status(key: str) -> int:
+    """What the system says of this process, in bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int(next(line.split()[1] for line in lines if line.startswith(f"{key}:")))
+
+
+if sys.platform == "linux":  # which alone measures a peak anew
+
+    def test_loading_takes_the_memory_of_the_weights_once(backend, tmp_path):
+        sizes = {"hidden_size": 512, "num_hidden_layers": 8, "num_attention_heads": 8, "intermediate_size": 2048}
+        config = ViTConfig(**sizes, image_size=32, patch_size=16)
+        tensors = {
+            name: np.full(row.shape, 0.5, np.float32) for name, row in parameter_table(config, "ViTModel").items()
+        }
+        save_pretrained(tmp_path, config, tensors, class_name="ViTModel")
+        file = (tmp_path / "model.safetensors").stat().st_size
+        del tensors
+        backend.cls("ViTModel").from_pretrained(tmp_path)  # what a first load imports and compiles
+        gc.collect()
+        before = status("VmRSS")
+        Path("/proc/self/clear_refs").write_text("5")  # the peak is measured from here
+        model = backend.cls("ViTModel").from_pretrained(tmp_path)
+        taken = (status("VmHWM") - before) / file
+        assert taken < (0.6 if backend.name == "torch" else 1.5), f"{taken:.2f} of the file"
+        assert model.num_parameters() * 4 > 0.99 * file
+
+
+def test_damage_is_told_before_what_it_led_to(backend, tmp_path):
+    backend.make_model("ViTModel").save_pretrained(tmp_path)
+    path = tmp_path / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-4:] = np.float32(np.nan).tobytes()
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"not as manifest\.json records it"):
+        backend.cls("ViTModel").from_pretrained(tmp_path)
+    for verify in ("auto", False):
+        (tmp_path / "manifest.json").unlink(missing_ok=True)
+        with pytest.raises(CheckpointError, match=r"1 of .* values are NaN or infinite"):
+            backend.cls("ViTModel").from_pretrained(tmp_path, verify=verify)
+    assert gc.isenabled()
 
 
 def test_from_tensors_wants_exactly_the_parameters(backend):

@@ -1,5 +1,6 @@
 """Folders of weights: shards and their index, variants, links, and the manifest that tells damage."""
 
+import hashlib
 import json
 import os
 from dataclasses import replace
@@ -9,6 +10,7 @@ import pytest
 import refusing
 
 from vit_core.errors import CheckpointError, InputError, MissingFileError, UnsafeFileError
+from vit_core.files import manifest
 from vit_core.files.folders import open_weights
 from vit_core.files.saving import save_folder
 from vit_core.limits import LIMITS
@@ -206,11 +208,11 @@ def saved(tmp_path):
 
 
 def test_a_manifest_names_sizes_digests_version_and_source(saved):
-    manifest = json.loads((saved / "manifest.json").read_text())
-    assert sorted(manifest["files"]) == [*SHARDS, INDEX]
-    assert manifest["files"][INDEX]["size"] == (saved / INDEX).stat().st_size
-    assert len(manifest["files"][INDEX]["sha256"]) == 64
-    assert manifest["source"] == "here" and manifest["vitriad"][0].isdigit()
+    said = json.loads((saved / "manifest.json").read_text())
+    assert sorted(said["files"]) == [*SHARDS, INDEX]
+    assert said["files"][INDEX]["size"] == (saved / INDEX).stat().st_size
+    assert len(said["files"][INDEX]["sha256"]) == 64
+    assert said["source"] == "here" and said["vitriad"][0].isdigit()
     check(open_weights(saved, verify=True))
 
 
@@ -250,3 +252,71 @@ def test_a_broken_manifest_is_damage(folder, content):
     (folder / "manifest.json").write_text(content)
     assert refusal(folder).startswith("manifest.json: ")
     check(open_weights(folder, verify=False))
+
+
+# Pieces of large files
+
+PAGE = 65_536  # bytes, of any system here
+
+
+@pytest.fixture
+def pieces(tmp_path, monkeypatch):
+    """A file of four pieces and a bit, with a manifest that has their digests."""
+    monkeypatch.setattr(manifest, "PIECE", PAGE)
+    tensors = {name: np.arange(PAGE, dtype=np.uint8) for name in "abcd"}
+    save_folder(tmp_path / "model", files={}, tensors=tensors)
+    return tmp_path / "model"
+
+
+def edit_manifest(folder, change):
+    content = json.loads((folder / "manifest.json").read_text())
+    change(content)
+    (folder / "manifest.json").write_text(json.dumps(content))
+
+
+def test_large_files_have_a_digest_for_each_piece(pieces):
+    content = (pieces / "model.safetensors").read_bytes()
+    said = json.loads((pieces / "manifest.json").read_text())
+    assert said["pieces"] == {
+        "model.safetensors": [
+            hashlib.sha256(content[start : start + PAGE]).hexdigest() for start in range(0, len(content), PAGE)
+        ]
+    }
+    whole = hashlib.sha256(content).hexdigest()
+    assert said["files"]["model.safetensors"] == {"sha256": whole, "size": len(content)}  # as without pieces
+
+
+@pytest.mark.parametrize("mmap", [True, False])
+@pytest.mark.parametrize("has_pieces", [True, False])
+def test_a_flipped_bit_is_told_in_every_piece(pieces, mmap, has_pieces):
+    if not has_pieces:  # as saves made them before
+        edit_manifest(pieces, lambda said: said.pop("pieces"))
+    open_weights(pieces, mmap=mmap)
+    path = pieces / "model.safetensors"
+    content = path.read_bytes()
+    for place in [*range(PAGE, len(content), PAGE), len(content) - 1]:
+        path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        assert "not as manifest.json records it" in refusal(pieces, mmap=mmap)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda found: found.pop(),
+        lambda found: found.append(found[0]),
+        lambda found: found.reverse(),
+        lambda found: found.__setitem__(2, None),
+    ],
+)
+def test_digests_of_other_pieces_are_refused(pieces, change):
+    edit_manifest(pieces, lambda said: change(said["pieces"]["model.safetensors"]))
+    assert "not as manifest.json records it" in refusal(pieces)
+
+
+def test_pieces_do_not_stand_for_a_file_of_no_record_or_another_size(pieces):
+    edit_manifest(pieces, lambda said: said["files"]["model.safetensors"].update(size=PAGE))
+    assert "not as manifest.json records it" in refusal(pieces)
+    edit_manifest(pieces, lambda said: said["files"].clear())
+    assert "not as manifest.json records it" in refusal(pieces)
+    edit_manifest(pieces, lambda said: said.update(pieces=[]))
+    assert refusal(pieces).startswith("manifest.json: pieces: expected records by file name")

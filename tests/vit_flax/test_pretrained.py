@@ -23,7 +23,7 @@ def test_nothing_is_initialised_and_nothing_is_called_while_loading(name, tmp_pa
 
     monkeypatch.setattr(linen.Module, "apply", forbidden)
     monkeypatch.setattr(linen.Module, "init", forbidden)
-    for word in ("normal", "uniform", "truncated_normal", "bits"):
+    for word in ("normal", "uniform", "truncated_normal", "bits", "split"):
         monkeypatch.setattr(jax.random, word, forbidden)
     getattr(vit_flax, name).from_pretrained(tmp_path)
     with pytest.raises(AssertionError):

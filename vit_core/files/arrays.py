@@ -12,7 +12,7 @@ import math
 import mmap as mapping
 import os
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -44,9 +44,9 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "BOOL": np.dtype(np.bool_),
 }
 
-_PAGE = 2**21  # bytes: of huge pages, in which memory comes much faster
+_BLOCK = 2**18  # numbers that are looked at at a time, so that they and what is found stay in a cache
 
-_STRIP = 64  # rows that are transposed at a time, which fit into a cache
+_ROWS, _COLUMNS = 512, 64  # of a matrix that are transposed at a time, so that both sides stay in a cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +75,11 @@ class LazyArray:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         return np.array(self.read(), dtype, copy=copy)
+
+
+def held(array: Array) -> LazyArray:
+    """A tensor that is in memory already."""
+    return LazyArray(array.dtype, array.shape, partial(np.asarray, array))
 
 
 def array_in_file(
@@ -144,10 +149,18 @@ def bytes_of(path: Path, mmap: bool) -> Any:
         return content
 
 
-def release(content: Any) -> None:
-    """Gives the memory of a mapped file back; data that is used later is read from the file again."""
+def release(content: Any, start: int = 0, nbytes: int | None = None) -> None:
+    """Gives the memory of a mapped file back; data that is used later is read from the file again.
+
+    What was written to that memory is lost.
+
+    Args:
+        content: bytes of a file; only a map is given back.
+        start: of the part to give back, in bytes: a multiple of the size of pages.
+        nbytes: its length; all that follows where None.
+    """
     if isinstance(content, mapping.mmap) and hasattr(mapping, "MADV_DONTNEED"):
-        content.madvise(mapping.MADV_DONTNEED)
+        content.madvise(mapping.MADV_DONTNEED, start, len(content) - start if nbytes is None else nbytes)
 
 
 def _open(path: Path) -> BinaryIO:
@@ -167,26 +180,41 @@ def check_finite(where: str, name: str, array: Array) -> None:
     Raises:
         CheckpointError: it does.
     """
-    if bad := array.size - int(np.count_nonzero(np.isfinite(array))):
+    if bad := sum(block.size - int(np.count_nonzero(np.isfinite(block))) for block in _blocks(array)):
         raise CheckpointError(
             f"{where}: {name}: {bad} of {array.size} values are NaN or infinite.\n"
             "The weights are damaged, or their training diverged; allow_nonfinite=True loads them as they are."
         )
 
 
-def contiguous(array: Array, alignment: int = 1) -> Array:
-    """The same tensor in contiguous memory of its own or the file's, that begins at a multiple of so many bytes."""
-    if array.flags.c_contiguous and array.flags.writeable and array.ctypes.data % alignment == 0:
-        return array
-    spare = np.empty(array.nbytes + _PAGE, np.uint8)
-    start = -spare.ctypes.data % _PAGE
-    laid_out = spare[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+def _blocks(array: Array) -> Iterator[Array]:
+    """The numbers of an array in parts, in the order in which they lie in memory."""
+    flat = array.ravel(order="K")
+    for start in range(0, flat.size, _BLOCK):
+        yield flat[start : start + _BLOCK]
+
+
+def contiguous(array: Array) -> Array:
+    """The same tensor in contiguous memory that can be written to: the array itself, or a copy."""
+    return array if array.flags.c_contiguous and array.flags.writeable else copied(array)
+
+
+def copied(array: Array) -> Array:
+    """A contiguous copy, in memory that begins at a page, so that frameworks can take it over.
+
+    NumPy would ask for huge pages. Where memory is scarce or was given back to the host of a virtual machine, they take
+    several times as long to come as small ones.
+    """
+    memory = mapping.mmap(-1, max(array.nbytes, 1), access=mapping.ACCESS_COPY)
+    copy: Array = np.frombuffer(memory, np.uint8, array.nbytes).view(array.dtype).reshape(array.shape)
     if array.ndim != 2:
-        laid_out[...] = array
-        return laid_out
-    for i in range(0, array.shape[1], _STRIP):  # of a transposed matrix, five times as fast as all at once
-        laid_out[:, i : i + _STRIP] = array[:, i : i + _STRIP]
-    return laid_out
+        copy[...] = array
+        return copy
+    for row in range(0, array.shape[0], _ROWS):  # of a transposed matrix, six times as fast as all at once
+        for column in range(0, array.shape[1], _COLUMNS):
+            block = slice(row, row + _ROWS), slice(column, column + _COLUMNS)
+            copy[block] = array[block]
+    return copy
 
 
 def raw_bytes(tensor: LazyArray) -> memoryview:

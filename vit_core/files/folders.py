@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vit_core.errors import CheckpointError, InputError, MissingFileError, UnsafeFileError
-from vit_core.files.arrays import WeightFile, bytes_of
+from vit_core.files.arrays import WeightFile, bytes_of, release
 from vit_core.files.json import read_json
 from vit_core.files.manifest import MANIFEST_NAME, read_manifest, verify_records
 from vit_core.files.safetensors import open_file
@@ -35,6 +35,11 @@ class Weights(Mapping[str, Array]):
         self.files = files
         self.check = check
         self.infos = {name: info for file in files for name, info in file.tensors.items()}
+
+    def release(self) -> None:
+        """Gives the memory back that files are mapped into, see `vit_core.files.arrays.release`."""
+        for file in self.files:
+            release(file.content)
 
     def __getitem__(self, name: str) -> Array:
         return self.infos[name].read()
@@ -110,7 +115,8 @@ def verified(
     known = read_manifest(manifest, limits)
     if known is None and verify is True:
         raise MissingFileError(f"{manifest}: verify=True needs the one that vitriad saves, and there is none.")
-    if is_named and verify == "auto" and not _is_expected([path.name for path in contents], known or {}):
+    records = known.records if known else {}
+    if is_named and verify == "auto" and not _is_expected([path.name for path in contents], records):
         return Weights(files)
     digester = ThreadPoolExecutor(1)
     weights = Weights(files, digester.submit(verify_records, contents, known).result)

@@ -22,7 +22,7 @@ from vit_core.errors import CheckpointError, InputError
 from vit_core.files.arrays import DTYPES, LazyArray
 from vit_core.files.atomic_folder import finds_folder, replacing, sync_files
 from vit_core.files.json import json_text
-from vit_core.files.manifest import MANIFEST_NAME, read_manifest, record, record_of
+from vit_core.files.manifest import MANIFEST_NAME, PieceDigests, read_manifest, record, record_of
 from vit_core.files.safetensors import _NAMES, open_file, serialised
 from vit_core.files.weight_files import SUFFIX, names_taken, weight_names
 from vit_core.installing import own_version
@@ -112,7 +112,10 @@ def replace_folder(
     whole = size * (1 + len(folders)) + sum(map(len, files.values()))
     with replacing(folder, size=whole, is_replaced=is_replaced, folders=[*folders]) as new:
         kept = _kept_records(Path(folder), is_replaced)
-        manifest = {"vitriad": own_version(), "source": source, "files": {**kept, **write(new)}}
+        written = write(new)
+        pieces = {name: record.pop("pieces") for name, record in written.items() if "pieces" in record}
+        manifest = {"vitriad": own_version(), "source": source, "files": {**kept, **written}}
+        manifest |= {"pieces": pieces} if pieces else {}
         write_pieces(new / MANIFEST_NAME, [json_text(manifest).encode("utf-8")])
         for name, text in files.items():
             write_pieces(new / name, [text.encode("utf-8")])
@@ -216,24 +219,31 @@ def _written_record(path: Path, tensors: Mapping[str, Array]) -> dict[str, Any]:
     return record_of(path)
 
 
-def write_pieces(path: Path, pieces: Iterable[Any]) -> dict[str, Any]:
-    """Writes a new file through to the disk, large pieces digested by another thread meanwhile; returns its record."""
-    digest, size = hashlib.sha256(), 0
-    with open(path, "xb") as file, ThreadPoolExecutor(1) as digester:
-        digested: Future[None] | None = None
-        for piece in pieces:
-            for start in range(0, len(piece), _CHUNK):
-                chunk = piece[start : start + _CHUNK]
+def write_pieces(path: Path, chunks: Iterable[Any]) -> dict[str, Any]:
+    """Writes a new file through to the disk, and returns its record, with "pieces" of a large one.
+
+    Large chunks are digested by other threads meanwhile.
+    """
+    digest, pieces, size = hashlib.sha256(), PieceDigests(), 0
+    with open(path, "xb") as file, ThreadPoolExecutor(2) as digesters:
+        digested: list[Future[None]] = []
+        for whole in chunks:
+            for start in range(0, len(whole), _CHUNK):
+                chunk = memoryview(whole)[start : start + _CHUNK]
                 file.write(chunk)
                 size += len(chunk)
-                if digested is not None:
-                    digested.result()  # never more than one chunk behind
-                digested = digester.submit(digest.update, chunk) if len(chunk) > _SMALL else None
-                if digested is None:
-                    digest.update(chunk)
+                for each in digested:
+                    each.result()  # never more than one chunk behind
+                digested = []
+                for update in (digest.update, pieces.update):
+                    if len(chunk) > _SMALL:
+                        digested.append(digesters.submit(update, chunk))
+                    else:
+                        update(chunk)
         file.flush()
         os.fsync(file.fileno())
-    return record(size, digest)
+    found = record(size, digest)
+    return {**found, "pieces": pieces.hexdigests()} if pieces.are_several else found
 
 
 @contextmanager
@@ -253,9 +263,10 @@ def _kept_records(folder: Path, is_replaced: Callable[[str], bool]) -> dict[str,
     if not folder.exists():
         return {}
     try:
-        known = read_manifest(folder / MANIFEST_NAME, LIMITS) or {}
+        known = read_manifest(folder / MANIFEST_NAME, LIMITS)
     except CheckpointError as problem:
         if isinstance(problem.__context__, OSError):  # unreadable just now, not damaged
             raise problem.__context__ from None
         return {}  # what it said is lost with it
-    return {name: known[name] for name in os.listdir(folder) if name in known and not is_replaced(name)}
+    records = known.records if known else {}
+    return {name: records[name] for name in os.listdir(folder) if name in records and not is_replaced(name)}
