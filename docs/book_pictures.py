@@ -9,6 +9,7 @@ The photograph, pictures/coffee.jpg, is Rachel Michetti's (CC0), as scikit-image
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import sys
@@ -36,10 +37,34 @@ MASK_SEED = 4
 # Drawn pixels; pages show the pictures at half their size.
 GAP, MARGIN, LINE = 28, 36, 32
 LETTERS = 25
+PANELS = {  # groups of tests/benchmarks
+    "growth": "time by tokens, ViT-B",
+    "growth-batch": "time by batch, ViT-S",
+    "growth-depth": "time by layers, ViT-S",
+    "growth-memory": "memory by tokens, ViT-S",
+    "growth-images": "image processor by side",
+    "growth-tensors": "64 MB in more tensors",
+}
 REMOVED = (112, 128, 168)
 THEMES = {  # GitHub's own colours, as in front_picture.py
-    "light": {"paper": "#ffffff", "ink": "#1f2328", "quiet": "#59636e", "wrong": "#c44800", "line": "#d1d9e0"},
-    "dark": {"paper": "#0d1117", "ink": "#f0f6fc", "quiet": "#9198a1", "wrong": "#f0883e", "line": "#3d444d"},
+    "light": {
+        "paper": "#ffffff",
+        "ink": "#1f2328",
+        "quiet": "#59636e",
+        "wrong": "#c44800",
+        "line": "#d1d9e0",
+        "other": "#0969da",
+        "core": "#8250df",
+    },
+    "dark": {
+        "paper": "#0d1117",
+        "ink": "#f0f6fc",
+        "quiet": "#9198a1",
+        "wrong": "#f0883e",
+        "line": "#3d444d",
+        "other": "#58a6ff",
+        "core": "#bc8cff",
+    },
 }
 Theme = dict[str, str]
 Tile = tuple[str, Image.Image]
@@ -302,6 +327,73 @@ def dots(pen: ImageDraw.ImageDraw, values: list[float], top: float, colour: str)
             pen.ellipse((x - 6, y - 6, x + 6, y + 6), colour)
 
 
+# reference/benchmarks.md
+
+
+def growth(theme: Theme) -> Image.Image:
+    """Time and memory by size, each in a panel with two logarithmic axes: the floor, and ours."""
+    groups = json.loads((DOCS.parent / "tests" / "benchmarks" / "growth.json").read_text())["groups"]
+    colours = {
+        "vit_torch": theme["wrong"],
+        "vit_tf": theme["ink"],
+        "vit_flax": theme["other"],
+        "vit_core": theme["core"],
+    }
+    rows, (across, down) = -(-len(groups) // 3), (560, 440)
+    page = Image.new("RGB", (3 * across + 24, rows * down + 60), theme["paper"])
+    for i, (name, group) in enumerate(groups.items()):
+        lines: dict[str, list[tuple[float, float]]] = {}
+        for row in group["rows"]:
+            size = float(re.sub(r"\D", "", row["case"].partition(" x ")[0]))
+            lines.setdefault(row["what"], []).append((size, row["value"]))
+        corner = (i % 3 * across, i // 3 * down)
+        ours = {what: colours.get(what, theme["core"]) for what in lines}
+        floor = next(row["what"] for row in group["rows"] if row["role"] == "floor")
+        panel(ImageDraw.Draw(page), corner, PANELS[name], lines, {**ours, floor: theme["quiet"]}, theme)
+    pen, left = ImageDraw.Draw(page), MARGIN + 60
+    for what, colour in {"floor": theme["quiet"], **colours}.items():
+        pen.line((left, rows * down + 30, left + 50, rows * down + 30), colour, 5)
+        pen.text((left + 62, rows * down + 30), what, theme["ink"], font(24), anchor="lm")
+        left += 240
+    return framed(page, theme)
+
+
+def panel(
+    pen: ImageDraw.ImageDraw,
+    corner: tuple[int, int],
+    title: str,
+    lines: dict[str, list[tuple[float, float]]],
+    colours: Theme,
+    theme: Theme,
+) -> None:
+    """One panel: lines through (size, value), with their smallest and largest on the axes."""
+    left, top, right, bottom = corner[0] + 120, corner[1] + 70, corner[0] + 530, corner[1] + 370
+    points = np.log([point for line in lines.values() for point in line])
+    low, high = points.min(axis=0), points.max(axis=0)
+    places = {
+        what: [
+            (left + (right - left) * x, bottom - (bottom - top) * y)
+            for x, y in (np.log(line) - low) / np.maximum(high - low, 1e-9)
+        ]
+        for what, line in lines.items()
+    }
+    pen.text((left, top - 40), title, theme["ink"], font(26), anchor="lm")
+    pen.line((left, top, left, bottom, right, bottom), theme["line"], 3)
+    for what, line in places.items():
+        pen.line(line, colours[what], 4)
+        for x, y in line:
+            pen.ellipse((x - 6, y - 6, x + 6, y + 6), colours[what])
+    (first, least), (last, most) = np.exp(low), np.exp(high)
+    pen.text((left, bottom + 12), f"{first:,.0f}", theme["quiet"], font(22), anchor="ma")
+    pen.text((right, bottom + 12), f"{last:,.0f}", theme["quiet"], font(22), anchor="ma")
+    large, unit = (1e9, "GB") if most > 1e4 else (1, "s")  # no time takes so many seconds
+    for value, y in ((least, bottom), (most, top)):
+        text = (
+            f"{value / large:.3g} {unit}" if value >= large else f"{value / large * 1e3:.3g} m{unit}".replace("mG", "M")
+        )
+        pen.text((left - 10, y), text, theme["quiet"], font(22), anchor="rm")
+
+
 PICTURES: dict[str, Callable[[Theme], Image.Image]] = {
     "images-sizes": sizes,
     "images-filters": filters,
@@ -310,6 +402,7 @@ PICTURES: dict[str, Callable[[Theme], Image.Image]] = {
     "mae-digits": reconstructed,
     "positions": positions,
     "errors": errors,
+    "growth": growth,
 }
 
 

@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 import pytest
-from benchmarks import run
+from benchmarks import growth, run
 from benchmarks.contenders import Contender, groups
 
 CONTENDERS = {
@@ -114,3 +114,43 @@ def test_a_baseline_of_another_machine_is_refused(tmp_path, capsys):
     (tmp_path / "results.json").write_text(json.dumps(other))
     assert run.main(["--check", str(tmp_path / "results.json")]) == 2
     assert "an abacus, 1 cores, threads 1: measure one on this machine by --json" in capsys.readouterr().err
+
+
+# --- growth ----------------------------------------------------------------------------------------------------------
+
+
+def grown(unit, power, role="ours", what="vit_x"):
+    sizes = (1, 10, 1000)
+    return [
+        {
+            "what": what,
+            "case": f"{size:,} {unit}",
+            "role": role,
+            "value": 2.0 * size**power,
+            "ratio": [0, size ** (power - 1), 9],
+        }
+        for size in sizes
+    ]
+
+
+def test_growth_is_fitted_to_the_ratios():
+    floor = grown("tokens", 1, "floor", "products")
+    assert growth.exponent(floor, grown("tokens", 1)) == pytest.approx(1)
+    assert growth.exponent(floor, grown("tokens", 2)) == pytest.approx(2)
+    (line,) = growth.fitted({"title": "T", "rows": [*grown("tokens", 2), *floor]})
+    assert line == "| T | vit_x | 1 to 1,000 | 2.00 | 1.00, 10.00, 1000.00 |"
+
+
+def test_tensors_take_a_time_each():
+    rows = [
+        {"what": "ours", "case": f"{n:,} tensors", "role": "ours", "value": 0.01 + 5e-6 * n, "ratio": [1, 1, 1]}
+        for n in (100, 1000, 10_000)
+    ]
+    (line,) = growth.fitted({"title": "T", "rows": [*rows, {**rows[0], "what": "reading", "role": "floor"}]})
+    assert "| 10 ms and 5.0 microseconds a tensor |" in line
+
+
+def test_the_page_has_what_was_measured():
+    """The section is that of the file, and the picture too, which tests/test_book_pictures.py looks at."""
+    report = json.loads(growth.MEASURED.read_text())
+    assert "\n".join([growth.START, *growth.section(report), growth.END]) in growth.PAGE.read_text()

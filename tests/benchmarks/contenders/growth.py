@@ -1,4 +1,4 @@
-"""What grows: batch, depth, size of images, number of tensors in a file; each beside a floor that grows too.
+"""What grows: batch, depth, memory, size of images, number of tensors in a file; each beside a floor that grows too.
 
 A ratio to the floor that rises from case to case is time that grows faster than the arithmetic.
 """
@@ -28,8 +28,13 @@ def depths(tiny: bool) -> dict[str, tuple[int, int]]:
     return {f"{layers} layers": (1, layers) for layers in DEPTHS[: 2 if tiny else None]}
 
 
+def small(tiny: bool) -> dict[str, int]:
+    """ViT-S, so that many layers and large batches fit."""
+    return sizes(tiny) | ({} if tiny else {"hidden_size": 384, "num_attention_heads": 6, "intermediate_size": 1536})
+
+
 def products(cases: Sized, tiny: bool) -> dict[str, list[Product]]:
-    hidden, _, heads, mlp, side, patch = sizes(tiny).values()
+    hidden, _, heads, mlp, side, patch = small(tiny).values()
     tokens = (side // patch) ** 2 + 1
     return {case: of_layers(batch, tokens, hidden, mlp, heads, layers) for case, (batch, layers) in cases(tiny).items()}
 
@@ -39,12 +44,54 @@ def forward(package: str, prefix: str, cases: Sized, folder: Path, tiny: bool) -
 
     module, calls, side = import_module(package), {}, sizes(tiny)["image_size"]
     for case, (batch, layers) in cases(tiny).items():
-        model = getattr(module, f"{prefix}ViTModel")(module.ViTConfig(**{**sizes(tiny), "num_hidden_layers": layers}))
+        model = getattr(module, f"{prefix}ViTModel")(module.ViTConfig(**{**small(tiny), "num_hidden_layers": layers}))
         if package == "vit_torch":
             model.eval().requires_grad_(False)
         images = np.ones((batch, 3, side, side), np.float32)
         calls[case] = lambda model=model, images=images: np.asarray(model(images)[0])
     return calls
+
+
+def tokens(tiny: bool) -> dict[str, int]:
+    """Case -> side of an image."""
+    sides = (32, 64) if tiny else (224, 448, 640, 1024)
+    return {f"{(side // sizes(tiny)['patch_size']) ** 2 + 1:,} tokens, memory": side for side in sides}
+
+
+def activations(folder: Path, tiny: bool) -> Calls:
+    """The floor: what a layer has to hold at a time, bytes: what enters, its norm, query, key, value, and the MLP's."""
+    hidden, _, _, mlp, _, patch = small(tiny).values()
+    each = 4 * (5 * hidden + mlp)
+    return {case: lambda side=side: ((side // patch) ** 2 + 1) * each for case, side in tokens(tiny).items()}
+
+
+def holding(package: str, prefix: str, folder: Path, tiny: bool) -> Calls:
+    """The most that the process took until a call was done, beyond what it held before its first one, bytes.
+
+    Cases rise. Frameworks keep what they have once taken, so that calls cannot be told apart in another order.
+    """
+    import numpy as np
+
+    module, calls = import_module(package), {}
+
+    def run(model: Any, images: Any) -> int:
+        np.asarray(model(images)[0])
+        return memory("VmHWM") - before
+
+    for case, side in tokens(tiny).items():
+        fields = {**small(tiny), "num_hidden_layers": 2, "image_size": side, "attn_implementation": "sdpa"}
+        model = getattr(module, f"{prefix}ViTModel")(module.ViTConfig(**fields))
+        if package == "vit_torch":
+            model.eval().requires_grad_(False)
+        calls[case] = partial(run, model, np.ones((1, 3, side, side), np.float32))
+    Path("/proc/self/clear_refs").write_text("5")  # the peak is what is held now
+    before = memory("VmRSS")
+    return calls
+
+
+def memory(field: str) -> int:
+    """Bytes, of this process."""
+    return 1024 * int(Path("/proc/self/status").read_text().partition(f"{field}:")[2].split()[0])
 
 
 def pictures(tiny: bool) -> dict[str, Any]:
@@ -101,8 +148,17 @@ def of_models(title: str, cases: Sized) -> Group:
 
 
 GROUPS = {
-    "growth-batch": of_models("Two layers of ViT-B over larger batches, float32", batches),
-    "growth-depth": of_models("More layers of ViT-B, batch 1, float32", depths),
+    "growth-batch": of_models("Two layers of ViT-S over larger batches, float32", batches),
+    "growth-depth": of_models("More layers of ViT-S, batch 1, float32", depths),
+    "growth-memory": Group(
+        "Memory of a call with two layers of ViT-S over more tokens, sdpa",
+        {
+            "activations of a layer, by arithmetic": Contender(activations, "floor"),
+            **{name: Contender(partial(holding, name, prefix), "ours") for name, prefix in PACKAGES.items()},
+        },
+        is_fresh=True,
+        is_asked_for=True,
+    ),
     "growth-images": Group(
         "The image processor on larger images",
         {
