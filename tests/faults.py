@@ -140,13 +140,8 @@ FAULTS = {
     ),
     "kernel's scale wrong": (
         Edit("vit_torch/vit.py", "scale=self.head_dim**-0.5", "scale=query[0].numel() ** -0.5"),
-        Edit("vit_tf/vit.py", "query = query * self.head_dim**-0.5", "query = query * 1.0"),
-        Edit(
-            "vit_flax/vit.py",
-            "scale=self.head_dim**-0.5",
-            "scale=self.hidden_size**-0.5",
-            "tests/vit_flax/test_parity.py -k kernel_of_jax",
-        ),
+        Edit("vit_tf/vit.py", "query * self.head_dim**-0.5, key", "query, key"),
+        Edit("vit_flax/vit.py", "query * self.head_dim**-0.5, key", "query, key"),
     ),
     "softmax in the dtype of the computation": (
         Edit(
@@ -252,16 +247,13 @@ FAULTS = {
     ),
     "no attentions from the kernel": (
         Edit("vit_torch/vit.py", "head_mask is None and not output_attentions:", "head_mask is None:"),
-        Edit(
-            "vit_tf/vit.py",
-            "head_mask is None and not output_attentions and not drops:",
-            "head_mask is None and not drops:",
-        ),
-        Edit(
-            "vit_flax/vit.py",
-            "not (output_attentions or drops or is_double)",
-            "not (drops or is_double)",
-            "tests/behaviour -k '[flax and head_mask_silences'",
+        *(
+            Edit(
+                f"{package}/vit.py",
+                "head_mask is None and not output_attentions and not drops:",
+                "head_mask is None and not drops:",
+            )
+            for package in ("vit_tf", "vit_flax")
         ),
     ),
     "lost bias": (

@@ -93,6 +93,31 @@ class LayerNorm(nn.LayerNorm):
         return outputs.reshape(x.shape)
 
 
+def attended(query: Array, key: Array, value: Array, block: int = 1024) -> Array:
+    """softmax(query key^T) value, of a scaled query; each (batch, heads, tokens, head_dim).
+
+    Known tokens beyond a block of queries take one block after the other, and their probabilities are computed again in
+    the backward pass: memory grows with the tokens, not with their square.
+
+    Differs: written out, because jax.nn.dot_product_attention holds every score where there is no cuDNN, and takes the
+    softmax of float64 in float32.
+    """
+
+    def of(queries: Array) -> Array:
+        scores = queries @ key.swapaxes(2, 3)
+        return jax.nn.softmax(scores.astype(at_least_float32(scores.dtype)), axis=-1).astype(value.dtype) @ value
+
+    batch, heads, tokens, head_dim = query.shape
+    if not isinstance(tokens, int) or tokens <= block:
+        return of(query)
+    blocks = -(-tokens // block)
+    size = -(-tokens // blocks)
+    filled = jnp.pad(query, ((0, 0), (0, 0), (0, blocks * size - tokens), (0, 0)))
+    queries = filled.reshape(batch, heads, blocks, size, head_dim).transpose(2, 0, 1, 3, 4)
+    contexts = jax.lax.map(jax.checkpoint(of), queries).transpose(1, 2, 0, 3, 4)
+    return contexts.reshape(batch, heads, blocks * size, head_dim)[:, :, :tokens]
+
+
 def linear(config: PretrainedConfig, units: int, dtype: Any, use_bias: bool = True) -> Linear:
     """A dense layer. Matrix products follow `jax.default_matmul_precision`: only CPUs have full float32 by default."""
     return Linear(

@@ -109,7 +109,7 @@ class ViTAttention(nn.Module):
         self.attention = nn.ModuleDict(dict.fromkeys(("query", "key", "value"), projection))
         self.output = nn.ModuleDict({"dense": partial(nn.linear, config, self.hidden_size, self.dtype)})
         self.dropout = nn.dropout(config.attention_probs_dropout_prob)
-        self.implementation = config.attn_implementation or "eager"
+        self.implementation = config.attn_implementation or "sdpa"
 
     def __call__(
         self,
@@ -121,24 +121,21 @@ class ViTAttention(nn.Module):
         """(batch, tokens, hidden) -> the same, and the probabilities (batch, heads, tokens, tokens) where asked for."""
         batch, tokens, _ = hidden_states.shape
         query, key, value = (
-            self.attention[name](hidden_states).reshape(batch, tokens, len(self.heads), self.head_dim)
+            self.attention[name](hidden_states).reshape(batch, tokens, len(self.heads), self.head_dim).swapaxes(1, 2)
             for name in ("query", "key", "value")
-        )  # (batch, tokens, heads, head_dim) each
+        )  # (batch, heads, tokens, head_dim) each
         drops = not deterministic and self.dropout.rate > 0
-        is_double = hidden_states.dtype == jnp.float64  # Differs: JAX's own takes the softmax in float32 even then
         probabilities = None
-        if self.implementation == "sdpa" and not (output_attentions or drops or is_double) and head_mask is None:
-            context = jax.nn.dot_product_attention(
-                query, key, value, bias=None, mask=None, is_causal=False, scale=self.head_dim**-0.5
-            )
+        if self.implementation == "sdpa" and head_mask is None and not output_attentions and not drops:
+            context = nn.attended(query * self.head_dim**-0.5, key, value)
         else:
-            query, key, value = (x.transpose(0, 2, 1, 3) for x in (query, key, value))
             scores = (query @ key.swapaxes(2, 3)) * self.head_dim**-0.5  # (batch, heads, tokens, tokens)
             probabilities = jax.nn.softmax(scores.astype(at_least_float32(scores.dtype)), axis=-1).astype(query.dtype)
             probabilities = self.dropout(probabilities, deterministic=deterministic)
             if head_mask is not None:
                 probabilities = probabilities * head_mask[:, jnp.asarray(self.heads)]
-            context = (probabilities @ value).transpose(0, 2, 1, 3)
+            context = probabilities @ value
+        context = context.swapaxes(1, 2)  # (batch, tokens, heads, head_dim)
         context = context.reshape(batch, tokens, len(self.heads) * self.head_dim)
         return self.output["dense"](context), probabilities if output_attentions else None
 

@@ -46,10 +46,26 @@ def grid_of(pixel_values: Tensor, patch: tuple[int, int]) -> Grid:
     return Grid(height // patch[0], width // patch[1])
 
 
-def linear(inputs: int, units: int, bias: bool = True, dtype: str | None = None) -> keras.layers.Dense:
+class Dense(keras.layers.Dense):
+    """Keras' own, over rows: TensorFlow adds a bias within the product only where the product is a matrix."""
+
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
+        """(..., inputs) -> (..., units)."""
+        if len(inputs.shape) == 2:
+            return super().call(inputs, training=training)
+        *leading, width = ops.shape(inputs)
+        rows = super().call(ops.reshape(inputs, (-1, width)), training=training)
+        return ops.reshape(rows, (*leading, self.units))
+
+    def quantize(self, mode: Any, type_check: bool = True, config: Any = None) -> None:
+        """As Keras' own, which refuses subclasses."""
+        super().quantize(mode, type_check=False, config=config)
+
+
+def linear(inputs: int, units: int, bias: bool = True, dtype: str | None = None) -> Dense:
     """A dense layer without activation."""
     initial = {"kernel_initializer": VALUE, "bias_initializer": VALUE}
-    layer = keras.layers.Dense(units, activation=None, use_bias=bias, dtype=dtype, **initial)
+    layer = Dense(units, activation=None, use_bias=bias, dtype=dtype, **initial)
     layer._built_for, layer.is_head = (None, None, inputs), dtype is not None
     return layer
 
@@ -63,10 +79,21 @@ def convolution(channels: int, filters: int, kernel: tuple[int, int], dtype: str
     return layer
 
 
-def layer_norm(hidden: int, eps: float) -> keras.layers.LayerNormalization:
-    """A norm over the last axis: two passes, in float32 or wider."""
+class LayerNormalization(keras.layers.LayerNormalization):
+    """Keras' own over the last axis, in float32 or wider; centred first, which takes fewer passes through memory."""
+
+    def call(self, inputs: Tensor) -> Tensor:
+        """(..., hidden) -> the same."""
+        x = ops.cast(inputs, at_least_float32(inputs.dtype))
+        x = x - ops.mean(x, axis=-1, keepdims=True)
+        x = x * ops.rsqrt(ops.mean(x * x, axis=-1, keepdims=True) + self.epsilon)
+        return ops.cast(x * ops.cast(self.gamma, x.dtype) + ops.cast(self.beta, x.dtype), self.compute_dtype)
+
+
+def layer_norm(hidden: int, eps: float) -> LayerNormalization:
+    """A norm over the last axis."""
     initial = {"gamma_initializer": VALUE, "beta_initializer": VALUE}
-    layer = keras.layers.LayerNormalization(axis=-1, epsilon=eps, **initial)
+    layer = LayerNormalization(axis=-1, epsilon=eps, **initial)
     layer._built_for = (None, None, hidden)
     return layer
 
@@ -127,6 +154,25 @@ def with_registers(embeddings: Tensor, registers: Any, cls_token: Any) -> Tensor
         return embeddings
     registers, first = ops.repeat(registers, ops.shape(embeddings)[0], axis=0), 0 if cls_token is None else 1
     return ops.concatenate((embeddings[:, :first], registers, embeddings[:, first:]), axis=1)
+
+
+def attended(query: Tensor, key: Tensor, value: Tensor, block: int = 1024) -> Tensor:
+    """softmax(query key^T) value, of a scaled query; each (batch, heads, tokens, head_dim).
+
+    Known tokens beyond a block of queries take one block after the other: memory grows with the tokens, not with their
+    square.
+
+    Differs: written out, because keras.ops.dot_product_attention takes 1.5 times as long, and holds every score.
+    """
+    tokens = query.shape[2] or 0
+    contexts: list[Tensor] = []
+    sizes = [min(block, tokens - first) for first in range(0, tokens, block)]
+    for queries in tf.split(query, sizes, axis=2) if len(sizes) > 1 else [query]:
+        with tf.control_dependencies(contexts[-1:]):
+            scores = tf.matmul(queries, key, transpose_b=True)
+        probabilities = tf.nn.softmax(ops.cast(scores, at_least_float32(scores.dtype)))
+        contexts.append(ops.matmul(ops.cast(probabilities, value.dtype), value))
+    return contexts[0] if len(contexts) == 1 else ops.concatenate(contexts, axis=2)
 
 
 def final_norm(config: PretrainedConfig) -> keras.layers.Layer:

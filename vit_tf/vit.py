@@ -93,23 +93,23 @@ class ViTAttention(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """(batch, tokens, hidden) -> the same, and the probabilities (batch, heads, tokens, tokens) where asked for."""
         batch, tokens, _ = ops.shape(hidden_states)
+        heads = batch, tokens, len(self.heads), self.head_dim
         query, key, value = (
-            ops.reshape(self.attention[name](hidden_states), (batch, tokens, len(self.heads), self.head_dim))
+            ops.transpose(ops.reshape(self.attention[name](hidden_states), heads), (0, 2, 1, 3))
             for name in ("query", "key", "value")
-        )  # (batch, tokens, heads, head_dim) each
+        )  # (batch, heads, tokens, head_dim) each
         drops = training and self.dropout.rate > 0
         probabilities = None
         if self.implementation == "sdpa" and head_mask is None and not output_attentions and not drops:
-            query = query * self.head_dim**-0.5  # Differs: Keras rounds a scale that it is given to float32
-            context = ops.dot_product_attention(query, key, value, bias=None, mask=None, scale=1.0, is_causal=False)
+            context = nn.attended(query * self.head_dim**-0.5, key, value)
         else:
-            query, key, value = (ops.transpose(x, (0, 2, 1, 3)) for x in (query, key, value))
             scores = ops.matmul(query, ops.transpose(key, (0, 1, 3, 2))) * self.head_dim**-0.5
             probabilities = ops.softmax(ops.cast(scores, at_least_float32(scores.dtype)), axis=-1)
             probabilities = self.dropout(ops.cast(probabilities, query.dtype))
             if head_mask is not None:
                 probabilities = probabilities * ops.take(head_mask, self.heads, axis=1)
-            context = ops.transpose(ops.matmul(probabilities, value), (0, 2, 1, 3))
+            context = ops.matmul(probabilities, value)
+        context = ops.transpose(context, (0, 2, 1, 3))  # (batch, tokens, heads, head_dim)
         context = ops.reshape(context, (batch, tokens, len(self.heads) * self.head_dim))
         return self.attention_output["dense"](context), probabilities if output_attentions else None
 

@@ -52,13 +52,11 @@ def test_norms_survive_a_large_mean():
 
 @pytest.mark.every_day("ViTModel-plain", "one_side_larger", "ViTMAEModel-pruned", "ViTMAEForPreTraining-square")
 @pytest.mark.parametrize("case", oracle.CASES[::4], ids=lambda case: case.name)
-def test_the_kernel_of_jax_gives_the_same(case, monkeypatch):
-    kernel, calls = jax.nn.dot_product_attention, []
-    monkeypatch.setattr(jax.nn, "dot_product_attention", lambda *args, **kw: calls.append(kw) or kernel(*args, **kw))
+def test_attention_in_blocks_gives_the_same(case, monkeypatch):
+    kernel, calls = vit_flax.layers.attended, []
+    monkeypatch.setattr(vit_flax.layers, "attended", lambda *args: calls.append(args) or kernel(*args, block=7))
     model = BACKEND.of_case(case, "float32")
-    model.set_attn_implementation("sdpa")
-    with jax.numpy_dtype_promotion("standard"):  # the kernel promotes
-        output = model(**case.inputs)
+    output = model(**case.inputs)
     decoder_layers = getattr(case.config, "decoder_num_hidden_layers", 0) if "PreTraining" in case.cls else 0
     layers = 0 if "head_mask" in case.inputs else case.config.num_hidden_layers
     assert len(calls) == layers + decoder_layers

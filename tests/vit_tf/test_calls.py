@@ -156,7 +156,8 @@ def test_changes_are_seen_by_the_next_call(change):
     before = model(**inputs)
     CHANGES[change](model)
     after = model(**inputs)
-    check_same(after, plain(model, **inputs), 1e-5)
+    # In bfloat16 a graph rounds once, behind the bias; outside of it the product is rounded too.
+    check_same(after, plain(model, **inputs), 2**-7 if change == "policy" else 1e-5)
     if change != "config":
         assert np.abs(after[0] - before[0]).max() > 1e-4
 

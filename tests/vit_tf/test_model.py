@@ -1,5 +1,7 @@
 """The five classes in Keras: its kernels, graphs, dtypes and random numbers."""
 
+from functools import partial
+
 import keras
 import numpy as np
 import oracle
@@ -9,6 +11,7 @@ from small_models import MAIN_OUTPUT
 from tf_models import BACKEND, make_config, make_inputs, make_model
 
 import vit_tf
+import vit_tf.layers
 from vit_core import ConfigError
 
 CLASSIFIER = "TFViTForImageClassification"
@@ -23,8 +26,8 @@ def check_same(got, expected, tolerance=0.0):
 @pytest.mark.parametrize("asked", [{"output_attentions": True}, {"head_mask": np.array([1.0, 0.0, 1.0])}])
 def test_one_call_falls_back_to_eager_and_the_next_uses_the_kernel_again(name, asked, monkeypatch):
     calls = []
-    kernel = keras.ops.dot_product_attention
-    monkeypatch.setattr(keras.ops, "dot_product_attention", lambda *a, **k: calls.append(1) or kernel(*a, **k))
+    kernel = vit_tf.layers.attended
+    monkeypatch.setattr(vit_tf.layers, "attended", lambda *a: calls.append(1) or kernel(*a))
     model, inputs = make_model(name), make_inputs(name)
     encoder, decoder = 2, 1 if name == "TFViTMAEForPreTraining" else 0
     for flags, expected in (({}, encoder + decoder), (asked, decoder), ({}, encoder + decoder)):
@@ -35,6 +38,25 @@ def test_one_call_falls_back_to_eager_and_the_next_uses_the_kernel_again(name, a
     calls.clear()
     model(**inputs)
     assert calls == []
+
+
+@pytest.mark.parametrize("tokens", [1, 24, 25, 60])
+def test_attention_in_blocks_of_queries_is_that_of_all_and_holds_no_square_of_the_tokens(tokens, monkeypatch):
+    query, key, value = tf.random.stateless_normal((3, 2, 3, tokens, 5), (1, 2), dtype=tf.float64)
+    whole = tf.nn.softmax(query @ tf.linalg.matrix_transpose(key)) @ value
+    check_same(vit_tf.layers.attended(query, key, value, block=12), whole, 1e-14)
+    attended = tf.function(partial(vit_tf.layers.attended, block=12))
+    check_same(attended(query, key, value), whole, 1e-14)
+    graph = attended.get_concrete_function(query, key, value).graph
+    assert max(x.shape.num_elements() for op in graph.get_operations() for x in op.outputs) <= 2 * 3 * tokens * 12
+
+
+def test_a_graph_of_any_tokens_attends_to_all_at_once():
+    anything = tf.TensorSpec((None, 2, None, 4))
+    attended = tf.function(vit_tf.layers.attended, input_signature=[anything] * 3)
+    one, other = (tf.random.stateless_normal((3, batch, 2, 9, 4), (5, 6)) for batch in (1, 2))
+    check_same(attended(*one), vit_tf.layers.attended(*one))
+    check_same(attended(*other), vit_tf.layers.attended(*other))
 
 
 @pytest.mark.every_day("TFViTForImageClassification")
