@@ -159,8 +159,8 @@ def with_registers(embeddings: Tensor, registers: Any, cls_token: Any) -> Tensor
 def attended(query: Tensor, key: Tensor, value: Tensor, block: int = 1024) -> Tensor:
     """softmax(query key^T) value, of a scaled query; each (batch, heads, tokens, head_dim).
 
-    Known tokens beyond a block of queries take one block after the other: memory grows with the tokens, not with their
-    square.
+    Known tokens beyond a block of queries take one block after the other: memory of a call grows with the tokens, not
+    with their square. A backward pass keeps the probabilities of all blocks.
 
     Differs: written out, because keras.ops.dot_product_attention takes 1.5 times as long, and holds every score.
     """

@@ -1,6 +1,7 @@
 """The five classes in JAX: its keys, dtypes, trees and compiled code."""
 
 import re
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ from sameness import check_same
 from small_models import MAIN_OUTPUT
 
 import vit_flax
+import vit_flax.layers
 from vit_core import ConfigError, InputError
 
 CLASSIFIER = "FlaxViTForImageClassification"
@@ -124,3 +126,18 @@ def test_pruned_parameters_may_be_set_again(name):
     model = make_model(name)
     model.prune_heads({0: [1]})
     model.params = model.params  # of the shapes that are wanted now
+
+
+def summed(query, key, value, block):
+    return vit_flax.layers.attended(query, key, value, block=block).sum()
+
+
+@pytest.mark.parametrize("run", [summed, jax.grad(summed)], ids=["call", "gradient"])
+def test_blocks_of_queries_hold_no_square_of_the_tokens(run):
+    tokens = 600
+    arguments = [jax.ShapeDtypeStruct((1, 2, tokens, 4), np.float32)] * 3
+    whole, blocks = (
+        jax.jit(partial(run, block=block)).lower(*arguments).compile().memory_analysis().temp_size_in_bytes
+        for block in (tokens, 20)
+    )
+    assert blocks < 4 * 2 * tokens * tokens / 4 < whole  # a quarter of the scores
