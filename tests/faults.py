@@ -311,8 +311,8 @@ FAULTS = {
     ),
     "hidden states in reverse": each(
         "vit.py",
-        "            all_hidden_states.append(hidden_states)\n",
-        "            all_hidden_states.insert(0, hidden_states)\n",
+        "all_hidden_states.append(hidden_states)",
+        "all_hidden_states.insert(0, hidden_states)",
     ),
     "pooler on the last token": each("vit.py", "self.dense(hidden_states[:, 0])", "self.dense(hidden_states[:, -1])"),
     "classifier on the mean": each(

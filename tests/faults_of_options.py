@@ -47,8 +47,8 @@ OPTIONS = {
     ),
     "LayerScale of the attention for the MLP": _each(
         "vit.py",
-        "self.layer_scale2(self.dropout(mlp_output",
-        "self.layer_scale1(self.dropout(mlp_output",
+        "branch = self.layer_scale2(",
+        "branch = self.layer_scale1(",
     ),
     "gates and values of SwiGLU exchanged": _each("activations.py", "gates, values =", "values, gates ="),
     "rows of the position table that has no class token shifted": _each(

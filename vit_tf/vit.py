@@ -154,15 +154,15 @@ class ViTLayer(nn.Module):
 
         left_out: of both branches, (batch,) each, True where it is left out for an image.
         """
-        attention_output, probabilities = self.attention(
+        branch, probabilities = self.attention(
             self.layernorm_before(hidden_states), head_mask, output_attentions=output_attentions
         )
-        attention_output = self.layer_scale1(self.dropout(attention_output))
-        hidden_states = hidden_states + self.drop_path(attention_output, left_out[0])
-        mlp = self.intermediate["dense"](self.layernorm_after(hidden_states))  # (batch, tokens, mlp)
-        mlp_output = self.mlp_output["dense"](self.intermediate["intermediate_act_fn"](mlp))
-        mlp_output = self.layer_scale2(self.dropout(mlp_output))
-        return hidden_states + self.drop_path(mlp_output, left_out[1]), probabilities
+        branch = self.layer_scale1(self.dropout(branch))
+        hidden_states = hidden_states + self.drop_path(branch, left_out[0])
+        branch = self.intermediate["dense"](self.layernorm_after(hidden_states))  # (batch, tokens, mlp)
+        branch = self.intermediate["intermediate_act_fn"](branch)
+        branch = self.layer_scale2(self.dropout(self.mlp_output["dense"](branch)))
+        return hidden_states + self.drop_path(branch, left_out[1]), probabilities
 
 
 class ViTEncoder(nn.Module):
@@ -190,16 +190,17 @@ class ViTEncoder(nn.Module):
 
         head_mask: (layers, batch or 1, heads, tokens or 1, tokens or 1); drop_path_mask: (layers, 2, batch).
         """
-        all_hidden_states, attentions = [hidden_states], []
+        all_hidden_states, attentions = [], []
         for i, layer in enumerate(self.layer):
+            if output_hidden_states:
+                all_hidden_states.append(hidden_states)
             mask = None if head_mask is None else head_mask[i]
             run = partial(nn.recomputed, layer) if self.checkpointing and training else layer
             left_out = (None, None) if drop_path_mask is None else drop_path_mask[i]  # (2, batch)
             switches = {"output_attentions": output_attentions, "left_out": left_out}
             hidden_states, probabilities = run(hidden_states, mask, **switches)
-            all_hidden_states.append(hidden_states)
             attentions.append(probabilities)
-        every_state = tuple(all_hidden_states) if output_hidden_states else None
+        every_state = (*all_hidden_states, hidden_states) if output_hidden_states else None
         return hidden_states, every_state, tuple(attentions) if output_attentions else None
 
 

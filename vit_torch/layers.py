@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from functools import cache
 from typing import Any
 
 import torch
@@ -14,6 +15,19 @@ from vit_core.errors import InputError
 from vit_core.inputs import IGNORED_LABEL, Grid
 from vit_core.masking import kept_fraction, num_kept
 from vit_core.positions import cubic_weights, resize_matrix
+
+
+@cache
+def keep_freed_memory() -> None:
+    """Once in a process: what results leave free, up to 64 MiB at a time, is kept for the next ones.
+
+    glibc keeps twice the largest block that was freed so far, of 32 MiB at most, and gives the rest back to the system,
+    which hands it out anew page by page. So one such block is asked for and, never touched, freed.
+
+    Source: mallopt(3), on M_MMAP_THRESHOLD.
+    """
+    largest = 2**25 - 2**14  # bytes; the rest is for what is kept beside a block
+    torch.empty(largest, dtype=torch.uint8, device="cpu")
 
 
 def at_least_float32(dtype: torch.dtype) -> torch.dtype:

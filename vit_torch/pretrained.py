@@ -26,6 +26,7 @@ from vit_torch.familiar import Familiar
 from vit_torch.inputs import CheckedInputs
 from vit_torch.intermediates import TorchIntermediates
 from vit_torch.keywords import TorchLoading, TorchSaving
+from vit_torch.layers import keep_freed_memory
 from vit_torch.recomputing import InferenceOnly, Recomputed
 from vit_torch.weights import as_tensor, fill, placed, prune, writer
 
@@ -53,6 +54,7 @@ class PreTrainedModel(PortableModel, CheckedInputs, Recomputed, Familiar, TorchI
         self._settle(config)
         self.config.attn_implementation = config.attn_implementation or "sdpa"
         self.options = options
+        keep_freed_memory()
 
     # --- construction ------------------------------------------------------------------------------------------------
 
