@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,7 @@ def expressed(
         whole = {form.names.get(name, name): tensor for name, tensor in whole.items()}
         for name, shape in form.shapes.items():
             if name in whole:
-                whole[name] = mapped(whole[name], partial(np.reshape, shape=shape))
+                whole[name] = mapped(whole[name], methodcaller("reshape", shape))
         dtype = next(iter(tensors.values())).dtype
         for name, (shape, value) in form.added.items():
             whole[name] = LazyArray(dtype, shape, partial(np.full, shape, value, dtype))

@@ -32,9 +32,6 @@ class VitError(Exception):
     ag_pass_through = True
     _keras_call_info_injected = True
 
-    def __init__(self, message: str) -> None:
-        super().__init__(message)
-
 
 class ConfigError(VitError, ValueError):
     """A configuration is invalid; the message lists every violation found."""

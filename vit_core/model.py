@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
-from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
 from vit_core.config import PretrainedConfig, pair
@@ -23,11 +22,11 @@ class Flags(NamedTuple):
     attentions: bool
     hidden_states: bool
     return_dict: bool
-    others: Mapping[str, bool] = MappingProxyType({})
+    others: Mapping[str, bool] | None = None
 
     def named(self) -> dict[str, bool]:
         """All but the third, by the names of arguments."""
-        return {"output_attentions": self.attentions, "output_hidden_states": self.hidden_states, **self.others}
+        return {"output_attentions": self.attentions, "output_hidden_states": self.hidden_states, **(self.others or {})}
 
     def nested(self, grid: Grid) -> dict[str, Any]:
         """The same for a model inside another one, which takes its outputs by name, and images that were checked."""

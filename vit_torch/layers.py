@@ -42,6 +42,11 @@ def is_known(side: Any) -> bool:
     return isinstance(side, int)
 
 
+def is_exporting() -> bool:
+    """Whether torch.export records; torch 2.10 says so wherever torch.compile does, but for the flag behind it."""
+    return torch.compiler.is_exporting() and bool(getattr(torch.compiler, "_is_exporting_flag", True))
+
+
 def is_tracing() -> bool:
     """Whether torch.jit.trace records: OpenVINO's converter and the older exporters do."""
     return bool(torch.jit.is_tracing())  # type: ignore[attr-defined]
@@ -49,7 +54,7 @@ def is_tracing() -> bool:
 
 def is_settled(side: Any) -> bool:
     """Whether Python may decide by a side: torch.compile makes another program where a decision comes out otherwise."""
-    return is_known(side) or (torch.compiler.is_compiling() and not torch.compiler.is_exporting())
+    return is_known(side) or (torch.compiler.is_compiling() and not is_exporting())
 
 
 def static(*sides: Any) -> tuple[int | None, ...]:
@@ -81,7 +86,7 @@ class PatchConv2d(nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:
         """(batch, channels, height, width) -> (batch, hidden, rows, columns); a rest that fills no patch is unseen."""
         (height, width), (down, across) = input.shape[2:], self.kernel_size
-        if torch.compiler.is_exporting() or is_tracing() or not (is_known(height) and is_known(width)):
+        if is_exporting() or is_tracing() or not (is_known(height) and is_known(width)):
             return super().forward(input)
         rows, columns = height // down, width // across
         patches = (
@@ -244,7 +249,7 @@ def stable_order(noise: Tensor) -> tuple[Tensor, Tensor]:
 
     Differs: traced programs count what stands before each number: ONNX has no stable sort.
     """
-    if not (torch.compiler.is_exporting() or is_tracing()):
+    if not (is_exporting() or is_tracing()):
         order = noise.argsort(dim=1, stable=True)
         return order, order.argsort(dim=1, stable=True)
     places = torch.arange(noise.shape[1], device=noise.device)

@@ -19,6 +19,7 @@ import numpy as np
 
 from vit_core.errors import BackendError, InputError, MissingFileError
 from vit_core.files.atomic_folder import replacing_file, write_file
+from vit_core.files.npz import save_arrays
 from vit_core.installing import install_command
 from vit_core.tensors import Array
 from vitriad.identity import Origin
@@ -89,7 +90,7 @@ def _line(name: str) -> str:
 def write_shard(path: Path, columns: Mapping[str, Array]) -> None:
     """Writes a shard: it is there as a whole, or not at all."""
     with replacing_file(path, error=InputError) as new, open(new, "wb") as file:
-        np.savez(file, allow_pickle=False, **columns)
+        save_arrays(file, columns)
         file.flush()
         os.fsync(file.fileno())
 

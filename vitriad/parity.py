@@ -23,6 +23,7 @@ import numpy as np
 
 from vit_core.errors import BackendError, InputError
 from vit_core.files.atomic_folder import write_file
+from vit_core.files.npz import save_arrays
 from vit_core.files.saving import save_folder
 from vit_core.files.targets import check_target
 from vit_core.installing import own_version
@@ -157,7 +158,7 @@ def _write(folder: Path, index: int, case: Case, wants_gradients: bool) -> Row:
     arrays = {f"t:{name}": tensor for name, tensor in case.tensors.items()}
     arrays |= {f"i:{name}": array for name, array in case.inputs.items()}
     arrays |= {f"w:{name}": weight for name, weight in weights.items()}
-    np.savez(folder / f"{index}.npz", allow_pickle=False, **arrays)
+    save_arrays(folder / f"{index}.npz", arrays)
     derivatives = case.derivatives(weights) if wants_gradients else {}
     return {"outputs": expected, "derivatives": derivatives, "directions": case.directions() if derivatives else {}}
 

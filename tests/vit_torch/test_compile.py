@@ -46,7 +46,7 @@ def test_whole_graph_at_other_sizes(name):
 
 @pytest.mark.parametrize("labels", [torch.tensor([1, -100]), torch.rand(2, 5)])
 def test_whole_graph_with_labels_and_gradients(labels):
-    model, inputs = make_model("ViTForImageClassification"), make_inputs("ViTForImageClassification")
+    model, inputs = make_model("ViTForImageClassification").double(), make_inputs("ViTForImageClassification")
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
     gradients = []
     for run in (compiled, model):

@@ -78,6 +78,15 @@ def _array(path: Path, name: str, member: Member, limits: Limits) -> LazyArray:
     return LazyArray(dtype, shape, data)
 
 
+def save_arrays(file: Any, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:
+    """`numpy.savez`, of numbers. Its types ask for `allow_pickle` too, which NumPy 2.0 stores as one more array.
+
+    Args:
+        file: path that ends in .npz, or a file that is open for bytes.
+    """
+    np.savez(file, **arrays)  # type: ignore[arg-type]
+
+
 def serialised(tensors: Mapping[str, LazyArray], advance: Callable[[int], Any]) -> Iterator[bytes]:
     """The bytes of an archive as `numpy.savez` writes it, member by member.
 

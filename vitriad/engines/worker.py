@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vit_core.files.npz import save_arrays
 from vit_core.tensors import Array
 from vitriad.engines import open_program
 
@@ -26,7 +27,7 @@ def main(asked: str, given: str, taken: str) -> None:
             found |= {f"{i} {name}": output for name, output in zip(what["outputs"], outputs, strict=True)}
     if ours := {"vit_torch", "vit_tf", "vit_flax"} & {*sys.modules}:
         raise SystemExit(f"the program imported {', '.join(sorted(ours))}")
-    np.savez(taken, allow_pickle=False, **found)
+    save_arrays(taken, found)
 
 
 if __name__ == "__main__":

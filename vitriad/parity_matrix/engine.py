@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from vit_core.files.npz import save_arrays
 from vit_core.tensors import Array, digest
 from vitriad.artefacts import Artefact
 from vitriad.backends import BACKENDS
@@ -54,7 +55,7 @@ def main(to: str, folder: Path) -> None:
             if not _SHOWS[purpose] & {*jobs["checks"]}:
                 continue
             found |= _computed(to, backend, model, purpose, layers, inputs)
-        np.savez(folder / f"{to}-{job['index']}-{DTYPE}.npz", allow_pickle=False, **found)
+        save_arrays(folder / f"{to}-{job['index']}-{DTYPE}.npz", found)
         done["digests"][f"{job['index']} {DTYPE}"] = digest(exact)
     (folder / f"{to}.json").write_text(json.dumps(done))
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from vit_core.files.npz import save_arrays
 from vit_core.images.files import open_image
 from vit_core.images.processor import AutoImageProcessor
 from vit_core.parameters import MODEL_CLASSES
@@ -72,7 +73,7 @@ def _case(backend: str, parity: Any, folder: Path, job: Mapping[str, Any], dtype
     if wants_gradients:
         _, gradients = parity.gradients(model, inputs, weights)
         found |= {f"g:{name}": np.asarray(gradient, np.float64) for name, gradient in gradients.items()}
-    np.savez(folder / f"{backend}-{job['index']}-{dtype}.npz", allow_pickle=False, **found)
+    save_arrays(folder / f"{backend}-{job['index']}-{dtype}.npz", found)
     return digest(exact)
 
 
@@ -107,7 +108,7 @@ def _training(backend: str, folder: Path, asked: Mapping[str, Any]) -> tuple[dic
             with _wide(backend, dtype):
                 run = parity_training.trained(backend, name, dtype, asked["steps"])
             weights: Any = run.weights
-            np.savez(parity_training.file_of(folder, backend, name, dtype), allow_pickle=False, **weights)
+            save_arrays(parity_training.file_of(folder, backend, name, dtype), weights)
             losses[f"{name} {dtype}"], digests[f"training {name} {dtype}"] = run.losses, run.digest
     return losses, digests
 

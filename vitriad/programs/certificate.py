@@ -16,6 +16,7 @@ import numpy as np
 
 from vit_core.config import pair, patch_grid
 from vit_core.errors import BackendError, CheckpointError
+from vit_core.files.npz import save_arrays
 from vit_core.images.files import open_image
 from vit_core.images.processor import ViTImageProcessor
 from vit_core.likeness import likeness
@@ -339,7 +340,7 @@ def run_alone(artefact: Artefact, batches: Sequence[Inputs], threads: int | None
     with tempfile.TemporaryDirectory() as scratch:
         given, taken = Path(scratch) / "inputs.npz", Path(scratch) / "outputs.npz"
         arrays = {f"{i} {name}": array for i, inputs in enumerate(batches) for name, array in inputs.items()}
-        np.savez(given, allow_pickle=False, **arrays)
+        save_arrays(given, arrays)
         asked: dict[str, Any] = {"folder": str(artefact.folder), "to": artefact.to, "outputs": artefact.program.outputs}
         asked |= {"inputs": [each.name for each in artefact.program.inputs], "batches": len(batches)}
         asked["threads"] = threads

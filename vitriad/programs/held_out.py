@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from vit_core.files.npz import save_arrays
 from vit_core.likeness import best, cosines, divergences, has_classes, in_common
 from vit_core.tensors import Array
 from vitriad.engines import run_apart
@@ -115,7 +116,7 @@ def against_float32(
     sizes = [sum(path.stat().st_size for path in each.rglob("*") if path.is_file()) for each in (folder, full)]
     with tempfile.TemporaryDirectory() as scratch:
         given = Path(scratch) / "inputs.npz"
-        np.savez(given, allow_pickle=False, **inputs)
+        save_arrays(given, inputs)
         asked = {"folders": [str(full), str(folder)], "to": to, "inputs": [*inputs], "outputs": [*outputs]}
         speed = json.loads(run_apart("race", asked, [given], f"{to}: the program cannot be timed"))
         return held_out._replace(bytes=sizes[0], size=sizes[0] / sizes[1], speed=speed)
