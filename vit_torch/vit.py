@@ -172,7 +172,7 @@ class ViTLayer(nn.Module):
         branch, probabilities = self.attention(self.layernorm_before(hidden_states), head_mask, output_attentions)
         branch = self.layer_scale1(self.dropout(branch))
         hidden_states = hidden_states + self.drop_path(branch, left_out[0])
-        del branch
+        del branch  # before the widest step asks for memory
         branch = self.intermediate["dense"](self.layernorm_after(hidden_states))  # (batch, tokens, mlp)
         branch = self.intermediate["intermediate_act_fn"](branch)
         branch = self.layer_scale2(self.dropout(self.output["dense"](branch)))
